@@ -1,0 +1,113 @@
+// Package envelope holds the values that travel outside a message: addresses and
+// paths, who sends and who shall receive, and what RFC 3461 lets a sender ask for.
+// It does no I/O. One parser reads every address, so that what policy judged is
+// what delivery uses.
+package envelope
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Body is what the sender declared about the message's octets (RFC 6152, RFC 3030).
+type Body string
+
+// The BODY= values of MAIL FROM; the zero value means none was given.
+const (
+	Body7Bit   Body = "7BIT"
+	Body8Bit   Body = "8BITMIME"
+	BodyBinary Body = "BINARYMIME"
+)
+
+// Return says how much of a message a failure report carries (RFC 3461, 4.3).
+type Return string
+
+// The RET= values; the zero value leaves it to the reporting server.
+const (
+	ReturnFull    Return = "FULL"
+	ReturnHeaders Return = "HDRS"
+)
+
+// Notify says when a report is wanted for a recipient (RFC 3461, 4.1). The zero
+// value is the default: failures, and delays as the server sees fit.
+type Notify uint8
+
+// The NOTIFY= values; NotifyNever stands alone.
+const (
+	NotifySuccess Notify = 1 << iota
+	NotifyFailure
+	NotifyDelay
+	NotifyNever
+)
+
+// Envelope is the sender's part: the reverse-path and its parameters.
+type Envelope struct {
+	From       Address // the zero Address is the null reverse-path
+	Body       Body
+	UTF8       bool // SMTPUTF8 was asked for (RFC 6531)
+	Return     Return
+	ID         string // ENVID, decoded
+	RequireTLS bool   // RFC 8689
+}
+
+// Recipient is a forward-path and its parameters.
+type Recipient struct {
+	To       Address
+	Notify   Notify
+	Original string // ORCPT as "type;address", decoded; empty when none was given
+}
+
+// Reply is what the other side of an SMTP conversation said, or what we say in its place.
+type Reply struct {
+	Code     int       // 250; 0 when there was no reply at all
+	Enhanced string    // "2.1.5", or empty
+	Text     string    // without codes; lines joined by a space; sanitised and bounded
+	From     string    // name and address of who said it, or empty for ourselves
+	At       time.Time // when it was said
+}
+
+// Temporary reports whether trying again may help: anything but a 5yz reply.
+func (r Reply) Temporary() bool { return r.Code < 500 || r.Code > 599 }
+
+// String is "550 5.1.1 no such user here"; without a code, the text alone.
+func (r Reply) String() string {
+	words := make([]string, 0, 3)
+	if r.Code != 0 {
+		words = append(words, strconv.Itoa(r.Code))
+	}
+	if r.Enhanced != "" {
+		words = append(words, r.Enhanced)
+	}
+	if r.Text != "" {
+		words = append(words, r.Text)
+	}
+	return strings.Join(words, " ")
+}
+
+// Sanitize makes a peer's text fit for logs, headers and reports: one line, no
+// control octets, valid UTF-8, at most max octets. White space of any length becomes
+// one space; a character that could hide or forge something becomes "?".
+func Sanitize(s string, max int) string {
+	var b strings.Builder
+	space := false
+	for _, r := range s {
+		if r == ' ' || '\t' <= r && r <= '\r' {
+			space = b.Len() > 0
+			continue
+		}
+		if !isText(r) && r != '\uFF20' && r != '\uFE6B' {
+			r = '?'
+		}
+		if b.Len()+utf8.RuneLen(r)+1 > max {
+			break
+		}
+		if space {
+			b.WriteByte(' ')
+			space = false
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
