@@ -1,0 +1,116 @@
+package dns_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"testing"
+
+	"postroad/internal/dns"
+	"postroad/internal/dns/dnstest"
+)
+
+type records []dns.MX
+
+func TestHosts(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		records records
+		want    []string
+		err     error
+	}{
+		{"the lower preference first", records{{"b.example", 20}, {"a.example", 10}}, []string{"a.example", "b.example"}, nil},
+		{"none: the domain itself", nil, []string{"x.example"}, nil},
+		{"null MX", records{{".", 0}}, nil, dns.ErrNullMX},
+		{"null MX beside another says nothing", records{{".", 0}, {"a.example", 10}}, []string{"a.example"}, nil},
+		{"names in one case, without the final dot, each once", records{{"A.example.", 10}, {"a.EXAMPLE", 20}}, []string{"a.example"}, nil},
+		{"an address is no name", records{{"192.0.2.1", 10}, {"[192.0.2.1]", 11}, {"a.example", 20}}, []string{"a.example"}, nil},
+		{"nothing usable", records{{"192.0.2.1", 10}, {"bad name", 5}}, nil, dns.ErrNotFound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := dns.Hosts(t.Context(), fixed{mx: tt.records}, "x.example")
+			if !slices.Equal(got, tt.want) || !errors.Is(err, tt.err) {
+				t.Errorf("got %v, %v; want %v, %v", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+// fixed gives one answer to every MX question.
+type fixed struct {
+	dns.Resolver
+	mx []dns.MX
+}
+
+func (f fixed) LookupMX(context.Context, string) ([]dns.MX, error) { return f.mx, nil }
+
+func TestEqualsTakeTurns(t *testing.T) {
+	first := make(map[string]bool)
+	for range 200 {
+		hosts, err := dns.Hosts(t.Context(), fixed{mx: records{{"a.example", 1}, {"b.example", 1}, {"c.example", 2}}}, "x.example")
+		if err != nil || len(hosts) != 3 || hosts[2] != "c.example" {
+			t.Fatal(hosts, err)
+		}
+		first[hosts[0]] = true
+	}
+	if len(first) != 2 {
+		t.Errorf("first was always one of %v", first)
+	}
+}
+
+func TestHostsBound(t *testing.T) {
+	var many records
+	for i := range 1000 {
+		many = append(many, dns.MX{Host: fmt.Sprintf("h%d.example", i), Preference: uint16(i)})
+	}
+	hosts, err := dns.Hosts(t.Context(), fixed{mx: many}, "x.example")
+	if err != nil || len(hosts) != 20 || hosts[0] != "h0.example" {
+		t.Errorf("%d hosts, %v", len(hosts), err)
+	}
+}
+
+func TestTrouble(t *testing.T) {
+	var r dnstest.Resolver
+	r.Fail("servfail.example", dnstest.ErrServFail)
+	if _, err := dns.Hosts(t.Context(), &r, "servfail.example"); !dns.Temporary(err) {
+		t.Errorf("a server failure is taken for an answer: %v", err)
+	}
+	hosts, err := dns.Hosts(t.Context(), &r, "gone.example")
+	if err != nil || hosts[0] != "gone.example" {
+		t.Errorf("got %v, %v", hosts, err)
+	}
+	if _, err := r.LookupHost(t.Context(), "gone.example"); dns.Temporary(err) || !errors.Is(err, dns.ErrNotFound) {
+		t.Errorf("a name that does not exist: %v", err)
+	}
+	if dns.Temporary(nil) || dns.Temporary(dns.ErrNullMX) {
+		t.Error("null MX is an answer")
+	}
+}
+
+func TestSystemErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err       error
+		temporary bool
+	}{
+		{&net.DNSError{IsNotFound: true}, false},
+		{&net.DNSError{IsTemporary: true}, true},
+		{&net.DNSError{IsTimeout: true}, true},
+		{errors.New("other"), true},
+	} {
+		if got := dns.Temporary(dns.Wrap("x", tt.err)); got != tt.temporary {
+			t.Errorf("%+v is temporary: %v", tt.err, got)
+		}
+	}
+}
+
+func TestSystemLocalhost(t *testing.T) {
+	ips, err := dns.System().LookupHost(t.Context(), "localhost")
+	if err != nil {
+		t.Skip("this machine does not know localhost: ", err)
+	}
+	if !ips[0].IsLoopback() || ips[0].Is4In6() {
+		t.Errorf("localhost is %v", ips)
+	}
+}

@@ -1,0 +1,4 @@
+package dns
+
+// Wrap is wrap, for tests.
+var Wrap = wrap
