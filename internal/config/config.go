@@ -1,0 +1,171 @@
+// Package config is the file that a server is run from: TOML, strict and complete.
+//
+// What is promised: a file that Parse accepts means what it says. An unknown key, a
+// key that stands twice, a value of the wrong kind or out of its range is an error
+// with its line and words that say what to write instead. One table, in settings.go,
+// holds each setting with its documentation and its rule; what Write prints, the
+// sample and the manual are made from it.
+package config
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Config is everything a server is run with. Default gives every field a value that
+// is ready for use; the meaning and range of each is written in settings.go.
+type Config struct {
+	Hostname        string   `toml:"hostname"`
+	DataDir         string   `toml:"data_dir"`
+	ShutdownTimeout Duration `toml:"shutdown_timeout"`
+	Listen          Listen   `toml:"listen"`
+	TLS             TLS      `toml:"tls"`
+	Limits          Limits   `toml:"limits"`
+	Retry           Retry    `toml:"retry"`
+	Delivery        Delivery `toml:"delivery"`
+	Routes          []Route  `toml:"route"`
+	Trace           Trace    `toml:"trace"`
+	Log             Log      `toml:"log"`
+}
+
+// Listen holds one address for each listener.
+type Listen struct {
+	SMTP        Addr `toml:"smtp"`
+	Submission  Addr `toml:"submission"`
+	Submissions Addr `toml:"submissions"`
+	IMAP        Addr `toml:"imap"`
+	IMAPS       Addr `toml:"imaps"`
+	LMTP        Addr `toml:"lmtp"`
+}
+
+// TLS names the certificate's files; both empty means a self-signed one in the data
+// directory.
+type TLS struct {
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// Limits bound what one peer, message or connection may take.
+type Limits struct {
+	MessageSize           Size     `toml:"message_size"`
+	Recipients            int      `toml:"recipients"`
+	Connections           int      `toml:"connections"`
+	ConnectionsPerAddress int      `toml:"connections_per_address"`
+	CommandsPerMinute     int      `toml:"commands_per_minute"`
+	Errors                int      `toml:"errors"`
+	Hops                  int      `toml:"hops"`
+	SMTPTimeout           Duration `toml:"smtp_timeout"`
+	IMAPTimeout           Duration `toml:"imap_timeout"`
+}
+
+// Retry is the schedule of a recipient that was deferred.
+type Retry struct {
+	First       Duration `toml:"first"`
+	Max         Duration `toml:"max"`
+	Expire      Duration `toml:"expire"`
+	DelayNotice Duration `toml:"delay_notice"` // 0 is never
+	Jitter      float64  `toml:"jitter"`
+}
+
+// Delivery bounds the work of sending mail on.
+type Delivery struct {
+	Concurrency           int      `toml:"concurrency"`
+	PerDestination        int      `toml:"per_destination"`
+	MessagesPerConnection int      `toml:"messages_per_connection"`
+	ConnectTimeout        Duration `toml:"connect_timeout"`
+	CommandTimeout        Duration `toml:"command_timeout"`
+}
+
+// Route sends mail for a domain to a server of the administrator's choice.
+type Route struct {
+	Domain       string  `toml:"domain"` // "*" is every domain without a route of its own
+	Host         string  `toml:"host"`
+	Port         int     `toml:"port"`
+	TLS          TLSMode `toml:"tls"`
+	Username     string  `toml:"username"`
+	Password     Secret  `toml:"password"`
+	PasswordFile string  `toml:"password_file"`
+
+	fromFile bool // Password was read from PasswordFile
+}
+
+// Trace bounds what is remembered of messages.
+type Trace struct {
+	Age    Duration `toml:"age"`
+	Events int      `toml:"events"`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string `toml:"level"`  // debug, info, warn, error
+	Format string `toml:"format"` // text, json
+}
+
+// Load reads the configuration file at path. Relative paths in it start at the
+// file's own directory, and password files are read.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, err
+	}
+	defer f.Close()
+	c, err := parse(f, path)
+	if err != nil {
+		return Config{}, err
+	}
+	c.resolve(filepath.Dir(path))
+	return c, c.readPasswords()
+}
+
+// Parse reads a configuration; what it leaves out has its default. Paths and
+// password files are left as they are written.
+func Parse(r io.Reader) (Config, error) { return parse(r, "") }
+
+// resolve makes relative paths start at dir.
+func (c *Config) resolve(dir string) {
+	paths := []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key}
+	for i := range c.Routes {
+		paths = append(paths, &c.Routes[i].PasswordFile)
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	c.Listen.LMTP = c.Listen.LMTP.under(dir)
+}
+
+// maxPasswordFile is far beyond any password, and keeps a wrong path from filling memory.
+const maxPasswordFile = 64 << 10
+
+// readPasswords puts the first line of each password file into its route.
+func (c *Config) readPasswords() error {
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if r.PasswordFile == "" {
+			continue
+		}
+		line, err := firstLine(r.PasswordFile)
+		if err != nil {
+			return &Error{Key: routeKey(i, "password_file"), Text: err.Error()}
+		}
+		if line == "" {
+			return &Error{Key: routeKey(i, "password_file"), Text: r.PasswordFile + " begins with an empty line; the password belongs there"}
+		}
+		r.Password, r.fromFile = Secret(line), true
+	}
+	return nil
+}
+
+func firstLine(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxPasswordFile))
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSuffix(line, "\r"), err
+}

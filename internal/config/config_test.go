@@ -1,0 +1,416 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+func mustParse(t *testing.T, text string) Config {
+	t.Helper()
+	c, err := Parse(strings.NewReader(text))
+	if err != nil {
+		t.Fatalf("Parse: %v\n%s", err, text)
+	}
+	return c
+}
+
+func TestAnEmptyFileIsTheDefault(t *testing.T) {
+	if c := mustParse(t, ""); !reflect.DeepEqual(c, Default()) {
+		t.Errorf("got %+v", c)
+	}
+	c := Default()
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+const full = `
+hostname = "mail.example.org"
+data_dir = "/srv/mail"
+shutdown_timeout = "30s"
+[listen]
+smtp = ":25"
+submission = "off"
+submissions = "[::1]:465"
+imap = "127.0.0.1:0"
+lmtp = "unix:/run/lmtp.sock"
+[tls]
+cert = "c.pem"
+key = "k.pem"
+[limits]
+message_size = "64MiB"
+recipients = 200
+[retry]
+first = "10m"
+expire = "2d12h"
+delay_notice = "0s"
+jitter = 0
+[[route]]
+domain = "*"
+host = "smtp.example.net"
+port = 587
+tls = "starttls"
+username = "u"
+password = "p\"w\\d"
+[[route]]
+domain = "example.com"
+host = "192.0.2.1"
+[log]
+level = "debug"
+`
+
+func TestParseReadsWhatIsWritten(t *testing.T) {
+	c := mustParse(t, full)
+	want := Default()
+	want.Hostname, want.DataDir, want.ShutdownTimeout = "mail.example.org", "/srv/mail", Duration(30*time.Second)
+	want.Listen = Listen{":25", Off, "[::1]:465", "127.0.0.1:0", "127.0.0.1:2993", "unix:/run/lmtp.sock"}
+	want.TLS = TLS{"c.pem", "k.pem"}
+	want.Limits.MessageSize, want.Limits.Recipients = 64<<20, 200
+	want.Retry = Retry{Duration(10 * time.Minute), Duration(4 * time.Hour), Duration(60 * time.Hour), 0, 0}
+	want.Routes = []Route{
+		{Domain: "*", Host: "smtp.example.net", Port: 587, TLS: TLSRequired, Username: "u", Password: `p"w\d`},
+		{Domain: "example.com", Host: "192.0.2.1", Port: 25, TLS: TLSOpportunistic},
+	}
+	want.Log.Level = "debug"
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %#v\nwant %#v", c, want)
+	}
+}
+
+func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
+	for _, tc := range []struct{ name, text, want string }{
+		{"unknown key with a near name", "[limits]\nrecipents = 3", `line 2: unknown key "limits.recipents"; did you mean "limits.recipients"?`},
+		{"unknown top key", "\nhostnam = \"x\"", `line 2: unknown key "hostnam"; did you mean "hostname"?`},
+		{"right name, wrong table", "[retry]\nmessage_size = \"1MB\"", `line 2: unknown key "retry.message_size"; did you mean "limits.message_size"?`},
+		{"right name, no table", "message_size = \"1MB\"", `line 1: unknown key "message_size"; did you mean "limits.message_size"?`},
+		{"swapped letters", "[listen]\nsmpt = \":25\"", `did you mean "listen.smtp"?`},
+		{"unknown table", "[limit]\nrecipients = 200", `did you mean "limits`},
+		{"unknown route key", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nprot=25", `line 4: unknown key "route.prot"; did you mean "route.port"?`},
+		{"nothing is near", "zzzzzzzz = 1", `line 1: unknown key "zzzzzzzz"`},
+		{"all unknown keys are told", "a1b2c3d4 = 1\nq9q9q9q9 = 2", "line 2: unknown key \"q9q9q9q9\""},
+		{"a bad duration", "[retry]\nfirst = \"5 minutes\"", `line 2: retry.first: "5 minutes" is not a duration; write it as`},
+		{"a duration without unit", "[retry]\nfirst = 300", `line 2: retry.first: a duration needs a unit`},
+		{"an inline duration without unit", "retry = { first = 300 }", `line 1: retry.first: a duration needs a unit`},
+		{"a negative duration", "[retry]\nfirst = \"-5m\"", `is not a duration`},
+		{"a bad size", "[limits]\nmessage_size = \"50 megs\"", `line 2: limits.message_size: "50 megs" is not a size`},
+		{"a size out of range", "[limits]\n\nmessage_size = \"1KB\"", `line 3: limits.message_size: 1KB is out of range: from 64KiB to 2GiB`},
+		{"a number out of range", "[limits]\nrecipients = 3", `line 2: limits.recipients: 3 is out of range: from 100 to 50000`},
+		{"a number as text", "[limits]\nrecipients = \"many\"", `line 2: limits.recipients: `},
+		{"a text as number", "hostname = 3", `line 1: hostname: `},
+		{"not a number", "[retry]\njitter = nan", `line 2: retry.jitter: NaN is out of range`},
+		{"a bad address", "[listen]\nsmtp = \"2525\"", `line 2: listen.smtp: "2525" is not an address; write it as`},
+		{"a bad port", "[listen]\nsmtp = \":70000\"", `line 2: listen.smtp: port "70000"`},
+		{"a name to listen on", "[listen]\nsmtp = \"mail.example.org:25\"", `is not an IP address`},
+		{"a socket for imap", "[listen]\nimap = \"unix:/run/imap\"", `line 2: listen.imap: "unix:/run/imap" is a unix socket; only lmtp`},
+		{"a socket without path", "[listen]\nlmtp = \"unix:\"", `line 2: listen.lmtp: unix: wants the path`},
+		{"half a certificate", "[tls]\ncert = \"x\"", `line 2: tls.cert: cert and key belong together`},
+		{"max below first", "[retry]\nfirst = \"1h\"\nmax = \"5m\"", `line 3: retry.max: 5m is out of range: from 1h to 7d`},
+		{"a bad log level", "[log]\nlevel = \"loud\"", `line 2: log.level: "loud" is not known; use "debug", "info", "warn" or "error"`},
+		{"a bad hostname", "hostname = \"a b\"", `line 1: hostname: "a b" is not a host name`},
+		{"a route without host", "[[route]]\ndomain = \"*\"", `route[1].host: is empty; it wants the server's name`},
+		{"the second route", "[[route]]\ndomain=\"*\"\nhost=\"h\"\n[[route]]\ndomain=\"b..c\"\nhost=\"h\"", `line 5: route[2].domain: "b..c" is not a host name`},
+		{"two routes for one domain", "[[route]]\ndomain=\"a.b\"\nhost=\"h\"\n[[route]]\ndomain=\"A.B\"\nhost=\"h\"", `line 5: route[2].domain: there is another route`},
+		{"a password in clear", "[[route]]\ndomain=\"*\"\nhost=\"h.example\"\nusername=\"u\"\npassword=\"p\"", `line 4: route[1].username: a password would travel unprotected`},
+		{"a user without password", "[[route]]\ndomain=\"*\"\nhost=\"h\"\ntls=\"implicit\"\nusername=\"u\"", `needs a password`},
+		{"two passwords", "[[route]]\ndomain=\"*\"\nhost=\"h\"\ntls=\"implicit\"\nusername=\"u\"\npassword=\"p\"\npassword_file=\"f\"", `one is enough`},
+		{"one route table", "[route]\ndomain=\"*\"", `route`},
+		{"a key twice", "hostname = \"a\"\nhostname = \"b\"", `line 2: `},
+		{"not TOML", "hostname = \n", `line 1: `},
+		{"a control character", "hostname = \"a\\u0007\"", `control character`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Parse(strings.NewReader(tc.text))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got  %v\nwant %s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestErrorsNameTheFile(t *testing.T) {
+	path := write(t, "postroad.toml", "hostname = \"ok\"\nx7x7x7x7 = 1\ny8y8y8y8 = 2\n")
+	_, err := Load(path)
+	if err == nil || strings.Count(err.Error(), path+":") != 2 || !strings.HasPrefix(err.Error(), path+":2: unknown key") {
+		t.Errorf("got %v", err)
+	}
+	path = write(t, "postroad.toml", "hostname = \"not ok\"\n")
+	if _, err := Load(path); err == nil || !strings.HasPrefix(err.Error(), path+":1: hostname: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoDecoderWordsReachPeople(t *testing.T) {
+	for _, text := range []string{"hostname = 3", "limits = 3", "[limits]\nrecipients = \"x\"", "[retry]\njitter = \"x\"", "[listen]\nsmtp = 25", "route = 1", "[[limits]]\nrecipients = 100", "[limits]\nrecipients = 1e3"} {
+		_, err := Parse(strings.NewReader(text))
+		if err == nil || strings.Contains(err.Error(), "config.") || strings.Contains(err.Error(), "type ") || strings.Contains(err.Error(), "Go ") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestLoadResolvesPathsAndReadsPasswords(t *testing.T) {
+	path := write(t, "postroad.toml", `
+data_dir = "data"
+[tls]
+cert = "c.pem"
+key = "/abs/k.pem"
+[listen]
+lmtp = "unix:run/lmtp.sock"
+[[route]]
+domain = "*"
+host = "localhost"
+username = "u"
+password_file = "pw"
+`)
+	dir := filepath.Dir(path)
+	if err := os.WriteFile(filepath.Join(dir, "pw"), []byte("s3cret word\r\nnot this\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DataDir != filepath.Join(dir, "data") || c.TLS.Cert != filepath.Join(dir, "c.pem") || c.TLS.Key != "/abs/k.pem" || c.Listen.LMTP != Addr("unix:"+dir+"/run/lmtp.sock") {
+		t.Errorf("paths: %+v", c)
+	}
+	if c.Routes[0].Password != "s3cret word" {
+		t.Errorf("password: %q", string(c.Routes[0].Password))
+	}
+	if err := c.Check(); err != nil {
+		t.Errorf("a loaded configuration is not accepted: %v", err)
+	}
+	if again := mustParse(t, c.String()); again.Routes[0].PasswordFile != filepath.Join(dir, "pw") || again.Routes[0].Password != "" {
+		t.Errorf("written: %#v", again.Routes[0])
+	}
+}
+
+func TestLoadTellsWhichPasswordFileIsBad(t *testing.T) {
+	path := write(t, "p.toml", "[[route]]\ndomain=\"*\"\nhost=\"localhost\"\nusername=\"u\"\npassword_file=\"none\"\n")
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "route[1].password_file: open ") || !errors.As(err, new(*Error)) {
+		t.Errorf("got %v", err)
+	}
+	os.WriteFile(filepath.Join(filepath.Dir(path), "none"), []byte("\nx"), 0o600)
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "begins with an empty line") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWriteRoundTrips(t *testing.T) {
+	c := mustParse(t, full)
+	again := mustParse(t, c.String())
+	if again.Routes[0].Password != stars {
+		t.Errorf("password shown as %q", string(again.Routes[0].Password))
+	}
+	again.Routes[0].Password = c.Routes[0].Password
+	if !reflect.DeepEqual(c, again) {
+		t.Errorf("got  %#v\nwant %#v", again, c)
+	}
+}
+
+func TestSecretsDoNotPrint(t *testing.T) {
+	c := mustParse(t, full)
+	j, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shown := range []string{c.String(), fmt.Sprintf("%v %+v %#v %v %+v", c, c, c, c.Routes, c.Routes), string(j)} {
+		if strings.Contains(shown, `p"w`) || strings.Contains(shown, `p\"w`) {
+			t.Errorf("the password is shown: %s", shown)
+		}
+	}
+}
+
+func TestSampleIsTheDefaultWithEveryKey(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteSample(&b); err != nil {
+		t.Fatal(err)
+	}
+	if c := mustParse(t, b.String()); !reflect.DeepEqual(c, Default()) {
+		t.Error("the sample is not the default")
+	}
+	c := mustParse(t, regexp.MustCompile(`(?m)^#(\S)`).ReplaceAllString(b.String(), "$1"))
+	if len(c.Routes) != 1 || c.Routes[0].Domain != "*" {
+		t.Errorf("routes: %#v", c.Routes)
+	}
+	c.Routes = nil
+	if !reflect.DeepEqual(c, Default()) {
+		t.Errorf("the sample without its marks is not the default: %#v", c)
+	}
+}
+
+// The table and the structs are two lists of the same keys.
+func TestTheTableHoldsEveryField(t *testing.T) {
+	inTable := map[string]bool{}
+	for _, k := range keys() {
+		inTable[k] = true
+	}
+	var walk func(typ reflect.Type, prefix string)
+	walk = func(typ reflect.Type, prefix string) {
+		for f := range typ.Fields() {
+			if !f.IsExported() {
+				continue
+			}
+			key := joinKey(prefix, f.Tag.Get("toml"))
+			if !inTable[key] {
+				t.Errorf("%s of %s is not in the table", key, f.Name)
+			}
+			delete(inTable, key)
+			switch {
+			case f.Type.Kind() == reflect.Struct:
+				walk(f.Type, key)
+			case f.Type.Kind() == reflect.Slice:
+				walk(f.Type.Elem(), key)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config](), "")
+	for k := range inTable {
+		t.Errorf("%s is in the table but not in Config", k)
+	}
+}
+
+func TestEverySettingIsDocumented(t *testing.T) {
+	var c Config
+	for _, sec := range append(c.settings(), routeSection(&Route{})) {
+		for _, s := range sec.settings {
+			if s.doc == "" {
+				t.Errorf("%s has no documentation", joinKey(sec.name, s.key))
+			}
+		}
+	}
+}
+
+// The manual is written by WriteManual: POSTROAD_WRITE_DOCS=1 go test ./internal/config
+func TestTheManualIsThisTable(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteManual(&b); err != nil {
+		t.Fatal(err)
+	}
+	const path = "../../docs/config.md"
+	if os.Getenv("POSTROAD_WRITE_DOCS") != "" {
+		if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have, b.Bytes()) {
+		t.Error("docs/config.md is not what the table says; write it with POSTROAD_WRITE_DOCS=1 go test ./internal/config")
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "0s": 0, "90s": 90 * time.Second, "5m": 5 * time.Minute, "1h30m": 90 * time.Minute,
+		"5d": 120 * time.Hour, "1d12h": 36 * time.Hour, "250ms": 250 * time.Millisecond,
+	} {
+		if d, err := ParseDuration(text); err != nil || d != want {
+			t.Errorf("%q: %v, %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"", "d", "5", "5x", "-5m", "1.5d", "5d-3h", "99999999d", "5dd", "5d5", " 5m"} {
+		if d, err := ParseDuration(text); err == nil {
+			t.Errorf("%q is accepted as %v", text, d)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		0: "0s", 90 * time.Second: "1m30s", 5 * time.Minute: "5m", 4 * time.Hour: "4h", 36 * time.Hour: "1d12h",
+		120 * time.Hour: "5d", 25 * time.Millisecond: "25ms", 24*time.Hour + time.Minute: "1d1m", time.Hour + time.Second: "1h0m1s",
+	} {
+		if got := Duration(d).String(); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "1": 1, "50MB": 50e6, "50 mb": 50e6, "64MiB": 64 << 20, "1kib": 1024, "2GB": 2e9, "7B": 7,
+	} {
+		if n, err := ParseSize(text); err != nil || n != want {
+			t.Errorf("%q: %v, %v", text, n, err)
+		}
+	}
+	for _, text := range []string{"", "MB", "-1", "1.5MB", "9223372036854775808", "9999999999GiB", "1TB", "x"} {
+		if n, err := ParseSize(text); err == nil {
+			t.Errorf("%q is accepted as %d", text, n)
+		}
+	}
+	for n, want := range map[Size]string{0: "0B", 50e6: "50MB", 64 << 20: "64MiB", 1000: "1KB", 1023: "1023B"} {
+		if got := n.String(); got != want {
+			t.Errorf("%d: %q, want %q", int64(n), got, want)
+		}
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	for text, want := range map[string]struct {
+		network, address string
+		off, loopback    bool
+	}{
+		"off":              {"tcp", "off", true, true},
+		"127.0.0.1:25":     {"tcp", "127.0.0.1:25", false, true},
+		"127.8.9.1:25":     {"tcp", "127.8.9.1:25", false, true},
+		"localhost:0":      {"tcp", "localhost:0", false, true},
+		"[::1]:25":         {"tcp", "[::1]:25", false, true},
+		":25":              {"tcp", ":25", false, false},
+		"0.0.0.0:25":       {"tcp", "0.0.0.0:25", false, false},
+		"192.0.2.1:25":     {"tcp", "192.0.2.1:25", false, false},
+		"[fe80::1%lo]:25":  {"tcp", "[fe80::1%lo]:25", false, false},
+		"unix:/run/x.sock": {"unix", "/run/x.sock", false, true},
+	} {
+		a := Addr(text)
+		err := a.Check()
+		network, address := a.Network()
+		if err != nil || network != want.network || address != want.address || a.IsOff() != want.off || a.Loopback() != want.loopback {
+			t.Errorf("%q: %q %q %v %v, %v", text, network, address, a.IsOff(), a.Loopback(), err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(full))
+	f.Add([]byte("[[route]]\n[[route]]\ndomain.x=1"))
+	f.Add([]byte("retry = {first = 1, max = {}}"))
+	f.Add([]byte("[retry]\nfirst = \"9999999999999h\""))
+	f.Add([]byte("route = [{domain=\"*\", host=\"h\"}]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := Parse(bytes.NewReader(text))
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("an error without words")
+			}
+			return
+		}
+		again, err := Parse(strings.NewReader(c.String()))
+		if err != nil {
+			t.Fatalf("what Write writes is refused: %v\n%s", err, c)
+		}
+		for i := range c.Routes {
+			again.Routes[i].Password = c.Routes[i].Password
+		}
+		if !reflect.DeepEqual(c, again) {
+			t.Fatalf("round trip:\n%#v\n%#v", c, again)
+		}
+	})
+}

@@ -1,0 +1,335 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A section is a table of the file; the first has no name and holds the keys that
+// stand before all tables.
+type section struct {
+	name     string
+	doc      string
+	array    bool // one of several tables of that name
+	settings []setting
+}
+
+// A setting is one key: where its value lives, what it means, what it may be.
+type setting struct {
+	key   string
+	value any // pointer into the Config: *string, *int, *float64, *Duration ...
+	doc   string
+	check func() error // nil: any value of the type
+}
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Hostname:        "localhost",
+		DataDir:         "postroad-data",
+		ShutdownTimeout: Duration(10 * time.Second),
+		Listen: Listen{
+			SMTP: "127.0.0.1:2525", Submission: "127.0.0.1:2587", Submissions: "127.0.0.1:2465",
+			IMAP: "127.0.0.1:2143", IMAPS: "127.0.0.1:2993", LMTP: Off,
+		},
+		Limits: Limits{
+			MessageSize: 50e6, Recipients: 1000,
+			Connections: 1000, ConnectionsPerAddress: 100,
+			CommandsPerMinute: 30_000, Errors: 20, Hops: 50,
+			SMTPTimeout: Duration(5 * time.Minute), IMAPTimeout: Duration(30 * time.Minute),
+		},
+		Retry: Retry{
+			First: Duration(5 * time.Minute), Max: Duration(4 * time.Hour), Expire: Duration(5 * day),
+			DelayNotice: Duration(4 * time.Hour), Jitter: 0.1,
+		},
+		Delivery: Delivery{
+			Concurrency: 50, PerDestination: 5, MessagesPerConnection: 100,
+			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute),
+		},
+		Trace: Trace{Age: Duration(30 * day), Events: 2_000_000},
+		Log:   Log{Level: "info", Format: "text"},
+	}
+}
+
+// settings is the table of all sections but the routes, bound to c.
+func (c *Config) settings() []section {
+	return []section{
+		{"", "", false, []setting{
+			{"hostname", &c.Hostname, `The name by which this server introduces itself (EHLO, Received fields, reports).
+For mail with the outside it must be a full name whose address leads here.`, c.checkHostname},
+			{"data_dir", &c.DataDir, `Where everything is kept. A relative path starts at this file's directory.`, nonEmpty(&c.DataDir, "the path of a directory")},
+			{"shutdown_timeout", &c.ShutdownTimeout, `After a signal to stop, sessions have this long to end by themselves.`, between(&c.ShutdownTimeout, 0, Duration(time.Hour))},
+		}},
+		{"listen", `Where connections are taken: "address:port", or "off". Port 0 picks a free one.`, false, []setting{
+			{"smtp", &c.Listen.SMTP, `Mail from other servers, for our own domains only (25 on the Internet).`, tcpOnly(&c.Listen.SMTP)},
+			{"submission", &c.Listen.Submission, `Mail from our own users, after STARTTLS and a password (587).`, tcpOnly(&c.Listen.Submission)},
+			{"submissions", &c.Listen.Submissions, `The same with TLS from the start (465).`, tcpOnly(&c.Listen.Submissions)},
+			{"imap", &c.Listen.IMAP, `Mailboxes, after STARTTLS (143).`, tcpOnly(&c.Listen.IMAP)},
+			{"imaps", &c.Listen.IMAPS, `Mailboxes with TLS from the start (993).`, tcpOnly(&c.Listen.IMAPS)},
+			{"lmtp", &c.Listen.LMTP, `Mail from another server on this machine. Also "unix:/path/of/socket".`, func() error { return c.Listen.LMTP.Check() }},
+		}},
+		{"tls", `The certificate and its private key as PEM files. With both left empty, a
+self-signed certificate is made in the data directory.`, false, []setting{
+			{"cert", &c.TLS.Cert, `The certificate, then those between it and the root.`, c.checkTLS},
+			{"key", &c.TLS.Key, `Its private key.`, nil},
+		}},
+		{"limits", `What one peer, message or connection may take.`, false, []setting{
+			{"message_size", &c.Limits.MessageSize, `The largest message, offered as SIZE and APPENDLIMIT.`, between(&c.Limits.MessageSize, 64<<10, 2<<30)},
+			{"recipients", &c.Limits.Recipients, `Recipients of one message; RFC 5321 asks for at least 100.`, between(&c.Limits.Recipients, 100, 50_000)},
+			{"connections", &c.Limits.Connections, `Connections to one listener at a time.`, between(&c.Limits.Connections, 1, 1_000_000)},
+			{"connections_per_address", &c.Limits.ConnectionsPerAddress, `Those of one address; a network of IPv6 (/64) counts as one.`, between(&c.Limits.ConnectionsPerAddress, 1, 1_000_000)},
+			{"commands_per_minute", &c.Limits.CommandsPerMinute, `SMTP commands on one connection in any minute.`, between(&c.Limits.CommandsPerMinute, 60, 100_000_000)},
+			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed.`, between(&c.Limits.Errors, 1, 10_000)},
+			{"hops", &c.Limits.Hops, `Received fields after which a message is taken to be in a loop.`, between(&c.Limits.Hops, 10, 1000)},
+			{"smtp_timeout", &c.Limits.SMTPTimeout, `Silence after which an SMTP connection is closed; RFC 5321 asks for 5 minutes.`, between(&c.Limits.SMTPTimeout, Duration(time.Second), Duration(day))},
+			{"imap_timeout", &c.Limits.IMAPTimeout, `Silence after which an IMAP connection is closed; RFC 9051 asks for 30 minutes.`, between(&c.Limits.IMAPTimeout, Duration(time.Second), Duration(7*day))},
+		}},
+		{"retry", `When mail is tried again that could not be delivered yet. The wait grows with
+the age of the message, from first to max.`, false, []setting{
+			{"first", &c.Retry.First, `The wait after the first failure.`, between(&c.Retry.First, Duration(time.Second), Duration(day))},
+			{"max", &c.Retry.Max, `The longest wait between two attempts.`, c.checkRetryMax},
+			{"expire", &c.Retry.Expire, `The age at which a message goes back to its sender.`, c.checkExpire},
+			{"delay_notice", &c.Retry.DelayNotice, `The age at which the sender is told, once, of the delay; "0s" is never.`, between(&c.Retry.DelayNotice, 0, Duration(365*day))},
+			{"jitter", &c.Retry.Jitter, `The part of a wait, from 0 to 0.5, that is left to chance, so that not all come at once.`, between(&c.Retry.Jitter, 0, 0.5)},
+		}},
+		{"delivery", `Sending mail on.`, false, []setting{
+			{"concurrency", &c.Delivery.Concurrency, `Deliveries at a time.`, between(&c.Delivery.Concurrency, 1, 10_000)},
+			{"per_destination", &c.Delivery.PerDestination, `Those to one destination.`, between(&c.Delivery.PerDestination, 1, 1000)},
+			{"messages_per_connection", &c.Delivery.MessagesPerConnection, `Messages sent over one connection before it is closed.`, between(&c.Delivery.MessagesPerConnection, 1, 100_000)},
+			{"connect_timeout", &c.Delivery.ConnectTimeout, `The time a server has to accept a connection.`, between(&c.Delivery.ConnectTimeout, Duration(time.Second), Duration(time.Hour))},
+			{"command_timeout", &c.Delivery.CommandTimeout, `The time a server has to answer a command.`, between(&c.Delivery.CommandTimeout, Duration(time.Second), Duration(time.Hour))},
+		}},
+		{"trace", `What is remembered of each message's way.`, false, []setting{
+			{"age", &c.Trace.Age, `How long.`, between(&c.Trace.Age, Duration(time.Hour), Duration(10*365*day))},
+			{"events", &c.Trace.Events, `How many events at most; the oldest go first.`, between(&c.Trace.Events, 1000, 1_000_000_000)},
+		}},
+		{"log", `The log goes to standard error.`, false, []setting{
+			{"level", &c.Log.Level, `From here on up: "debug", "info", "warn" or "error".`, oneOf(&c.Log.Level, "debug", "info", "warn", "error")},
+			{"format", &c.Log.Format, `"text" or "json".`, oneOf(&c.Log.Format, "text", "json")},
+		}},
+	}
+}
+
+// routeSection is the table of one route, bound to r.
+func routeSection(r *Route) section {
+	password := &r.Password
+	if r.fromFile {
+		password = new(Secret) // shown by its file
+	}
+	return section{"route", `Mail for a domain that is not ours goes to the server of its route instead of the
+one that DNS names. There may be any number of routes.`, true, []setting{
+		{"domain", &r.Domain, `The domain of the recipients; "*" is every domain without a route of its own.`, r.checkDomain},
+		{"host", &r.Host, `The server's name or address.`, r.checkHost},
+		{"port", &r.Port, `Its port.`, between(&r.Port, 1, 65535)},
+		{"tls", &r.TLS, `"none", "opportunistic" (STARTTLS when offered), "starttls" (with a good
+certificate, or no delivery) or "implicit" (TLS from the start, good certificate).`,
+			oneOf(&r.TLS, TLSNone, TLSOpportunistic, TLSRequired, TLSImplicit)},
+		{"username", &r.Username, `The user to log in as; empty for none. Only over "starttls" or "implicit", or
+to this machine.`, r.checkLogin},
+		{"password", password, `The password, here ...`, nil},
+		{"password_file", &r.PasswordFile, `... or as the first line of a file.`, nil},
+	}}
+}
+
+// defaultRoute is a route of which nothing has been said.
+func defaultRoute() Route { return Route{Port: 25, TLS: TLSOpportunistic} }
+
+// all is the whole table with the routes that there are.
+func (c *Config) all() []section {
+	s := c.settings()
+	for i := range c.Routes {
+		s = append(s, routeSection(&c.Routes[i]))
+	}
+	return s
+}
+
+// Check reports the first value that is out of its range, as an *Error.
+func (c *Config) Check() error {
+	route := 0
+	for _, sec := range c.all() {
+		for _, s := range sec.settings {
+			key := joinKey(sec.name, s.key)
+			if sec.array {
+				key = routeKey(route, s.key)
+			}
+			if err := s.verify(); err != nil {
+				return &Error{Key: key, Text: err.Error()}
+			}
+		}
+		if sec.array {
+			route++
+		}
+	}
+	return c.checkRoutes()
+}
+
+func (s setting) verify() error {
+	if v, ok := s.value.(*string); ok {
+		if err := printable(*v); err != nil {
+			return err
+		}
+	}
+	if v, ok := s.value.(*Secret); ok && printable(string(*v)) != nil {
+		return fmt.Errorf("the password holds a control character")
+	}
+	if s.check == nil {
+		return nil
+	}
+	return s.check()
+}
+
+// between holds a number, size or duration to a range.
+func between[T int | float64 | Duration | Size](v *T, low, high T) func() error {
+	return func() error {
+		if *v >= low && *v <= high { // false for NaN
+			return nil
+		}
+		return fmt.Errorf("%v is out of range: from %v to %v", *v, low, high)
+	}
+}
+
+func oneOf[T ~string](v *T, words ...T) func() error {
+	return func() error {
+		if slices.Contains(words, *v) {
+			return nil
+		}
+		return fmt.Errorf("%q is not known; use %s", *v, wordList(words))
+	}
+}
+
+func wordList[T ~string](words []T) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = fmt.Sprintf("%q", w)
+	}
+	last := len(quoted) - 1
+	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+}
+
+func nonEmpty(v *string, what string) func() error {
+	return func() error {
+		if *v != "" {
+			return nil
+		}
+		return fmt.Errorf("is empty; it wants %s", what)
+	}
+}
+
+func tcpOnly(a *Addr) func() error {
+	return func() error {
+		if network, _ := a.Network(); network == "unix" {
+			return fmt.Errorf("%q is a unix socket; only lmtp can use one", *a)
+		}
+		return a.Check()
+	}
+}
+
+func (c *Config) checkHostname() error {
+	if err := checkDomainName(c.Hostname); err != nil {
+		return fmt.Errorf("%w; it wants a name such as \"mail.example.org\"", err)
+	}
+	return nil
+}
+
+func (c *Config) checkTLS() error {
+	if (c.TLS.Cert == "") == (c.TLS.Key == "") {
+		return nil
+	}
+	return fmt.Errorf("cert and key belong together: set both, or neither for a self-signed certificate")
+}
+
+func (c *Config) checkRetryMax() error {
+	return between(&c.Retry.Max, c.Retry.First, Duration(7*day))()
+}
+
+func (c *Config) checkExpire() error {
+	return between(&c.Retry.Expire, c.Retry.First, Duration(365*day))()
+}
+
+func (r *Route) checkDomain() error {
+	if r.Domain == "*" {
+		return nil
+	}
+	if err := checkDomainName(r.Domain); err != nil {
+		return fmt.Errorf("%w; it wants \"*\" or a domain such as \"example.org\"", err)
+	}
+	return nil
+}
+
+func (r *Route) checkHost() error {
+	if net.ParseIP(r.Host) != nil {
+		return nil
+	}
+	if err := checkDomainName(r.Host); err != nil {
+		return fmt.Errorf("%w; it wants the server's name or address", err)
+	}
+	return nil
+}
+
+func (r *Route) checkLogin() error {
+	switch {
+	case r.Password != "" && r.PasswordFile != "" && !r.fromFile:
+		return fmt.Errorf("password and password_file are both set; one is enough")
+	case (r.Password != "" || r.PasswordFile != "") && r.Username == "":
+		return fmt.Errorf("is empty, but a password is set")
+	case r.Username != "" && r.Password == "" && r.PasswordFile == "":
+		return fmt.Errorf("needs a password: set password or password_file")
+	case r.Username != "" && !r.private():
+		return fmt.Errorf("a password would travel unprotected; set tls to \"starttls\" or \"implicit\"")
+	}
+	return nil
+}
+
+// private reports whether a password may travel to the route's server.
+func (r *Route) private() bool {
+	ip := net.ParseIP(r.Host)
+	return r.TLS == TLSRequired || r.TLS == TLSImplicit || r.Host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// checkRoutes refuses two routes for one domain: which counts would be a guess.
+func (c *Config) checkRoutes() error {
+	seen := map[string]bool{}
+	for i, r := range c.Routes {
+		domain := strings.ToLower(r.Domain)
+		if seen[domain] {
+			return &Error{Key: routeKey(i, "domain"), Text: fmt.Sprintf("there is another route for %q", r.Domain)}
+		}
+		seen[domain] = true
+	}
+	return nil
+}
+
+// checkDomainName holds a name to the rules of host names (RFC 1123, 2.1), and lets
+// U-labels pass.
+func checkDomainName(s string) error {
+	if s == "" {
+		return fmt.Errorf("is empty")
+	}
+	bad := fmt.Errorf("%q is not a host name", s)
+	if len(s) > 253 {
+		return bad
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, notHostRune) {
+			return bad
+		}
+	}
+	return nil
+}
+
+func notHostRune(r rune) bool {
+	switch {
+	case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
+		return false
+	}
+	return r <= 0x9f || r == '\ufffd'
+}
+
+// Path returns name in the data directory.
+func (c *Config) Path(name ...string) string {
+	return filepath.Join(append([]string{c.DataDir}, name...)...)
+}

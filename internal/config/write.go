@@ -1,0 +1,154 @@
+package config
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Write writes the configuration as a file that Parse accepts: every key with its
+// documentation and the value in force. Passwords are stars.
+func (c Config) Write(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	for i, sec := range c.all() {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		sec.write(b, "")
+	}
+	return b.Flush()
+}
+
+// String is what Write writes.
+func (c Config) String() string {
+	var b strings.Builder
+	_ = c.Write(&b) // a Builder does not fail
+	return b.String()
+}
+
+const sampleHead = `# The configuration of postroad. Every key is shown with its default; remove the
+# "#" in front of a key to change it.
+#
+# Durations are written "90s", "5m", "4h" or "5d"; sizes "50MB" (a million octets
+# each) or "64MiB".
+
+`
+
+// WriteSample writes a documented file to begin with: every key, commented out,
+// with its default.
+func WriteSample(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	b.WriteString(sampleHead)
+	c := Default()
+	for _, sec := range c.settings() {
+		sec.write(b, "#")
+		b.WriteByte('\n')
+	}
+	r := defaultRoute()
+	r.Domain, r.Host, r.Port, r.TLS = "*", "smtp.example.org", 587, TLSRequired
+	r.Username, r.PasswordFile = "postroad", "smarthost.password"
+	routeSection(&r).write(b, "#")
+	return b.Flush()
+}
+
+// write writes a section with its keys behind mark. The header of a table always
+// stands, so that a key whose mark is removed is in its table; that of a route,
+// which would be an empty route, is marked too.
+func (sec section) write(b *bufio.Writer, mark string) {
+	comment(b, sec.doc)
+	switch {
+	case sec.array:
+		fmt.Fprintf(b, "%s[[%s]]\n", mark, sec.name)
+	case sec.name != "":
+		fmt.Fprintf(b, "[%s]\n", sec.name)
+	}
+	for _, s := range sec.settings {
+		comment(b, s.doc)
+		fmt.Fprintf(b, "%s%s = %s\n", mark, s.key, literal(s.value))
+	}
+}
+
+func comment(b *bufio.Writer, doc string) {
+	if doc == "" {
+		return
+	}
+	for line := range strings.SplitSeq(doc, "\n") {
+		b.WriteString("# " + line + "\n")
+	}
+}
+
+// WriteManual writes the reference of all keys as Markdown.
+func WriteManual(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	b.WriteString(manualHead)
+	c, r := Default(), defaultRoute()
+	for _, sec := range append(c.settings(), routeSection(&r)) {
+		sec.manual(b)
+	}
+	return b.Flush()
+}
+
+const manualHead = `# The configuration file
+
+` + "`postroad serve --config postroad.toml`" + ` runs a server from a TOML file.
+` + "`postroad config init`" + ` writes one to begin with, ` + "`postroad config check`" + ` says
+what is wrong with a file, or prints what is in force.
+
+A key that is left out has its default. An unknown key is an error. Durations are
+written ` + "`\"90s\"`, `\"5m\"`, `\"4h\"` or `\"5d\"`" + `, sizes ` + "`\"50MB\"`" + ` (a million octets each) or
+` + "`\"64MiB\"`" + `. Relative paths start at the file's own directory.
+`
+
+func (sec section) manual(b *bufio.Writer) {
+	title := "Before all tables"
+	switch {
+	case sec.array:
+		title = "`[[" + sec.name + "]]`"
+	case sec.name != "":
+		title = "`[" + sec.name + "]`"
+	}
+	fmt.Fprintf(b, "\n## %s\n\n", title)
+	if sec.doc != "" {
+		fmt.Fprintf(b, "%s\n\n", sec.doc)
+	}
+	b.WriteString("| key | default | meaning |\n|---|---|---|\n")
+	for _, s := range sec.settings {
+		doc := strings.ReplaceAll(strings.ReplaceAll(s.doc, "\n", " "), "|", `\|`)
+		fmt.Fprintf(b, "| `%s` | `%s` | %s |\n", s.key, literal(s.value), doc)
+	}
+}
+
+// literal is a value as TOML.
+func literal(v any) string {
+	switch v := v.(type) {
+	case *int:
+		return strconv.Itoa(*v)
+	case *float64:
+		return tomlFloat(*v)
+	case *string:
+		return quote(*v)
+	case *TLSMode:
+		return quote(string(*v))
+	case *Addr:
+		return quote(string(*v))
+	case fmt.Stringer: // *Duration, *Size, *Secret
+		return quote(v.String())
+	}
+	panic(fmt.Sprintf("config: no literal for %T", v))
+}
+
+func tomlFloat(v float64) string {
+	s := strconv.FormatFloat(v, 'f', -1, 64)
+	if strings.Contains(s, ".") {
+		return s
+	}
+	return s + ".0"
+}
+
+// quote writes a basic string of TOML. Control characters do not occur: Check
+// refuses them.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
