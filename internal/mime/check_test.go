@@ -1,0 +1,181 @@
+package mime
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// scan is the structure of a message that comes in one piece.
+func scan(msg string) *Structure {
+	s := NewScanner()
+	io.WriteString(s, msg)
+	return s.Finish()
+}
+
+// check holds everything that is promised of any message against this one.
+func check(t testing.TB, msg []byte) *Structure {
+	t.Helper()
+	s := scan(string(msg))
+	if s.Size != int64(len(msg)) {
+		t.Errorf("size %d, want %d", s.Size, len(msg))
+	}
+	if s.Root.Header.Off != 0 || s.Root.Header.End() != s.Root.Body.Off || s.Root.Body.End() != s.Size {
+		t.Errorf("header %v and body %v are not the message of %d octets", s.Root.Header, s.Root.Body, s.Size)
+	}
+	if n := len([]rune(s.Preview)); n > maxPreview {
+		t.Errorf("preview of %d characters", n)
+	}
+	count := 0
+	checkPart(t, msg, &s.Root, Span{0, s.Size}, 1, &count)
+	if count > 2*maxParts {
+		t.Errorf("%d parts", count)
+	}
+	checkStored(t, s)
+	checkPieces(t, msg, s)
+	return s
+}
+
+func checkPart(t testing.TB, msg []byte, p *Part, within Span, depth int, count *int) {
+	t.Helper()
+	*count++
+	if p.Header.Off < within.Off || p.Body.Off != p.Header.End() || p.Body.End() > within.End() || p.Header.Len < 0 || p.Body.Len < 0 {
+		t.Errorf("part header %v, body %v outside of %v", p.Header, p.Body, within)
+		return
+	}
+	if depth > maxDepth+1 || p.Header.Len > maxHeader || p.Type == "" || p.Subtype == "" || p.Encoding == "" {
+		t.Errorf("part at depth %d, header of %d octets: %q/%q %q", depth, p.Header.Len, p.Type, p.Subtype, p.Encoding)
+	}
+	if p.Multipart() != (len(p.Parts) > 0) || p.isMessage() != (p.Message != nil) {
+		t.Errorf("%s/%s has %d parts, message %v", p.Type, p.Subtype, len(p.Parts), p.Message != nil)
+	}
+	if p.Type == "text" || p.isMessage() {
+		if want := countLines(msg[p.Body.Off:p.Body.End()]); p.Lines != want {
+			t.Errorf("body %v has %d lines, want %d", p.Body, p.Lines, want)
+		}
+	}
+	at := p.Body.Off
+	for i := range p.Parts {
+		checkPart(t, msg, &p.Parts[i], Span{at, p.Body.End() - at}, depth+1, count)
+		at = p.Parts[i].Body.End()
+	}
+	if p.Message != nil {
+		if root := p.Message.Root; root.Header.Off != p.Body.Off || root.Body.End() != p.Body.End() {
+			t.Errorf("embedded header %v and body %v are not %v", root.Header, root.Body, p.Body)
+		}
+		checkPart(t, msg, &p.Message.Root, p.Body, depth+1, count)
+	}
+}
+
+func countLines(body []byte) int64 {
+	n := bytes.Count(body, []byte("\n"))
+	if len(body) > 0 && body[len(body)-1] != '\n' {
+		n++
+	}
+	return int64(n)
+}
+
+// checkStored holds the stored form against the structure.
+func checkStored(t testing.TB, s *Structure) {
+	t.Helper()
+	b, err := s.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, s) {
+		t.Errorf("stored and read again:\n%s\nwant\n%s", dump(got), dump(s))
+	}
+}
+
+// checkPieces says that it makes no difference in which pieces the message comes.
+func checkPieces(t testing.TB, msg []byte, want *Structure) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(1, uint64(len(msg))))
+	pieces := []io.Reader{randomReader{bytes.NewReader(msg), r, 3}, randomReader{bytes.NewReader(msg), r, 500}}
+	if len(msg) < 50_000 {
+		pieces = append(pieces, iotest.OneByteReader(bytes.NewReader(msg)))
+	}
+	for i, from := range pieces {
+		s := NewScanner()
+		io.CopyBuffer(struct{ io.Writer }{s}, from, make([]byte, 4096))
+		if got := s.Finish(); !reflect.DeepEqual(got, want) {
+			t.Errorf("in pieces (%d):\n%s\nin one:\n%s", i, dump(got), dump(want))
+		}
+	}
+}
+
+// A randomReader reads up to max octets at a time.
+type randomReader struct {
+	r   io.Reader
+	n   *rand.Rand
+	max int
+}
+
+func (r randomReader) Read(p []byte) (int, error) {
+	return r.r.Read(p[:min(len(p), 1+r.n.IntN(r.max))])
+}
+
+// dump is a structure for people to read.
+func dump(s *Structure) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "size %d\npreview %q\n", s.Size, s.Preview)
+	dumpEnvelope(&b, &s.Envelope, "")
+	dumpPart(&b, &s.Root, "", "root")
+	return b.String()
+}
+
+func dumpEnvelope(b *strings.Builder, e *Envelope, indent string) {
+	for _, f := range []struct{ name, value string }{
+		{"date", e.Date}, {"subject", e.Subject}, {"in-reply-to", e.InReplyTo}, {"message-id", e.MessageID},
+	} {
+		if f.value != "" {
+			fmt.Fprintf(b, "%s%s %q\n", indent, f.name, f.value)
+		}
+	}
+	for _, f := range []struct {
+		name string
+		list []Address
+	}{{"from", e.From}, {"sender", e.Sender}, {"reply-to", e.ReplyTo}, {"to", e.To}, {"cc", e.Cc}, {"bcc", e.Bcc}} {
+		for _, a := range f.list {
+			fmt.Fprintf(b, "%s%s %q %q %q %q\n", indent, f.name, a.Name, a.Route, a.Mailbox, a.Host)
+		}
+	}
+}
+
+func dumpPart(b *strings.Builder, p *Part, indent, number string) {
+	fmt.Fprintf(b, "%s%s %s/%s %s header %d+%d body %d+%d lines %d\n", indent, number, p.Type, p.Subtype, p.Encoding,
+		p.Header.Off, p.Header.Len, p.Body.Off, p.Body.Len, p.Lines)
+	indent += "  "
+	for _, q := range p.Params {
+		fmt.Fprintf(b, "%s%s=%q\n", indent, q.Name, q.Value)
+	}
+	if p.Disposition != "" {
+		fmt.Fprintf(b, "%sdisposition %s\n", indent, p.Disposition)
+	}
+	for _, q := range p.DispositionParams {
+		fmt.Fprintf(b, "%sdisposition %s=%q\n", indent, q.Name, q.Value)
+	}
+	for _, f := range []struct{ name, value string }{
+		{"id", p.ID}, {"description", p.Description}, {"location", p.Location}, {"md5", p.MD5}, {"language", strings.Join(p.Language, " ")},
+	} {
+		if f.value != "" {
+			fmt.Fprintf(b, "%s%s %q\n", indent, f.name, f.value)
+		}
+	}
+	for i := range p.Parts {
+		dumpPart(b, &p.Parts[i], indent, fmt.Sprint(i+1))
+	}
+	if p.Message != nil {
+		dumpEnvelope(b, &p.Message.Envelope, indent)
+		dumpPart(b, &p.Message.Root, indent, "message")
+	}
+}

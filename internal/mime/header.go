@@ -1,0 +1,113 @@
+package mime
+
+import (
+	"bytes"
+	"iter"
+)
+
+// HeaderFields goes through the fields of a raw header: the name as given, and the octets of the whole field with its
+// name, folding and line ends. Lines that are no field are passed over, as are the blank line and what follows it. The
+// octets belong to header.
+func HeaderFields(header []byte) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		for name, raw := range rawFields(header) {
+			if !yield(string(name), raw) {
+				return
+			}
+		}
+	}
+}
+
+func rawFields(header []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, raw []byte) bool) {
+		for len(header) > 0 && !blank(firstLine(header)) {
+			var raw []byte
+			raw, header = cutField(header)
+			if name := fieldName(raw); name != nil && !yield(name, raw) {
+				return
+			}
+		}
+	}
+}
+
+func firstLine(b []byte) []byte {
+	if n := bytes.IndexByte(b, '\n'); n >= 0 {
+		return b[:n+1]
+	}
+	return b
+}
+
+// cutField cuts off the first line and the lines that continue it.
+func cutField(header []byte) (field, rest []byte) {
+	n := len(firstLine(header))
+	for n < len(header) && (header[n] == ' ' || header[n] == '\t') {
+		n += len(firstLine(header[n:]))
+	}
+	return header[:n], header[n:]
+}
+
+// fieldName returns the name of a field, or nil if raw is none.
+func fieldName(raw []byte) []byte {
+	colon := bytes.IndexByte(firstLine(raw), ':')
+	if colon <= 0 {
+		return nil
+	}
+	name := bytes.TrimRight(raw[:colon], " \t")
+	if len(name) == 0 || bytes.ContainsAny(name, " \t\r\x00") {
+		return nil
+	}
+	return name
+}
+
+// Fields returns what BODY[HEADER.FIELDS (names)] is of a raw header, or with not set, HEADER.FIELDS.NOT: the matching
+// fields as they stand and in their order, and a blank line (RFC 9051 section 6.4.5.1). Names match in any case.
+func Fields(header []byte, names []string, not bool) []byte {
+	out := make([]byte, 0, min(len(header), 1024)+2)
+	for name, raw := range rawFields(header) {
+		if isOneOf(name, names) != not {
+			out = append(out, raw...)
+		}
+	}
+	if len(out) > 0 && out[len(out)-1] != '\n' {
+		out = append(out, "\r\n"...)
+	}
+	return append(out, "\r\n"...)
+}
+
+func isOneOf(name []byte, names []string) bool {
+	for _, n := range names {
+		if len(n) == len(name) && lower(n) == lower(string(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Unfold returns the value of a raw field: what follows the colon, in one line, without white space at its ends and
+// without NUL, CR and LF. Without a colon all of raw is the value.
+func Unfold(raw []byte) string {
+	if colon := bytes.IndexByte(raw, ':'); colon >= 0 {
+		raw = raw[colon+1:]
+	}
+	return string(unfold(bytes.Clone(raw)))
+}
+
+// unfold does so in the memory of b.
+func unfold(b []byte) []byte {
+	b = bytes.TrimRight(b, " \t\r\n\x00")
+	n := 0
+	for n < len(b) && (b[n] == ' ' || b[n] == '\t') {
+		n++
+	}
+	b = b[n:]
+	if bytes.IndexByte(b, '\n') < 0 && bytes.IndexByte(b, '\r') < 0 && bytes.IndexByte(b, 0) < 0 {
+		return b
+	}
+	out := b[:0]
+	for _, c := range b {
+		if c != '\r' && c != '\n' && c != 0 {
+			out = append(out, c)
+		}
+	}
+	return bytes.TrimLeft(out, " \t")
+}
