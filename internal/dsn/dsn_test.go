@@ -1,0 +1,313 @@
+package dsn
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/mail"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"postroad/internal/envelope"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden reports")
+
+var (
+	arrived = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	now     = time.Date(2026, 3, 6, 10, 0, 0, 0, time.UTC)
+)
+
+const original = "Received: from a\r\n\tby b\r\nSubject: hello\r\nFrom: alice@a.example\r\n\r\n.body\r\nFrom here\r\n"
+
+func failed() Report {
+	return Report{
+		Host: "mx.a.example", To: envelope.Address{Local: "alice", Domain: "a.example"},
+		MessageID: "<1@mx.a.example>", Date: now, EnvelopeID: "QQ314159", Arrived: arrived, Boundary: "=_edge",
+		Recipients: []Recipient{{
+			Original: "rfc822;bob@old.example", Final: envelope.Address{Local: "bob", Domain: "b.example"},
+			Action: Failed, Status: "5.1.1", LastAttempt: now,
+			Reply: envelope.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user", From: "mx.b.example (192.0.2.1)"},
+		}, {
+			Final: envelope.Address{Local: "carol d", Domain: "b.example"}, Action: Failed, Status: "4.4.7", LastAttempt: now,
+			Reply: envelope.Reply{Text: "connection refused"},
+		}},
+		Original: strings.NewReader(original), HeaderOnly: true,
+	}
+}
+
+func delayed() Report {
+	r := failed()
+	r.HeaderOnly = false
+	r.Recipients = r.Recipients[:1]
+	r.Recipients[0].Action, r.Recipients[0].Status = Delayed, "4.4.1"
+	r.Recipients[0].Reply = envelope.Reply{Code: 451, Text: "later", From: "mx.b.example (192.0.2.1)"}
+	r.Recipients[0].RetryUntil = now.Add(24 * time.Hour)
+	return r
+}
+
+func relayed() Report {
+	r := failed()
+	r.Recipients = r.Recipients[:1]
+	r.Recipients[0].Action, r.Recipients[0].Status = Relayed, "2.0.0"
+	r.Recipients[0].Reply = envelope.Reply{Code: 250, Enhanced: "2.0.0", Text: "queued", From: "mx.b.example (192.0.2.1)"}
+	return r
+}
+
+func international() Report {
+	r := failed()
+	r.UTF8, r.HeaderOnly = true, false
+	r.Recipients = r.Recipients[:1]
+	r.Recipients[0].Final = envelope.Address{Local: "björn", Domain: "bücher.example"}
+	r.Recipients[0].Original = "utf-8;björn@bücher.example"
+	r.Recipients[0].Status = "5.6.7"
+	r.Original = strings.NewReader("Subject: grüße\r\n\r\nhej\r\n")
+	return r
+}
+
+var samples = map[string]func() Report{
+	"failed": failed, "delayed": delayed, "relayed": relayed, "international": international,
+}
+
+func TestGolden(t *testing.T) {
+	for name, sample := range samples {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := Write(&b, sample()); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", name+".eml")
+			if *update {
+				if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil || !bytes.Equal(b.Bytes(), want) {
+				t.Errorf("%v; got:\n%s", err, b.Bytes())
+			}
+		})
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	for name, sample := range samples {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			want := sample()
+			if err := Write(&b, want); err != nil {
+				t.Fatal(err)
+			}
+			got, err := Parse(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Host != want.Host || got.To != want.To || got.MessageID != want.MessageID || got.EnvelopeID != want.EnvelopeID ||
+				!got.Date.Equal(want.Date) || !got.Arrived.Equal(want.Arrived) || got.UTF8 != want.UTF8 || len(got.Recipients) != len(want.Recipients) {
+				t.Errorf("got %+v", got)
+			}
+			for i := range got.Recipients {
+				equalRecipients(t, got.Recipients[i], want.Recipients[i])
+			}
+		})
+	}
+}
+
+func equalRecipients(t *testing.T, got, want Recipient) {
+	t.Helper()
+	host, _, _ := strings.Cut(want.Reply.From, " ")
+	if got.Final != want.Final || got.Original != want.Original || got.Action != want.Action || got.Status != want.Status ||
+		got.Reply.String() != want.Reply.String() || got.Reply.Code != want.Reply.Code || got.Reply.From != host ||
+		!got.LastAttempt.Equal(want.LastAttempt) || !got.RetryUntil.Equal(want.RetryUntil) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// parts reads a report with the standard library, which knows nothing of reports.
+func parts(t *testing.T, report []byte) (kinds []string, bodies []string) {
+	t.Helper()
+	msg, err := mail.ReadMessage(bytes.NewReader(report))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, params, err := mime.ParseMediaType(msg.Header.Get("Content-Type"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mr := multipart.NewReader(msg.Body, params["boundary"]); ; {
+		p, err := mr.NextPart()
+		if err == io.EOF {
+			return kinds, bodies
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds, bodies = append(kinds, p.Header.Get("Content-Type")), append(bodies, string(b))
+	}
+}
+
+func TestWholeMessageComesBackUnchanged(t *testing.T) {
+	r := failed()
+	r.HeaderOnly = false
+	var b bytes.Buffer
+	if err := Write(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	kinds, bodies := parts(t, b.Bytes())
+	want := []string{"text/plain; charset=utf-8", "message/delivery-status", "message/rfc822"}
+	if !slices.Equal(kinds, want) || bodies[2] != original {
+		t.Errorf("parts %q, the last:\n%q", kinds, bodies[2])
+	}
+}
+
+func TestHeaderOnlyReadsNoFurther(t *testing.T) {
+	r := failed()
+	r.Original = io.MultiReader(strings.NewReader("A: b\r\n\r\n"), iotest.ErrReader(errors.New("the body was read")))
+	var b bytes.Buffer
+	if err := Write(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	if _, bodies := parts(t, b.Bytes()); bodies[2] != "A: b" && bodies[2] != "A: b\r\n" {
+		t.Errorf("returned %q", bodies[2])
+	}
+}
+
+func TestHeaderIsBounded(t *testing.T) {
+	for name, in := range map[string]string{
+		"many lines":    strings.Repeat("A: b\r\n", 1<<20),
+		"one long line": strings.Repeat("a", 4<<20),
+	} {
+		r := failed()
+		r.Original = strings.NewReader(in)
+		var b bytes.Buffer
+		if err := Write(&b, r); err != nil || b.Len() > maxHeader+8<<10 {
+			t.Errorf("%s: a report of %d octets, %v", name, b.Len(), err)
+		}
+	}
+}
+
+func TestFailingReaderFails(t *testing.T) {
+	broken := errors.New("damaged")
+	for _, headerOnly := range []bool{true, false} {
+		r := failed()
+		r.HeaderOnly = headerOnly
+		r.Original = io.MultiReader(strings.NewReader("A: b\r\n"), iotest.ErrReader(broken))
+		if err := Write(io.Discard, r); !errors.Is(err, broken) {
+			t.Errorf("header only %v: %v", headerOnly, err)
+		}
+	}
+}
+
+func TestMadeBoundaryDiffers(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 3 {
+		r := failed()
+		r.Boundary = ""
+		var b bytes.Buffer
+		if err := Write(&b, r); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Parse(&b)
+		if err != nil || seen[got.Boundary] || len(got.Boundary) < 20 {
+			t.Errorf("boundary %q, %v", got.Boundary, err)
+		}
+		seen[got.Boundary] = true
+	}
+}
+
+func TestPeerCannotForge(t *testing.T) {
+	evil := "x\r\nAction: delivered\r\n\r\n--=_edge--\r\n\x1b[2J\u202e"
+	r := failed()
+	r.EnvelopeID = evil
+	r.Recipients[0].Original = "rfc822;" + evil
+	r.Recipients[0].Reply = envelope.Reply{Code: 550, Text: strings.Repeat(evil, 100), From: evil}
+	var b bytes.Buffer
+	if err := Write(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(&b)
+	if err != nil || got.Recipients[0].Action != Failed || len(got.Recipients) != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	var out bytes.Buffer
+	r.Original = nil
+	Write(&out, r)
+	for line := range strings.SplitSeq(out.String(), "\r\n") {
+		if strings.ContainsAny(line, "\r\n\x1b") || len(line) > 998 || strings.HasPrefix(line, "Action: delivered") {
+			t.Errorf("line %q", line)
+		}
+	}
+}
+
+func TestStrayLineEnds(t *testing.T) {
+	for in, want := range map[string]string{
+		"a\nb\rc\r\nd\r": "a\r\nb\r\nc\r\nd\r\n",
+		"\r\r\n\n":       "\r\n\r\n\r\n",
+		"":               "",
+	} {
+		r := failed()
+		r.Original, r.HeaderOnly = strings.NewReader(in), false
+		var b bytes.Buffer
+		if err := Write(&b, r); err != nil {
+			t.Fatal(err)
+		}
+		if _, bodies := parts(t, b.Bytes()); bodies[2] != want {
+			t.Errorf("%q became %q, want %q", in, bodies[2], want)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, in := range []string{
+		"", "Subject: x\r\n\r\nhello\r\n",
+		"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\n--x--\r\n",
+		"Content-Type: multipart/report; boundary=x\r\n\r\n--x\r\nContent-Type: message/delivery-status\r\n\r\n\r\n--x--\r\n",
+		"Content-Type: multipart/report; boundary=x\r\n\r\n--x\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n\r\nAction: failed\r\n--x--\r\n",
+	} {
+		if r, err := Parse(strings.NewReader(in)); !errors.Is(err, ErrNotReport) {
+			t.Errorf("%q was read as %+v, %v", in, r, err)
+		}
+	}
+}
+
+func TestParseBounds(t *testing.T) {
+	head := "Content-Type: multipart/report; boundary=x\r\n\r\n--x\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; a\r\n"
+	r, err := Parse(strings.NewReader(head + strings.Repeat("\r\nFinal-Recipient: rfc822; a@b.c\r\n", 100_000)))
+	if err != nil || len(r.Recipients) != maxRecipients {
+		t.Errorf("%d recipients, %v", len(r.Recipients), err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, sample := range samples {
+		var b bytes.Buffer
+		Write(&b, sample())
+		f.Add(b.Bytes())
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, err := Parse(bytes.NewReader(in))
+		if err != nil {
+			return
+		}
+		if len(r.Recipients) == 0 || len(r.Recipients) > maxRecipients {
+			t.Fatalf("%d recipients", len(r.Recipients))
+		}
+		for _, rcpt := range r.Recipients {
+			if strings.ContainsAny(rcpt.Reply.String()+rcpt.Status+rcpt.Original, "\r\n\x00\x1b") {
+				t.Fatalf("control characters in %+v", rcpt)
+			}
+		}
+	})
+}
