@@ -1,0 +1,429 @@
+// Package spool holds accepted mail until each recipient is settled. A message is
+// in the spool from the transaction in which it was accepted to the one in which
+// its last recipient was delivered, relayed, bounced or removed.
+//
+//	qm  message id                     the message: envelope, origin
+//	qr  message id, number             one recipient that is not settled
+//	qd  due time, message id, number   the order in which recipients fall due
+//
+// A held recipient has no entry in qd. Recipients of one message have numbers from 0.
+// The spool holds one body reference for each message.
+package spool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"postroad/internal/envelope"
+	"postroad/internal/store"
+	"postroad/internal/trace"
+)
+
+// ErrNotFound means that a message is not in the spool.
+var ErrNotFound = errors.New("not in the queue")
+
+// Origin is how a message reached us.
+type Origin struct {
+	Protocol string // ESMTP, ESMTPS, ESMTPSA, LMTP ... (RFC 3848); empty for our own
+	Peer     string // its address
+	Helo     string // the name it gave
+	TLS      string // version and cipher suite; empty for none
+	Account  string // who was logged in
+}
+
+// Message is an accepted message. Its ID is also its body's.
+type Message struct {
+	ID        store.ID
+	Size      int64 // octets of the stored body, trace headers included
+	Skip      int64 // octets at the start that only final delivery shows: the Return-Path field
+	Arrived   time.Time
+	Envelope  envelope.Envelope
+	Origin    Origin
+	MessageID string // the Message-ID field, for the trace; may be empty
+
+	recipients int // when it was accepted
+}
+
+// State is what is to happen to a recipient next.
+type State uint8
+
+// The states of a recipient in the spool; settled ones have left it.
+const (
+	Active   State = iota // due, or being tried
+	Deferred              // has a next attempt
+	Hold                  // waits for an administrator
+)
+
+// String returns the state's word.
+func (s State) String() string { return [...]string{"active", "deferred", "hold"}[s] }
+
+// Recipient is one recipient that is not settled.
+type Recipient struct {
+	envelope.Recipient
+	N        int    // its number in the message
+	Account  uint64 // the local account, or 0 when the mail goes elsewhere
+	State    State
+	Next     time.Time      // the next attempt
+	Attempts int            // made so far
+	Last     envelope.Reply // of the last attempt
+	Delayed  bool           // the sender has been told of the delay
+}
+
+// Due is one recipient that is due, with its message. It belongs to the caller until
+// it is settled, deferred, held or given back.
+type Due struct {
+	Message   *Message // shared by the recipients of one message; not to be changed
+	Recipient Recipient
+}
+
+func (d *Due) ref() ref { return ref{d.Message.ID, d.Recipient.N} }
+
+// ref names a recipient.
+type ref struct {
+	id store.ID
+	n  int
+}
+
+// Spool is the queue of one store. Any number of goroutines.
+type Spool struct {
+	// Set by Open, never changed.
+	st   *store.Store
+	now  func() time.Time
+	wake chan struct{} // capacity 1: something may be due
+
+	claiming sync.Mutex // one Claim at a time
+
+	mu     sync.Mutex
+	busy   map[ref]bool // claimed, and not yet settled, deferred, held or given back
+	cursor store.Key    // every qd entry before it is busy
+	fresh  store.Key    // the lowest qd entry made since the Claim under way began
+	next   time.Time    // when the first entry after cursor falls due; zero when unknown
+}
+
+// Open returns the spool kept in st. now is the clock; nil is time.Now.
+func Open(st *store.Store, now func() time.Time) *Spool {
+	if now == nil {
+		now = time.Now
+	}
+	s := &Spool{st: st, now: now, wake: make(chan struct{}, 1), busy: map[ref]bool{}}
+	s.cursor = store.NewKey("qd")
+	s.wake <- struct{}{} // what earlier processes left may be due
+	return s
+}
+
+// Accept makes the message ours: draft, envelope and recipients are durable when it
+// returns nil. It sets m.ID, m.Size and m.Arrived, and numbers the recipients. The
+// trace tells of it.
+func (s *Spool) Accept(m *Message, rcpts []Recipient, draft *store.Draft) error {
+	m.ID, m.Size = draft.ID(), draft.Size()
+	err := s.st.Update(func(tx store.Tx) error {
+		return s.Add(tx, m, rcpts, trace.Received)
+	}, draft)
+	if err != nil {
+		return fmt.Errorf("accept %s: %w", m.ID, err)
+	}
+	return nil
+}
+
+// Add is Accept within a transaction that takes the draft too; m.ID and m.Size are
+// set. kind says in the trace how the message came to be.
+func (s *Spool) Add(tx store.Tx, m *Message, rcpts []Recipient, kind trace.Kind) error {
+	if len(rcpts) == 0 {
+		return errors.New("a message without recipients cannot be queued")
+	}
+	m.Arrived = s.now().Truncate(time.Microsecond)
+	m.recipients = len(rcpts)
+	tx.Put(messageKey(m.ID), m.encode())
+	tx.Ref(m.ID)
+	for i := range rcpts {
+		r := &rcpts[i]
+		r.N, r.State, r.Next = i, Active, m.Arrived
+		tx.Put(recipientKey(m.ID, i), r.encode())
+		s.putDue(tx, m.ID, i, r.Next)
+	}
+	trace.Record(tx, m.ID, received(m, rcpts, kind))
+	return nil
+}
+
+// received is the event of a message's arrival. It names at most 100 recipients.
+func received(m *Message, rcpts []Recipient, kind trace.Kind) trace.Event {
+	e := trace.Event{
+		Time: m.Arrived, Kind: kind, From: m.Envelope.From.Path(), MessageID: m.MessageID, Size: m.Size,
+		Protocol: m.Origin.Protocol, Peer: m.Origin.Peer, TLS: m.Origin.TLS, Account: m.Origin.Account,
+	}
+	if m.Origin.Helo != "" {
+		e.Peer += " (" + m.Origin.Helo + ")"
+	}
+	for _, r := range rcpts[:min(len(rcpts), 100)] {
+		e.To = append(e.To, r.To.String())
+	}
+	return e
+}
+
+// putDue enters a recipient into the order of what is due, and lets Claim know once
+// that has committed.
+func (s *Spool) putDue(tx store.Tx, id store.ID, n int, due time.Time) {
+	key := dueKey(due, id, n)
+	tx.Put(key, []byte{})
+	tx.OnCommit(func() { s.added(key) })
+}
+
+// added makes the next Claim begin no later than at key. A Claim that is under way
+// looked at the index before the commit; fresh keeps it from passing the key over.
+func (s *Spool) added(key store.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fresh == nil || bytes.Compare(key, s.fresh) < 0 {
+		s.fresh = key
+	}
+	s.signal()
+}
+
+func (s *Spool) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Claim returns recipients that have fallen due, at most max, in order, and marks
+// them as being tried: no other Claim returns them until they are deferred or given
+// back. With nothing due it returns none. An error may come beside them: it tells of
+// damaged records, which are passed over and stay for Check to name.
+func (s *Spool) Claim(max int) ([]Due, error) {
+	s.claiming.Lock()
+	defer s.claiming.Unlock()
+	from := s.beginClaim()
+	var c claim
+	err := s.st.View(func(r store.Reader) error {
+		c = claim{r: r, limit: max, until: s.now(), cursor: from, messages: map[store.ID]*Message{}}
+		c.scan(s.isBusy)
+		return nil
+	})
+	if err != nil {
+		c = claim{cursor: from}
+		err = fmt.Errorf("read the queue: %w", err)
+	}
+	s.endClaim(&c)
+	return c.due, errors.Join(err, errors.Join(c.damaged...))
+}
+
+// beginClaim returns the key at which to start.
+func (s *Spool) beginClaim() store.Key {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fresh != nil && bytes.Compare(s.fresh, s.cursor) < 0 {
+		s.cursor = s.fresh
+	}
+	s.fresh = nil
+	return s.cursor
+}
+
+func (s *Spool) endClaim(c *claim) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cursor, s.next = c.cursor, c.next
+	for i := range c.due {
+		s.busy[c.due[i].ref()] = true
+	}
+	if c.more {
+		s.signal()
+	}
+}
+
+func (s *Spool) isBusy(r ref) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy[r]
+}
+
+// claim is one walk along qd.
+type claim struct {
+	r        store.Reader
+	limit    int
+	until    time.Time
+	messages map[store.ID]*Message
+
+	due     []Due
+	damaged []error
+	cursor  store.Key // after what was looked at
+	next    time.Time // when the entry at cursor falls due
+	more    bool      // the limit stopped the walk
+}
+
+func (c *claim) scan(busy func(ref) bool) {
+	for k := range c.r.Scan(c.cursor, store.NewKey("qd").End()) {
+		at, id, n := readDueKey(k)
+		if at.After(c.until) {
+			c.next = at
+			break
+		}
+		if c.more = len(c.due) == c.limit; c.more {
+			break
+		}
+		if !busy(ref{id, n}) {
+			if err := c.take(id, n); err != nil {
+				c.damaged = append(c.damaged, err)
+			}
+		}
+		c.cursor = append(append(c.cursor[:0:0], k...), 0)
+	}
+}
+
+func (c *claim) take(id store.ID, n int) error {
+	m, err := c.message(id)
+	if err != nil {
+		return err
+	}
+	r, err := decodeRecipient(n, c.r.Get(recipientKey(id, n)))
+	if err != nil {
+		return fmt.Errorf("recipient %d of %s: %w", n, id, err)
+	}
+	c.due = append(c.due, Due{m, r})
+	return nil
+}
+
+func (c *claim) message(id store.ID) (*Message, error) {
+	if m := c.messages[id]; m != nil {
+		return m, nil
+	}
+	m, err := decodeMessage(id, c.r.Get(messageKey(id)))
+	if err != nil {
+		return nil, fmt.Errorf("message %s: %w", id, err)
+	}
+	c.messages[id] = m
+	return m, nil
+}
+
+// Wait returns when Claim may have something, or with ctx's error when it is done.
+func (s *Spool) Wait(ctx context.Context) error {
+	timer := time.NewTimer(s.untilNext())
+	defer timer.Stop()
+	select {
+	case <-s.wake:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// untilNext is how long nothing falls due. It is never long, because the clock may be set.
+func (s *Spool) untilNext() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	const longest = time.Minute
+	if s.next.IsZero() {
+		return longest
+	}
+	return min(s.next.Sub(s.now()), longest)
+}
+
+// Settle removes the recipient; with the last one the message leaves the spool and
+// gives up its body reference. It reports false when the recipient is no longer
+// there: an administrator has removed it, and the transaction must not deliver it.
+func (s *Spool) Settle(tx store.Tx, d Due) bool {
+	s.doneOnCommit(tx, d)
+	_, ok := s.drop(tx, d.Message, d.Recipient.N)
+	return ok
+}
+
+// drop takes a recipient out of the spool and returns it as it was.
+func (s *Spool) drop(tx store.Tx, m *Message, n int) (Recipient, bool) {
+	now, ok := current(tx, m.ID, n)
+	if !ok {
+		return now, false
+	}
+	tx.Delete(recipientKey(m.ID, n))
+	if now.State != Hold {
+		tx.Delete(dueKey(now.Next, m.ID, n))
+	}
+	if m.recipients == 1 || !anyRecipient(tx, m.ID) {
+		tx.Delete(messageKey(m.ID))
+		tx.Unref(m.ID)
+	}
+	return now, true
+}
+
+// current reads a recipient as it is in the transaction. A record that cannot be
+// read counts as gone: it is never delivered by guess, and Check names it.
+func current(r store.Reader, id store.ID, n int) (Recipient, bool) {
+	v := r.Get(recipientKey(id, n))
+	if v == nil {
+		return Recipient{}, false
+	}
+	rcpt, err := decodeRecipient(n, v)
+	return rcpt, err == nil
+}
+
+func anyRecipient(r store.Reader, id store.ID) bool {
+	from := recipientsOf(id)
+	for range r.Scan(from, from.End()) {
+		return true
+	}
+	return false
+}
+
+// Defer puts the recipient off until next, with what was learned: d.Recipient's
+// Attempts, Last and Delayed are stored. A recipient that was put on hold meanwhile
+// stays there. It reports false as Settle does.
+func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
+	return s.change(tx, d, func(r *Recipient) {
+		r.Attempts, r.Last, r.Delayed = d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Delayed
+		if r.State != Hold {
+			r.State, r.Next = Deferred, next.Truncate(time.Microsecond)
+		}
+	})
+}
+
+// Suspend puts a claimed recipient on hold: it needs a person's eye. It reports
+// false as Settle does.
+func (s *Spool) Suspend(tx store.Tx, d Due) bool {
+	return s.change(tx, d, func(r *Recipient) {
+		r.State, r.Attempts, r.Last = Hold, d.Recipient.Attempts, d.Recipient.Last
+	})
+}
+
+func (s *Spool) change(tx store.Tx, d Due, fn func(*Recipient)) bool {
+	s.doneOnCommit(tx, d)
+	r, ok := current(tx, d.Message.ID, d.Recipient.N)
+	if ok {
+		s.put(tx, d.Message.ID, r, fn)
+	}
+	return ok
+}
+
+// put applies fn to a stored recipient and keeps the order of what is due in step.
+func (s *Spool) put(tx store.Tx, id store.ID, r Recipient, fn func(*Recipient)) {
+	if r.State != Hold {
+		tx.Delete(dueKey(r.Next, id, r.N))
+	}
+	fn(&r)
+	tx.Put(recipientKey(id, r.N), r.encode())
+	if r.State != Hold {
+		s.putDue(tx, id, r.N, r.Next)
+	}
+}
+
+// doneOnCommit ends the claim on d when the transaction has committed.
+func (s *Spool) doneOnCommit(tx store.Tx, d Due) {
+	tx.OnCommit(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.busy, d.ref())
+	})
+}
+
+// GiveBack returns claimed recipients untouched: their transaction failed, or there
+// is no time left. They may be claimed again at once.
+func (s *Spool) GiveBack(due ...Due) {
+	for _, d := range due {
+		s.mu.Lock()
+		delete(s.busy, d.ref())
+		s.mu.Unlock()
+		s.added(dueKey(d.Recipient.Next, d.Message.ID, d.Recipient.N))
+	}
+}
