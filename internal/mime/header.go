@@ -83,8 +83,8 @@ func isOneOf(name []byte, names []string) bool {
 	return false
 }
 
-// Unfold returns the value of a raw field: what follows the colon, in one line, without white space at its ends and
-// without NUL, CR and LF. Without a colon all of raw is the value.
+// Unfold returns the value of a raw field: what follows the colon, in one line, without line ends, NUL, and white space
+// at its ends. A CR that ends no line becomes a space. Without a colon all of raw is the value.
 func Unfold(raw []byte) string {
 	if colon := bytes.IndexByte(raw, ':'); colon >= 0 {
 		raw = raw[colon+1:]
@@ -104,8 +104,11 @@ func unfold(b []byte) []byte {
 		return b
 	}
 	out := b[:0]
-	for _, c := range b {
-		if c != '\r' && c != '\n' && c != 0 {
+	for i, c := range b {
+		switch {
+		case c == '\r' && b[i+1] != '\n':
+			out = append(out, ' ')
+		case c != '\r' && c != '\n' && c != 0:
 			out = append(out, c)
 		}
 	}

@@ -34,6 +34,7 @@ type Scanner struct {
 	tries    int
 	preview  string
 
+	root   Message
 	done   *Structure
 	frames [4]frame  // where stack starts
 	text   [512]byte // where field starts
@@ -57,7 +58,7 @@ type frame struct {
 func NewScanner() *Scanner {
 	s := new(Scanner)
 	s.stack, s.field = s.frames[:0], s.text[:0]
-	s.push(0, frame{message: new(Message)})
+	s.push(0, frame{message: &s.root})
 	return s
 }
 
@@ -93,11 +94,10 @@ func (s *Scanner) Finish() *Structure {
 		s.endLine(s.held, s.lineLen, false)
 	}
 	size := s.pos
-	root := s.stack[0].message
 	last := end{at: size, lines: s.lines, last: s.tail.last(1)}
 	s.closeTo(0, last)
 	s.close(last)
-	s.done = &Structure{Root: root.Root, Envelope: root.Envelope, Preview: s.preview, Size: size}
+	s.done = &Structure{Root: s.root.Root, Envelope: s.root.Envelope, Preview: s.preview, Size: size}
 	return s.done
 }
 
@@ -239,7 +239,10 @@ func (s *Scanner) lookup(line []byte) (k int, last, ok bool) {
 	if len(s.open) == 0 || len(line) > maxBoundaryLine {
 		return 0, false, false
 	}
-	line = bytes.TrimRight(line[2:], " \t\r\n")
+	line = line[2:]
+	for len(line) > 0 && isSpace(line[len(line)-1]) {
+		line = line[:len(line)-1]
+	}
 	if k, ok = s.open[string(line)]; ok {
 		return k, false, true
 	}

@@ -18,7 +18,10 @@ func TextReader(p *Part, body io.Reader) (io.Reader, bool) {
 	if p.Type != "text" {
 		return nil, false
 	}
-	r := decoded(p.Encoding, body)
+	r := body
+	if d := decoderOf(p.Encoding); d != nil {
+		r = &decodingReader{src: body, decoder: d}
+	}
 	if isUTF8(p.Param("charset")) {
 		return r, true
 	}
@@ -28,15 +31,15 @@ func TextReader(p *Part, body io.Reader) (io.Reader, bool) {
 	return r, true
 }
 
-// decoded undoes a transfer encoding.
-func decoded(encoding string, r io.Reader) io.Reader {
+// decoderOf returns what undoes a transfer encoding, or nil if nothing has to or can.
+func decoderOf(encoding string) decoder {
 	switch encoding {
 	case "base64":
-		return &decodingReader{src: r, decoder: new(base64Decoder)}
+		return new(base64Decoder)
 	case "quoted-printable":
-		return &decodingReader{src: r, decoder: new(quotedDecoder)}
+		return new(quotedDecoder)
 	}
-	return r
+	return nil
 }
 
 // A decodingReader reads what a decoder makes of src.
@@ -131,8 +134,16 @@ type quotedDecoder struct {
 }
 
 func (d *quotedDecoder) decode(out, in []byte) []byte {
-	for _, c := range in {
-		out = d.octet(out, c)
+	for len(in) > 0 {
+		if d.n > 0 || in[0] == '=' {
+			out, in = d.octet(out, in[0]), in[1:]
+			continue
+		}
+		n := bytes.IndexByte(in, '=')
+		if n < 0 {
+			n = len(in)
+		}
+		out, in = append(out, in[:n]...), in[n:]
 	}
 	return out
 }
@@ -189,9 +200,12 @@ func (s *Scanner) takePreview(p *Part) {
 		return
 	}
 	s.tries++
-	if !p.identity() || !isUTF8(p.Param("charset")) {
-		r, _ := TextReader(p, bytes.NewReader(text))
-		text, _ = io.ReadAll(r)
+	if d := decoderOf(p.Encoding); d != nil {
+		text = d.finish(d.decode(make([]byte, 0, len(text)), text))
+	}
+	if cs := p.Param("charset"); !isUTF8(cs) {
+		converted, _ := toUTF8(cs, string(text))
+		text = []byte(converted)
 	}
 	if p.Subtype == "html" {
 		text = []byte(html.UnescapeString(string(htmlText(text))))
@@ -203,9 +217,15 @@ func (s *Scanner) takePreview(p *Part) {
 func squeeze(text []byte) string {
 	out := make([]byte, 0, min(len(text), maxPreview*5/4))
 	for n := 0; len(text) > 0 && n < maxPreview; {
-		r, size := utf8.DecodeRune(text)
+		r, size := rune(text[0]), 1
+		if r >= utf8.RuneSelf {
+			r, size = utf8.DecodeRune(text)
+		}
 		text = text[size:]
 		switch {
+		case ' ' < r && r < 0x7f:
+			out = append(out, byte(r))
+			n++
 		case unicode.IsSpace(r):
 			if len(out) > 0 && out[len(out)-1] != ' ' {
 				out = append(out, ' ')
@@ -237,14 +257,15 @@ func htmlText(b []byte) []byte {
 		if !inline(tag) {
 			out = append(out, ' ')
 		}
-		if tag == "style" || tag == "script" || tag == "title" {
+		if hidden(tag) {
 			b = b[hiddenEnd(b, tag):]
 		}
 	}
 	return out
 }
 
-// tagAt returns the lower-case name of the tag that b starts with and its length, 0 if it does not end.
+// tagAt returns the lower-case name of the tag that b starts with, with the "/" of an end tag, and the tag's length, 0 if it
+// does not end.
 func tagAt(b []byte) (string, int) {
 	if bytes.HasPrefix(b, []byte("<!--")) {
 		n := bytes.Index(b, []byte("-->"))
@@ -257,8 +278,8 @@ func tagAt(b []byte) (string, int) {
 	if n == 0 {
 		return "", 0
 	}
-	name := strings.TrimLeft(string(b[1:min(n-1, 12)]), "/")
-	if i := strings.IndexAny(name, " \t\r\n/"); i >= 0 {
+	name := string(b[1:min(n-1, 12)])
+	if i := strings.IndexAny(name, " \t\r\n"); i >= 0 {
 		name = name[:i]
 	}
 	return lower(name), n
@@ -266,12 +287,15 @@ func tagAt(b []byte) (string, int) {
 
 // inline reports whether text goes on through a tag.
 func inline(tag string) bool {
-	switch tag {
+	switch strings.Trim(tag, "/") {
 	case "a", "b", "i", "u", "em", "strong", "span", "font", "small", "big", "sup", "sub":
 		return true
 	}
 	return false
 }
+
+// hidden reports whether nobody sees what is in the element.
+func hidden(tag string) bool { return tag == "style" || tag == "script" || tag == "title" }
 
 // hiddenEnd returns where the element that nobody sees ends.
 func hiddenEnd(b []byte, tag string) int {
