@@ -153,7 +153,7 @@ func orElse(s, other string) string {
 // words are what stands before one of the characters that mean something in an address list.
 type words struct {
 	raw     string // as it stands, without the white space round it
-	plain   bool   // raw has no quotes and no comments
+	plain   bool   // raw has no quotes, backslashes and comments
 	comment string // the text of the last comment
 	stop    byte   // what came after, 0 at the end of the list
 }
@@ -175,6 +175,7 @@ func (p *addressParser) words(stops string) words {
 		case c == '[':
 			i += literalEnd(p.rest[i:])
 		case c == '\\' && i+1 < len(p.rest):
+			w.plain = false
 			i += 2
 		case strings.IndexByte(stops, c) >= 0:
 			w.raw, w.stop = strings.Trim(p.rest[:i], " \t\r\n"), c
@@ -257,14 +258,18 @@ func (w words) build(space string) string {
 	return b.String()
 }
 
-// writeWord writes the quoted string or the run of other octets that v starts with and returns its length.
+// writeWord writes the quoted string, the quoted pair or the run of other octets that v starts with and returns its length.
 func writeWord(b *strings.Builder, v string) int {
-	if v[0] == '"' {
+	switch {
+	case v[0] == '"':
 		n := quotedEnd(v)
 		b.WriteString(unquote(v[:n]))
 		return n
+	case v[0] == '\\' && len(v) > 1: // not allowed here, but "\"Name\" <a@b>" is seen
+		b.WriteByte(v[1])
+		return 2
 	}
-	n := strings.IndexAny(v[1:], " \t\r\n(\"") + 1
+	n := strings.IndexAny(v[1:], " \t\r\n(\"\\") + 1
 	if n == 0 {
 		n = len(v)
 	}

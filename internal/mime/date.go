@@ -103,14 +103,12 @@ func (d *dateParser) clock(w string) {
 		defer d.offset(w[i:])
 		w = w[:i]
 	}
-	parts := strings.Split(w, ":")
-	h, err1 := strconv.Atoi(parts[0])
-	m, err2 := strconv.Atoi(parts[1])
-	s := 0
-	if len(parts) > 2 {
-		whole, _, _ := strings.Cut(parts[2], ".")
-		s, _ = strconv.Atoi(whole)
-	}
+	hours, rest, _ := strings.Cut(w, ":")
+	minutes, seconds, _ := strings.Cut(rest, ":")
+	seconds, _, _ = strings.Cut(seconds, ".")
+	h, err1 := strconv.Atoi(hours)
+	m, err2 := strconv.Atoi(minutes)
+	s, _ := strconv.Atoi(seconds)
 	if err1 != nil || err2 != nil || h < 0 || h > 24 || m < 0 || m > 59 || s < 0 || s > 60 {
 		d.bad = true
 		return

@@ -54,6 +54,8 @@ func TestParseAddressList(t *testing.T) {
 		{"a quoted group name", `"A, B": a@b.c;`, []Address{{Mailbox: "A, B"}, at("", "a", "b.c"), {}}},
 		{"octets that are no UTF-8", "J\xf6rg <j@b.c>", []Address{at("J\xf6rg", "j", "b.c")}},
 		{"UTF-8", "Jörg <jörg@bü.c>", []Address{at("Jörg", "jörg", "bü.c")}},
+		{"quotes that were quoted", `\"Ann\" <a@b.c>`, []Address{at(`"Ann"`, "a", "b.c")}},
+		{"a backslash before a quote", `x\"(y`, []Address{at("y", `x"`, MissingHost)}},
 		{"a bracket", "a[b <a@b.c>", []Address{at("a[b", "a", "b.c")}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -127,6 +129,7 @@ func TestParseDate(t *testing.T) {
 		{"no year", "Mon, 2 Jan", ""},
 		{"a day out of range", "45 Jan 2006 15:04:05 +0000", ""},
 		{"an hour out of range", "2 Jan 2006 35:04:05 +0000", ""},
+		{"a clock that is an offset", "2 Jan 2006 1-:2", ""},
 		{"dashes only", "--- : -", ""},
 	} {
 		t.Run(c.what, func(t *testing.T) {
