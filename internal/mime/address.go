@@ -58,7 +58,11 @@ func (p *addressParser) add(a Address) {
 
 // bare takes words that turned out to be no address: a local part on its own, or a name.
 func (p *addressParser) bare(w words) {
-	if text := w.text(); text != "" {
+	text := w.text()
+	if w.plain {
+		text = strings.Trim(text, ">")
+	}
+	if text != "" {
 		p.add(Address{Name: w.comment, Mailbox: text, Host: MissingHost})
 	}
 }
@@ -83,11 +87,12 @@ func (p *addressParser) afterAt(local words) {
 		p.angle(local.text() + "@" + domain.text())
 		return
 	default:
-		mailbox, host := local.joined(), domain.joined()
+		name, mailbox := local.split()
+		host := strings.TrimRight(domain.joined(), ">")
 		if i := strings.LastIndexByte(host, '@'); i >= 0 {
 			mailbox, host = mailbox+"@"+host[:i], host[i+1:]
 		}
-		p.addMailbox(Address{Name: orElse(domain.comment, local.comment), Mailbox: mailbox, Host: host})
+		p.addMailbox(Address{Name: orElse(name, orElse(domain.comment, local.comment)), Mailbox: mailbox, Host: host})
 	}
 	if domain.stop == ';' && p.group {
 		p.endGroup()
@@ -231,6 +236,15 @@ func (w words) text() string { return w.build(" ") }
 
 // joined returns the words without comments, quotes and the white space between them.
 func (w words) joined() string { return w.build("") }
+
+// split takes "Ann Other ann", before an "@", for a name and a local part. White space next to a dot is the local part's.
+func (w words) split() (name, mailbox string) {
+	i := strings.LastIndexAny(w.raw, " \t")
+	if !w.plain || i < 0 || w.raw[i+1] == '.' || strings.HasSuffix(strings.TrimRight(w.raw[:i], " \t\r\n"), ".") {
+		return "", w.joined()
+	}
+	return words{raw: strings.TrimRight(w.raw[:i], " \t\r\n"), plain: true}.text(), w.raw[i+1:]
+}
 
 func (w words) build(space string) string {
 	if w.plain && !strings.ContainsAny(w.raw, " \t\r\n") {

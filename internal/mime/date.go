@@ -14,7 +14,7 @@ func ParseDate(v string) (time.Time, bool) {
 		v = v[:maxToken]
 	}
 	d := dateParser{day: -1, year: -1, zone: time.UTC}
-	for _, word := range strings.FieldsFunc(withoutComments(v), func(r rune) bool { return r == ' ' || r == '\t' || r == ',' || r == '\r' || r == '\n' }) {
+	for _, word := range strings.FieldsFunc(joinClock(withoutComments(v)), between) {
 		d.word(word)
 	}
 	if d.day < 1 || d.day > 31 || d.month == 0 || d.year < 0 || d.bad {
@@ -22,6 +22,19 @@ func ParseDate(v string) (time.Time, bool) {
 	}
 	t := time.Date(d.year, d.month, d.day, d.hour, d.minute, d.second, 0, d.zone)
 	return t, true
+}
+
+// between reports whether r separates the words of a date.
+func between(r rune) bool { return r == ',' || r < 0x80 && isSpace(byte(r)) }
+
+// joinClock takes away the white space that RFC 5322 section 4.3 allows round the colons of a time.
+func joinClock(v string) string {
+	parts := strings.Split(v, ":")
+	for i := range parts[1:] {
+		parts[i] = strings.TrimRightFunc(parts[i], between)
+		parts[i+1] = strings.TrimLeftFunc(parts[i+1], between)
+	}
+	return strings.Join(parts, ":")
 }
 
 // withoutComments replaces each comment by a space.
@@ -137,9 +150,15 @@ func zone(seconds int) *time.Location {
 	return time.FixedZone("", seconds)
 }
 
-// name takes a month or a zone; a weekday and what is unknown mean nothing.
+// name takes a month, a zone or a half of the day; a weekday and what is unknown mean nothing.
 func (d *dateParser) name(w string) {
 	w = lower(w)
+	switch {
+	case w == "pm" && d.timed && d.hour < 12:
+		d.hour += 12
+	case w == "am" && d.timed && d.hour == 12:
+		d.hour = 0
+	}
 	if m := monthOf(w); m != 0 && d.month == 0 {
 		d.month = m
 		return

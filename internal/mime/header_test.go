@@ -56,6 +56,9 @@ func TestParseAddressList(t *testing.T) {
 		{"UTF-8", "Jörg <jörg@bü.c>", []Address{at("Jörg", "jörg", "bü.c")}},
 		{"quotes that were quoted", `\"Ann\" <a@b.c>`, []Address{at(`"Ann"`, "a", "b.c")}},
 		{"a backslash before a quote", `x\"(y`, []Address{at("y", `x"`, MissingHost)}},
+		{"an angle that only closes", "a@b.c>, >", []Address{at("", "a", "b.c")}},
+		{"a name without angles", "Ann Other a@b.c", []Address{at("Ann Other", "a", "b.c")}},
+		{"white space round the dots", "a . b@c . d, a. b@c.d", []Address{at("", "a.b", "c.d"), at("", "a.b", "c.d")}},
 		{"a bracket", "a[b <a@b.c>", []Address{at("a[b", "a", "b.c")}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -92,6 +95,7 @@ func TestDecodeHeader(t *testing.T) {
 		{"spaces in a word", "=?utf-8?q?a b?=", "a b"},
 		{"no hex", "=?utf-8?q?a=ZZ=4?=", "a=ZZ=4"},
 		{"joined to text", "a=?utf-8?q?b?=c", "abc"},
+		{"line ends do not come back", "=?utf-8?q?a=0D=0Ab=00?=", "ab"},
 		{"Japanese", "=?iso-2022-jp?B?GyRCRnxLXBsoQg==?=", "日本"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -130,6 +134,9 @@ func TestParseDate(t *testing.T) {
 		{"a day out of range", "45 Jan 2006 15:04:05 +0000", ""},
 		{"an hour out of range", "2 Jan 2006 35:04:05 +0000", ""},
 		{"a clock that is an offset", "2 Jan 2006 1-:2", ""},
+		{"white space and comments in the time", "Fri, 21 Nov 1997 09(comment):   55  :  06 -0600", "1997-11-21T09:55:06-06:00"},
+		{"afternoon", "18 Feb 01 12:29:13 AM", "2001-02-18T00:29:13Z"},
+		{"morning", "18 Feb 01 1:29 pm +0000", "2001-02-18T13:29:00Z"},
 		{"dashes only", "--- : -", ""},
 	} {
 		t.Run(c.what, func(t *testing.T) {

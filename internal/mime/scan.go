@@ -93,12 +93,21 @@ func (s *Scanner) Finish() *Structure {
 	if s.lineLen > 0 {
 		s.endLine(s.held, s.lineLen, false)
 	}
+	s.dropNothing()
 	size := s.pos
 	last := end{at: size, lines: s.lines, last: s.tail.last(1)}
 	s.closeTo(0, last)
 	s.close(last)
 	s.done = &Structure{Root: s.root.Root, Envelope: s.root.Envelope, Preview: s.preview, Size: size}
 	return s.done
+}
+
+// dropNothing takes a boundary with nothing after it, at the end of the message, for a last one.
+func (s *Scanner) dropNothing() {
+	f := s.top()
+	if n := len(s.stack) - 1; f.message == nil && f.part.Header.Off == s.pos && len(s.stack[n-1].part.Parts) > 0 {
+		s.stack = s.stack[:n]
+	}
 }
 
 // step reads some of p, which is not empty: as much as one rule covers. It returns how much.

@@ -110,6 +110,19 @@ func TestFinishAgain(t *testing.T) {
 	}
 }
 
+// TestBoundaryAtTheEnd has a boundary with nothing behind it.
+func TestBoundaryAtTheEnd(t *testing.T) {
+	for _, c := range []struct {
+		end   string
+		parts int
+	}{{"--b--", 1}, {"--b", 1}, {"--b\r\n", 1}, {"--b\r\n\r\n", 2}, {"--b\r\n--b", 2}, {"", 1}} {
+		s := check(t, []byte("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n"+c.end))
+		if len(s.Root.Parts) != c.parts {
+			t.Errorf("%q makes %d parts, want %d", c.end, len(s.Root.Parts), c.parts)
+		}
+	}
+}
+
 // deep is a multipart in a multipart and so on.
 func deep(levels int) string {
 	var b strings.Builder

@@ -107,7 +107,7 @@ func (d *wordDecoder) flush() {
 	if !ok {
 		text = d.raw.String()
 	}
-	d.out.WriteString(text)
+	d.out.WriteString(clean(text))
 	d.waiting, d.octets = false, d.octets[:0]
 	d.raw.Reset()
 }
