@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -121,8 +120,12 @@ func (s *Store) listBodies() ([]fs.DirEntry, error) {
 }
 
 // openEngine opens the index. Bodies without an index are not a new store.
-func (s *Store) openEngine(o Options, files []fs.DirEntry) error {
-	_, err := os.Stat(filepath.Join(s.dir, indexName))
+func (s *Store) openEngine(o Options, files []fs.DirEntry) (err error) {
+	if o.engine != nil {
+		s.engine, err = o.engine()
+		return err
+	}
+	_, err = os.Stat(filepath.Join(s.dir, indexName))
 	if errors.Is(err, fs.ErrNotExist) && hasSegment(files) {
 		return fmt.Errorf("%w: %s is missing, but %s holds messages: restore it from a backup, or move %s away to begin anew",
 			ErrIndex, indexName, bodiesDir, bodiesDir)
@@ -132,9 +135,6 @@ func (s *Store) openEngine(o Options, files []fs.DirEntry) error {
 		return err
 	}
 	s.engine = bolt
-	if o.wrap != nil {
-		s.engine = o.wrap(bolt)
-	}
 	return nil
 }
 
@@ -340,12 +340,3 @@ func (s *Store) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// Check reads everything.
-func (s *Store) Check(ctx context.Context, refs []References, progress func(done, total int64)) (CheckResult, error) {
-	return CheckResult{}, nil
-}
-
-// Compact rewrites sealed segments that are mostly dead and returns the octets
-// given back. It works in bounded steps beside other work.
-func (s *Store) Compact(ctx context.Context) (int64, error) { return 0, nil }

@@ -54,7 +54,7 @@ type Options struct {
 	Reserve     int64            // free octets kept on the disk: below, bodies get ErrFull; 0 is 64 MiB
 	Log         *slog.Logger     // nil discards
 
-	wrap func(engine) engine // puts a test's engine round the real one
+	engine func() (engine, error) // a test's engine in place of bbolt
 }
 
 // Reader reads the index as it was when the transaction began. Keys are ordered as

@@ -28,7 +28,8 @@ func OpenDir(t testing.TB, dir string, o store.Options, refs ...store.References
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if s.Failed() == nil {
+		open := s.View(func(store.Reader) error { return nil }) == nil
+		if open && s.Failed() == nil {
 			Check(t, s, refs...)
 		}
 		if err := s.Close(); err != nil {
