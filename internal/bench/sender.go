@@ -144,11 +144,10 @@ func (s *sender) transaction(ctx context.Context, seq int64) error {
 	if err := envelope(ctx, seq); err != nil {
 		return err
 	}
-	size, err := s.content(seq, start)
+	size, dot, err := s.content(seq, start)
 	if err != nil {
 		return err
 	}
-	dot := time.Now()
 	recipients, err := s.endReplies(ctx, seq)
 	if err != nil {
 		return err
@@ -257,20 +256,22 @@ func (s *sender) agree(mail, data error) error {
 	return refused
 }
 
-// content puts the message and its final dot on the wire.
-func (s *sender) content(seq int64, start time.Time) (size int, err error) {
+// content puts the message and its final dot on the wire, and says when the dot
+// left: before the write, as the server may answer before it returns.
+func (s *sender) content(seq int64, start time.Time) (size int, dot time.Time, err error) {
 	d := draft{seq: seq, start: start, to: s.o.To[s.recipient(seq, 0)], subject: "bench message "}
 	s.scrap = s.header(s.scrap[:0], &d)
 	body := bodyLength(s.o.Sizes.of(seq), len(s.scrap))
 	s.conn.w.Write(s.scrap)
 	if err := s.writeBody(s.conn.w, seq, body); err != nil {
-		return 0, fmt.Errorf("%s: %w", stageData, err)
+		return 0, dot, fmt.Errorf("%s: %w", stageData, err)
 	}
 	s.conn.line(".")
+	dot = time.Now()
 	if err := s.conn.w.Flush(); err != nil {
-		return 0, fmt.Errorf("%s: %w", stageData, err)
+		return 0, dot, fmt.Errorf("%s: %w", stageData, err)
 	}
-	return len(s.scrap) + body, nil
+	return len(s.scrap) + body, dot, nil
 }
 
 // endReplies reads what comes after the final dot: one reply, or with LMTP one for

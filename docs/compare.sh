@@ -1,0 +1,206 @@
+#!/bin/sh
+# Starts Postfix and Dovecot as Debian ships them (postfix, dovecot-imapd,
+# dovecot-lmtpd), privately: own configuration, queue, mail and ports on loopback,
+# all below one directory. Nothing outside it is touched, and a Postfix or Dovecot
+# that runs already is left alone.
+#
+#   compare.sh start [DIR]   start; DIR is made below /var/tmp when not given
+#   compare.sh show DIR      say again where they listen
+#   compare.sh stop DIR      stop them, by their process ids; DIR stays
+#
+# Ports: DISCARD_PORT (12525), MAIL_PORT (12526), IMAP_PORT (12143). Neither server
+# keeps a log of the mail that goes through, which is in their favour; LOG=yes
+# makes them.
+#
+# Two servers for mail to *@example.test, any local part:
+#
+#   discard   Postfix, which queues safely (fsync) and then discards: for accepting
+#   mail      Postfix, by LMTP to Dovecot, to Maildir (mail_fsync = always), IMAP
+#
+# Any user logs in with the password "bench". DIR has to be on the disk that is
+# meant: a tmpfs makes fsync free.
+set -eu
+
+die() { echo "compare.sh: $*" >&2; exit 1; }
+
+postfix_config() { # name port transport
+	mkdir -p "$dir/$1/queue" "$dir/$1/data"
+	chown postfix "$dir/$1/data"
+	cat >"$dir/$1/main.cf" <<-END
+		compatibility_level = 3.6
+		myhostname = $1.example.test
+		queue_directory = $dir/$1/queue
+		data_directory = $dir/$1/data
+		mynetworks = 127.0.0.0/8
+		inet_interfaces = loopback-only
+		inet_protocols = ipv4
+		mydestination =
+		alias_maps =
+		alias_database =
+		virtual_mailbox_domains = example.test
+		virtual_mailbox_maps = static:yes
+		virtual_transport = $3
+		default_process_limit = 200
+		smtpd_client_connection_count_limit = 0
+		smtpd_tls_security_level = none
+	END
+	if [ "${LOG:-no}" = yes ]; then
+		cat >>"$dir/$1/main.cf" <<-END
+			maillog_file = $dir/$1/log
+			maillog_file_prefixes = $dir
+		END
+	fi
+	master_config "$2" >"$dir/$1/master.cf"
+}
+
+# The services of Debian's master.cf, without chroot.
+master_config() { # port
+	cat <<-END
+		127.0.0.1:$1 inet n - n - - smtpd
+		postlog unix-dgram n - n - 1 postlogd
+		pickup unix n - n 60 1 pickup
+		cleanup unix n - n - 0 cleanup
+		qmgr unix n - n 300 1 qmgr
+		tlsmgr unix - - n 1000? 1 tlsmgr
+		rewrite unix - - n - - trivial-rewrite
+		bounce unix - - n - 0 bounce
+		defer unix - - n - 0 bounce
+		trace unix - - n - 0 bounce
+		verify unix - - n - 1 verify
+		flush unix n - n 1000? 0 flush
+		proxymap unix - - n - - proxymap
+		proxywrite unix - - n - 1 proxymap
+		smtp unix - - n - - smtp
+		relay unix - - n - - smtp
+		showq unix n - n - - showq
+		error unix - - n - - error
+		retry unix - - n - - error
+		discard unix - - n - - discard
+		lmtp unix - - n - - lmtp
+		anvil unix - - n - 1 anvil
+		scache unix - - n - 1 scache
+	END
+}
+
+dovecot_config() {
+	dovecot_info=/dev/null
+	if [ "${LOG:-no}" = yes ]; then dovecot_info=$dir/dovecot/log; fi
+	mkdir -p "$dir/dovecot" "$dir/maildirs"
+	chown nobody "$dir/maildirs"
+	cat >"$dir/dovecot/dovecot.conf" <<-END
+		base_dir = $dir/dovecot/run
+		state_dir = $dir/dovecot/state
+		log_path = $dir/dovecot/log
+		info_log_path = $dovecot_info
+		protocols = imap lmtp
+		listen = 127.0.0.1
+		ssl = no
+		disable_plaintext_auth = no
+		mail_location = maildir:$dir/maildirs/%u
+		mail_uid = nobody
+		mail_gid = nogroup
+		first_valid_uid = 1
+		mail_fsync = always
+		mail_max_userip_connections = 10000
+		passdb {
+		  driver = static
+		  args = password=bench
+		}
+		userdb {
+		  driver = static
+		  args = uid=nobody gid=nogroup home=$dir/maildirs/%u allow_all_users=yes
+		}
+		service imap-login {
+		  inet_listener imap {
+		    port = $imap_port
+		  }
+		  inet_listener imaps {
+		    port = 0
+		  }
+		}
+		service lmtp {
+		  unix_listener lmtp {
+		    mode = 0666
+		  }
+		}
+	END
+}
+
+listens() { timeout 1 bash -c "exec 3<>/dev/tcp/127.0.0.1/$1" 2>/dev/null; }
+
+wait_for_port() {
+	for _ in $(seq 100); do
+		if listens "$1"; then return 0; fi
+		sleep 0.1
+	done
+	die "nothing listens on 127.0.0.1:$1 after 10 s; see $dir"
+}
+
+start() {
+	[ "$(id -u)" = 0 ] || die "Postfix and Dovecot need root to start"
+	command -v postfix >/dev/null || die "postfix is not installed"
+	command -v dovecot >/dev/null || die "dovecot-imapd and dovecot-lmtpd are not installed"
+	dir=${1:-$(mktemp -d /var/tmp/compare.XXXXXX)}
+	mkdir -p "$dir"
+	chmod 755 "$dir"
+	dir=$(cd "$dir" && pwd)
+	case $(stat -f -c %T "$dir") in tmpfs | ramfs) die "$dir is in memory, where fsync costs nothing" ;; esac
+	[ ! -e "$dir/ports" ] || die "$dir was used already"
+	discard_port=${DISCARD_PORT:-12525} mail_port=${MAIL_PORT:-12526} imap_port=${IMAP_PORT:-12143}
+	for port in $discard_port $mail_port $imap_port; do
+		if listens "$port"; then die "port $port is in use; choose others, see the head of this script"; fi
+	done
+	postfix_config discard "$discard_port" discard:
+	postfix_config mail "$mail_port" "lmtp:unix:$dir/dovecot/run/lmtp"
+	dovecot_config
+	echo "$discard_port $mail_port $imap_port" >"$dir/ports"
+	dovecot -c "$dir/dovecot/dovecot.conf"
+	postfix -c "$dir/discard" start >"$dir/discard/start" 2>&1 || die "Postfix did not start: $(cat "$dir/discard/start")"
+	postfix -c "$dir/mail" start >"$dir/mail/start" 2>&1 || die "Postfix did not start: $(cat "$dir/mail/start")"
+	for port in $(cat "$dir/ports"); do wait_for_port "$port"; done
+	show
+}
+
+pid() { tr -d ' ' <"$1"; }
+
+show() {
+	read -r discard_port mail_port imap_port <"$dir/ports"
+	cat <<-END
+		DIR=$dir
+		DISCARD_SMTP=127.0.0.1:$discard_port
+		DISCARD_PID=$(pid "$dir/discard/queue/pid/master.pid")
+		MAIL_SMTP=127.0.0.1:$mail_port
+		MAIL_IMAP=127.0.0.1:$imap_port
+		MAIL_PIDS=$(pid "$dir/mail/queue/pid/master.pid"),$(pid "$dir/dovecot/run/master.pid")
+		PASSWORD=bench
+	END
+}
+
+# end stops the process of a pid file, which still has to be the one named.
+end() { # pid file, name
+	[ -s "$1" ] || return 0
+	pid=$(pid "$1")
+	[ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ] || return 0
+	kill "$pid"
+	for _ in $(seq 100); do
+		[ -e "/proc/$pid" ] || return 0
+		sleep 0.1
+	done
+	die "process $pid ($2) does not end; its directory is $dir"
+}
+
+stop() {
+	end "$dir/discard/queue/pid/master.pid" master
+	end "$dir/mail/queue/pid/master.pid" master
+	end "$dir/dovecot/run/master.pid" dovecot
+}
+
+case ${1:-} in
+start) start "${2:-}" ;;
+show | stop)
+	[ -e "${2:?say which directory}/ports" ] || die "$2 was not made by compare.sh start"
+	dir=$(cd "$2" && pwd)
+	"$1"
+	;;
+*) die "use: compare.sh start [DIR] | show DIR | stop DIR" ;;
+esac
