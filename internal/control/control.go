@@ -1,0 +1,357 @@
+// Package control is the administrator's way in: every operation is one method of
+// Service. A running server offers its Service on a unix socket in the data
+// directory; a Client is the same Service at the other end of that socket.
+//
+// What is promised: the socket is for the server's own user and root only, whatever
+// the modes of the directories above it. A call gives the same values and the same
+// errors over the socket as in process. A reply that was cut off is an error, never
+// a short list.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"iter"
+	"time"
+)
+
+// Service is all that an administrator can do. Errors are of type *Error.
+type Service interface {
+	// Status tells how the server or the data directory is.
+	Status(ctx context.Context) (Status, error)
+	// Check reads everything that is stored and reports what is wrong. progress, if
+	// not nil, is called now and then.
+	Check(ctx context.Context, progress func(Progress)) (CheckReport, error)
+	// Compact gives the space of removed messages back to the disk.
+	Compact(ctx context.Context) (Compacted, error)
+
+	// Domains lists the domains whose mail ends here.
+	Domains(ctx context.Context) ([]Domain, error)
+	AddDomain(ctx context.Context, name string) (Domain, error)
+	// RemoveDomain removes a domain without accounts and aliases.
+	RemoveDomain(ctx context.Context, name string) error
+
+	// Accounts lists the accounts of a domain; of all domains when it is empty.
+	Accounts(ctx context.Context, domain string) iter.Seq2[Account, error]
+	// Account returns one account with its use.
+	Account(ctx context.Context, address string) (Account, error)
+	// AddAccount makes an account with the mailboxes that every account has.
+	AddAccount(ctx context.Context, a NewAccount) (Account, error)
+	SetPassword(ctx context.Context, c Credential) error
+	// SetDisabled says whether the account may log in; its mail still arrives.
+	SetDisabled(ctx context.Context, c SetDisabled) error
+	SetQuota(ctx context.Context, c SetQuota) error
+	// RemoveAccount removes an account with all its mail, for good.
+	RemoveAccount(ctx context.Context, address string) error
+
+	// Aliases lists the aliases of a domain; of all domains when it is empty.
+	Aliases(ctx context.Context, domain string) iter.Seq2[Alias, error]
+	// AddAlias adds targets to an alias, which is made when it is not there. The
+	// address "@domain" catches what has no account or alias of its own.
+	AddAlias(ctx context.Context, a Alias) (Alias, error)
+	// RemoveAlias takes targets from an alias; without targets, all of it.
+	RemoveAlias(ctx context.Context, a Alias) error
+
+	// Queue lists messages with the recipients that the filter chose, oldest first.
+	Queue(ctx context.Context, f QueueFilter) iter.Seq2[QueueEntry, error]
+	// QueueEntry returns one message with all recipients that are not settled.
+	QueueEntry(ctx context.Context, id string) (QueueEntry, error)
+	// RetryQueue makes recipients due now, HoldQueue keeps them until ReleaseQueue,
+	// RemoveQueue takes them out for good and tells nobody but the trace.
+	RetryQueue(ctx context.Context, f QueueFilter) (Changed, error)
+	HoldQueue(ctx context.Context, f QueueFilter) (Changed, error)
+	ReleaseQueue(ctx context.Context, f QueueFilter) (Changed, error)
+	RemoveQueue(ctx context.Context, f QueueFilter) (Changed, error)
+
+	// Mailboxes lists the mailboxes of an account.
+	Mailboxes(ctx context.Context, account string) ([]Mailbox, error)
+	CreateMailbox(ctx context.Context, m MailboxName) (Mailbox, error)
+	RenameMailbox(ctx context.Context, r RenameMailbox) error
+	// RemoveMailbox removes a mailbox with its messages, for good.
+	RemoveMailbox(ctx context.Context, m MailboxName) error
+
+	// Messages lists the messages of a mailbox in order of UID.
+	Messages(ctx context.Context, l MessageList) iter.Seq2[Message, error]
+	// ReadMessage writes a message's octets as they are stored to w.
+	ReadMessage(ctx context.Context, m MessageName, w io.Writer) error
+	// Import stores messages in a mailbox, in order, and returns how many, also with
+	// an error: what was imported before it stays. progress, if not nil, is called
+	// now and then.
+	Import(ctx context.Context, to MailboxName, messages iter.Seq2[ImportMessage, error], progress func(Imported)) (Imported, error)
+
+	// Trace tells the lives of messages, the newest first.
+	Trace(ctx context.Context, q TraceQuery) iter.Seq2[Life, error]
+}
+
+// Status is how a server, or a data directory without one, is.
+type Status struct {
+	Version   string            `json:"version"`
+	Running   bool              `json:"running"` // a server answers; false: the command opened the directory
+	Hostname  string            `json:"hostname,omitempty"`
+	Data      string            `json:"data"`
+	PID       int               `json:"pid,omitempty"`
+	Started   time.Time         `json:"started,omitzero"`
+	Uptime    float64           `json:"uptime_seconds"`
+	Listeners map[string]string `json:"listeners,omitempty"` // by name, those that are open
+	Queue     QueueCounts       `json:"queue"`
+	Store     StoreStats        `json:"store"`
+	Failed    string            `json:"failed,omitempty"` // why the store refuses writes
+}
+
+// QueueCounts are the recipients in the queue by state.
+type QueueCounts struct {
+	Messages int64 `json:"messages"`
+	Active   int64 `json:"active"`
+	Deferred int64 `json:"deferred"`
+	Hold     int64 `json:"hold"`
+}
+
+// StoreStats are figures of the store. Commits, updates and flushes are those since
+// it was opened.
+type StoreStats struct {
+	Bodies      int64  `json:"bodies"`
+	LiveOctets  int64  `json:"live_octets"`
+	DeadOctets  int64  `json:"dead_octets"`
+	Segments    int    `json:"segments"`
+	IndexOctets int64  `json:"index_octets"`
+	FreeOctets  int64  `json:"free_octets"`
+	Commits     uint64 `json:"commits"`
+	Updates     uint64 `json:"updates"`
+	Flushes     uint64 `json:"flushes"`
+}
+
+// Progress is how far long work has come.
+type Progress struct {
+	What  string `json:"what"`
+	Done  int64  `json:"done"`
+	Total int64  `json:"total"` // 0 when not known
+}
+
+// CheckReport is what Check saw.
+type CheckReport struct {
+	Bodies   int64     `json:"bodies"`
+	Octets   int64     `json:"octets"`
+	Segments int       `json:"segments"`
+	Keys     int64     `json:"keys"`
+	Problems []Problem `json:"problems"`
+}
+
+// Problem is one thing that Check found wrong.
+type Problem struct {
+	What string `json:"what"`
+	Text string `json:"text"`
+}
+
+// Compacted is what Compact gave back.
+type Compacted struct {
+	Octets int64 `json:"octets"`
+}
+
+// Domain is a domain whose mail ends here.
+type Domain struct {
+	Name     string    `json:"name"`
+	Created  time.Time `json:"created"`
+	Accounts int       `json:"accounts"`
+	Aliases  int       `json:"aliases"`
+}
+
+// Account is an account and what it uses.
+type Account struct {
+	ID       uint64    `json:"id"`
+	Address  string    `json:"address"`
+	Disabled bool      `json:"disabled"`
+	Created  time.Time `json:"created"`
+	Quota    int64     `json:"quota"` // octets; 0 is no limit
+	Octets   int64     `json:"octets"`
+	Messages int64     `json:"messages"`
+}
+
+// NewAccount is an account to be made.
+type NewAccount struct {
+	Address  string `json:"address"`
+	Password string `json:"password"`
+	Quota    int64  `json:"quota,omitempty"`
+}
+
+// Credential is an address and a password.
+type Credential struct {
+	Address  string `json:"address"`
+	Password string `json:"password"`
+}
+
+// SetDisabled says whether an account may log in.
+type SetDisabled struct {
+	Address  string `json:"address"`
+	Disabled bool   `json:"disabled"`
+}
+
+// SetQuota says how many octets an account may hold; 0 is no limit.
+type SetQuota struct {
+	Address string `json:"address"`
+	Octets  int64  `json:"octets"`
+}
+
+// Alias sends mail for an address elsewhere.
+type Alias struct {
+	Address string   `json:"address"` // "@domain" is the catch-all
+	Targets []string `json:"targets"`
+}
+
+// QueueFilter chooses recipients in the queue; empty fields choose all.
+type QueueFilter struct {
+	IDs         []string `json:"ids,omitempty"`
+	Sender      string   `json:"sender,omitempty"`    // address or "@domain"
+	Recipient   string   `json:"recipient,omitempty"` // address or "@domain"
+	Domain      string   `json:"domain,omitempty"`    // of the recipient
+	State       string   `json:"state,omitempty"`     // active, deferred, hold
+	OlderThan   Seconds  `json:"older_than,omitempty"`
+	YoungerThan Seconds  `json:"younger_than,omitempty"`
+	Limit       int      `json:"limit,omitempty"` // messages to list; 0 is all
+}
+
+// Seconds is a duration that travels as a number of seconds.
+type Seconds time.Duration
+
+// MarshalJSON writes seconds.
+func (s Seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).Seconds()) }
+
+// UnmarshalJSON reads seconds.
+func (s *Seconds) UnmarshalJSON(b []byte) error {
+	var v float64
+	err := json.Unmarshal(b, &v)
+	*s = Seconds(v * float64(time.Second))
+	return err
+}
+
+// QueueEntry is a message in the queue.
+type QueueEntry struct {
+	ID         string           `json:"id"`
+	Arrived    time.Time        `json:"arrived"`
+	Size       int64            `json:"size"`
+	From       string           `json:"from"` // "<>" is the null reverse-path
+	MessageID  string           `json:"message_id,omitempty"`
+	Protocol   string           `json:"protocol,omitempty"`
+	Peer       string           `json:"peer,omitempty"`
+	Account    string           `json:"account,omitempty"`
+	Recipients []QueueRecipient `json:"recipients"`
+}
+
+// QueueRecipient is a recipient that is not settled.
+type QueueRecipient struct {
+	To       string    `json:"to"`
+	State    string    `json:"state"`
+	Local    bool      `json:"local"`
+	Next     time.Time `json:"next,omitzero"`
+	Attempts int       `json:"attempts"`
+	Reply    string    `json:"reply,omitempty"` // of the last attempt
+}
+
+// Changed is how many recipients an order changed.
+type Changed struct {
+	Recipients int `json:"recipients"`
+}
+
+// Mailbox is a mailbox of an account.
+type Mailbox struct {
+	Name        string    `json:"name"`
+	Role        string    `json:"role,omitempty"`
+	Subscribed  bool      `json:"subscribed"`
+	UIDValidity uint32    `json:"uid_validity"`
+	UIDNext     uint32    `json:"uid_next"`
+	ModSeq      uint64    `json:"modseq"`
+	Messages    uint32    `json:"messages"`
+	Unseen      uint32    `json:"unseen"`
+	Octets      int64     `json:"octets"`
+	Created     time.Time `json:"created"`
+}
+
+// MailboxName names a mailbox of an account. Role is for CreateMailbox only.
+type MailboxName struct {
+	Account string `json:"account"`
+	Mailbox string `json:"mailbox"`
+	Role    string `json:"role,omitempty"`
+}
+
+// RenameMailbox renames a mailbox and all below it.
+type RenameMailbox struct {
+	Account string `json:"account"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+}
+
+// MessageList says which messages to list.
+type MessageList struct {
+	MailboxName
+	After uint32 `json:"after,omitempty"` // UID
+	Limit int    `json:"limit,omitempty"` // 0 is all
+}
+
+// Message is a message in a mailbox.
+type Message struct {
+	UID      uint32    `json:"uid"`
+	ID       string    `json:"id"`
+	Size     int64     `json:"size"`
+	Internal time.Time `json:"internal_date"`
+	Flags    []string  `json:"flags"`
+	From     string    `json:"from"`
+	Subject  string    `json:"subject"`
+	Preview  string    `json:"preview,omitempty"`
+}
+
+// MessageName names a message by its ID, or by mailbox and UID.
+type MessageName struct {
+	ID      string `json:"id,omitempty"`
+	Account string `json:"account,omitempty"`
+	Mailbox string `json:"mailbox,omitempty"`
+	UID     uint32 `json:"uid,omitempty"`
+}
+
+// ImportMessage is one message to be imported. Body is read before the next one is
+// asked for.
+type ImportMessage struct {
+	Name     string    `json:"name"` // for errors: the file, and the message's place in it
+	Internal time.Time `json:"internal_date"`
+	Flags    []string  `json:"flags,omitempty"`
+	Body     io.Reader `json:"-"`
+}
+
+// Imported is how far an import has come.
+type Imported struct {
+	Messages int64 `json:"messages"`
+	Octets   int64 `json:"octets"`
+}
+
+// TraceQuery names messages: an ID, a Message-ID, or the address of a sender or
+// recipient.
+type TraceQuery struct {
+	What  string `json:"what"`
+	Limit int    `json:"limit,omitempty"` // messages; 0 is 20
+}
+
+// Life is what is known of one message.
+type Life struct {
+	ID     string      `json:"id"`
+	Events []Event     `json:"events"`
+	Queue  *QueueEntry `json:"queue,omitempty"` // while it is in the queue
+}
+
+// Event is one thing that happened to a message.
+type Event struct {
+	Time      time.Time `json:"time"`
+	Kind      string    `json:"kind"`
+	From      string    `json:"from,omitempty"`
+	To        []string  `json:"to,omitempty"`
+	MessageID string    `json:"message_id,omitempty"`
+	Size      int64     `json:"size,omitempty"`
+	Protocol  string    `json:"protocol,omitempty"`
+	Peer      string    `json:"peer,omitempty"`
+	TLS       string    `json:"tls,omitempty"`
+	Account   string    `json:"account,omitempty"`
+	Reply     string    `json:"reply,omitempty"`
+	Mailbox   string    `json:"mailbox,omitempty"`
+	UID       uint32    `json:"uid,omitempty"`
+	By        string    `json:"by,omitempty"`
+	Next      string    `json:"next,omitempty"`
+	Related   string    `json:"related,omitempty"`
+}
