@@ -1,0 +1,260 @@
+package postroad
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"postroad/internal/account"
+	"postroad/internal/control"
+	"postroad/internal/envelope"
+	"postroad/internal/mailbox"
+	"postroad/internal/store"
+)
+
+// Domains lists the domains whose mail ends here.
+func (a *Admin) Domains(ctx context.Context) ([]control.Domain, error) {
+	domains, err := a.c.Accounts.Domains()
+	list := make([]control.Domain, 0, len(domains))
+	for _, d := range domains {
+		list = append(list, control.Domain(d))
+	}
+	return list, adminError(err)
+}
+
+// AddDomain makes mail for a domain end here.
+func (a *Admin) AddDomain(ctx context.Context, name string) (control.Domain, error) {
+	d, err := a.c.Accounts.AddDomain(name)
+	return control.Domain(d), adminError(err)
+}
+
+// RemoveDomain removes a domain without accounts and aliases.
+func (a *Admin) RemoveDomain(ctx context.Context, name string) error {
+	return adminError(a.c.Accounts.RemoveDomain(name))
+}
+
+// Accounts lists accounts and what they use.
+func (a *Admin) Accounts(ctx context.Context, domain string) iter.Seq2[control.Account, error] {
+	return func(yield func(control.Account, error) bool) {
+		list, err := a.c.Accounts.Accounts(domain)
+		if err != nil {
+			yield(control.Account{}, adminError(err))
+			return
+		}
+		for _, acct := range list {
+			shown, err := a.show(acct)
+			if err == nil {
+				err = adminError(ctx.Err())
+			}
+			if !yield(shown, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// show is an account with its use.
+func (a *Admin) show(acct account.Account) (control.Account, error) {
+	octets, messages, err := a.c.Mailboxes.Usage(mailbox.Owner(acct.ID))
+	return control.Account{
+		ID: uint64(acct.ID), Address: acct.Address.String(), Disabled: acct.Disabled, Created: acct.Created,
+		Quota: acct.Quota, Octets: octets, Messages: messages,
+	}, adminError(err)
+}
+
+// Account returns one account.
+func (a *Admin) Account(ctx context.Context, address string) (control.Account, error) {
+	_, acct, err := a.owner(address)
+	if err != nil {
+		return control.Account{}, err
+	}
+	return a.show(acct)
+}
+
+// AddAccount makes an account and its mailboxes in one transaction.
+func (a *Admin) AddAccount(ctx context.Context, n control.NewAccount) (control.Account, error) {
+	addr, err := parseAddress(n.Address)
+	if err != nil {
+		return control.Account{}, err
+	}
+	if n.Quota < 0 {
+		return control.Account{}, control.Errorf(control.Invalid, "a quota cannot be negative")
+	}
+	acct, err := a.c.Accounts.Add(addr, n.Password, func(tx store.Tx, acct account.Account) error {
+		return a.c.Mailboxes.CreateDefaults(tx, mailbox.Owner(acct.ID))
+	})
+	if err == nil && n.Quota > 0 {
+		acct.Quota = n.Quota
+		err = a.c.Accounts.SetQuota(addr, n.Quota)
+	}
+	if err != nil {
+		return control.Account{}, adminError(err)
+	}
+	return a.show(acct)
+}
+
+// SetPassword replaces an account's password.
+func (a *Admin) SetPassword(ctx context.Context, c control.Credential) error {
+	addr, err := parseAddress(c.Address)
+	if err != nil {
+		return err
+	}
+	return adminError(a.c.Accounts.SetPassword(addr, c.Password))
+}
+
+// SetDisabled says whether an account may log in.
+func (a *Admin) SetDisabled(ctx context.Context, c control.SetDisabled) error {
+	addr, err := parseAddress(c.Address)
+	if err != nil {
+		return err
+	}
+	return adminError(a.c.Accounts.SetDisabled(addr, c.Disabled))
+}
+
+// SetQuota says how much an account may hold.
+func (a *Admin) SetQuota(ctx context.Context, c control.SetQuota) error {
+	addr, err := parseAddress(c.Address)
+	if err != nil {
+		return err
+	}
+	if c.Octets < 0 {
+		return control.Errorf(control.Invalid, "a quota cannot be negative")
+	}
+	return adminError(a.c.Accounts.SetQuota(addr, c.Octets))
+}
+
+// RemoveAccount removes an account with its mail, in this order:
+//
+//	disable         nobody logs in any more
+//	mailboxes       in steps; interrupted, the command can be given again
+//	account         no mail arrives any more
+//	mailboxes       what arrived meanwhile
+func (a *Admin) RemoveAccount(ctx context.Context, address string) error {
+	owner, acct, err := a.owner(address)
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return a.c.Accounts.SetDisabled(acct.Address, true) },
+		func() error { return a.c.Mailboxes.RemoveAll(ctx, owner) },
+		func() error { return a.c.Accounts.Remove(acct.Address, nil) },
+		func() error { return a.c.Mailboxes.RemoveAll(context.WithoutCancel(ctx), owner) },
+	} {
+		if err := step(); err != nil {
+			return adminError(fmt.Errorf("remove %s: %w", acct.Address, err))
+		}
+	}
+	return nil
+}
+
+// Aliases lists aliases.
+func (a *Admin) Aliases(ctx context.Context, domain string) iter.Seq2[control.Alias, error] {
+	return func(yield func(control.Alias, error) bool) {
+		list, err := a.c.Accounts.Aliases(domain)
+		if err != nil {
+			yield(control.Alias{}, adminError(err))
+			return
+		}
+		for _, al := range list {
+			if !yield(showAlias(al), nil) {
+				return
+			}
+		}
+	}
+}
+
+func showAlias(al account.Alias) control.Alias {
+	shown := control.Alias{Address: al.Address.String(), Targets: make([]string, len(al.Targets))}
+	if al.Address.Local == "" {
+		shown.Address = "@" + al.Address.Domain
+	}
+	for i, t := range al.Targets {
+		shown.Targets[i] = t.String()
+	}
+	return shown
+}
+
+// AddAlias adds targets to an alias.
+func (a *Admin) AddAlias(ctx context.Context, c control.Alias) (control.Alias, error) {
+	addr, targets, err := parseAlias(c)
+	if err != nil {
+		return control.Alias{}, err
+	}
+	a.aliases.Lock()
+	defer a.aliases.Unlock()
+	old, err := a.alias(addr)
+	if err != nil && !errors.Is(err, control.NotFound) {
+		return control.Alias{}, err
+	}
+	all := old.Targets
+	for _, t := range targets {
+		if !slices.Contains(all, t) {
+			all = append(all, t)
+		}
+	}
+	al, err := a.c.Accounts.SetAlias(addr, all)
+	return showAlias(al), adminError(err)
+}
+
+// RemoveAlias takes targets from an alias, or all of it.
+func (a *Admin) RemoveAlias(ctx context.Context, c control.Alias) error {
+	addr, targets, err := parseAlias(c)
+	if err != nil {
+		return err
+	}
+	a.aliases.Lock()
+	defer a.aliases.Unlock()
+	old, err := a.alias(addr)
+	if err != nil {
+		return err
+	}
+	rest := old.Targets
+	for _, t := range targets {
+		i := slices.Index(rest, t)
+		if i < 0 {
+			return control.Errorf(control.NotFound, "%s does not lead to %s", c.Address, t)
+		}
+		rest = slices.Delete(slices.Clone(rest), i, i+1)
+	}
+	if len(targets) == 0 || len(rest) == 0 {
+		return adminError(a.c.Accounts.RemoveAlias(addr))
+	}
+	_, err = a.c.Accounts.SetAlias(addr, rest)
+	return adminError(err)
+}
+
+// alias returns the alias at an address.
+func (a *Admin) alias(addr envelope.Address) (account.Alias, error) {
+	list, err := a.c.Accounts.Aliases(addr.Domain)
+	if err != nil {
+		return account.Alias{}, adminError(err)
+	}
+	for _, al := range list {
+		if al.Address == addr.Canonical() {
+			return al, nil
+		}
+	}
+	return account.Alias{}, control.Errorf(control.NotFound, "there is no alias %s", showAlias(account.Alias{Address: addr}).Address)
+}
+
+// parseAlias reads an alias's addresses; "@domain" is the catch-all.
+func parseAlias(c control.Alias) (addr envelope.Address, targets []envelope.Address, err error) {
+	if len(c.Address) > 0 && c.Address[0] == '@' {
+		addr.Domain, err = envelope.ParseDomain(c.Address[1:])
+	} else {
+		addr, err = parseAddress(c.Address)
+	}
+	if err != nil {
+		return addr, nil, adminError(err)
+	}
+	for _, t := range c.Targets {
+		target, err := parseAddress(t)
+		if err != nil {
+			return addr, nil, err
+		}
+		targets = append(targets, target.Canonical())
+	}
+	return addr.Canonical(), targets, nil
+}
