@@ -40,6 +40,7 @@ func TestCorpus(t *testing.T) {
 			corpus(t, folder, func(t *testing.T, msg []byte) {
 				s := check(t, msg)
 				checkText(t, msg, &s.Root)
+				checkSlow(t, msg, s)
 			})
 		})
 	}

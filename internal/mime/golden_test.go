@@ -26,7 +26,9 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := dump(check(t, msg))
+			s := check(t, msg)
+			checkSlow(t, msg, s)
+			got := dump(s)
 			expected := strings.TrimSuffix(file, ".eml") + ".golden"
 			if *update {
 				if err := os.WriteFile(expected, []byte(got), 0o644); err != nil {
