@@ -1,0 +1,194 @@
+package mailbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"postroad/internal/store"
+)
+
+// An edit changes one mailbox within a transaction. It keeps the mailbox's numbers and
+// the owner's sums together with the messages; save writes them, once.
+type edit struct {
+	s       *Service
+	tx      store.Tx
+	box     *box
+	words   *keywords // nil until they are asked for
+	used    usage     // how the owner's sums change
+	changed bool
+}
+
+func (s *Service) edit(tx store.Tx, b *box) *edit { return &edit{s: s, tx: tx, box: b} }
+
+// save ends the edit. Watchers are told after the commit.
+func (e *edit) save() error {
+	if e.words != nil {
+		e.words.save(e.tx, e.box.ID)
+	}
+	if !e.changed {
+		return nil
+	}
+	e.box.put(e.tx)
+	id, hub := e.box.ID, e.s.hub
+	e.tx.OnCommit(func() { hub.changed(id) })
+	return changeUsage(e.tx, e.box.Owner, e.used)
+}
+
+// nextModSeq is the modseq of the next change; no two changes share one.
+func (e *edit) nextModSeq() uint64 {
+	e.changed = true
+	e.box.ModSeq++
+	return e.box.ModSeq
+}
+
+// add puts a message in and takes what it needs of its body: a reference and the
+// structure, which may be nil when another message has the body already.
+func (e *edit) add(m *record, structure []byte) error {
+	if err := e.place(m); err != nil {
+		return err
+	}
+	e.tx.Ref(m.body)
+	return holdStructure(e.tx, m.body, structure)
+}
+
+// remove expunges a message and lets go of its body.
+func (e *edit) remove(m record) error {
+	e.take(m)
+	e.tx.Unref(m.body)
+	return dropStructure(e.tx, m.body)
+}
+
+// place gives m its UID and modseq in this mailbox, and counts it. Of its body it takes nothing.
+func (e *edit) place(m *record) error {
+	if e.box.UIDNext == math.MaxUint32 {
+		return fmt.Errorf("%w: %q has used up its UIDs; make a new mailbox and move the messages there", ErrLimit, e.box.Name)
+	}
+	m.uid, m.modseq, m.saved = e.box.UIDNext, e.nextModSeq(), e.s.o.Now().Unix()
+	e.box.UIDNext++
+	m.put(e.tx, e.box.ID)
+	change{uid: m.uid}.put(e.tx, e.box.ID, m.modseq)
+	e.count(m, 1)
+	return nil
+}
+
+// take expunges m; the UID is remembered with the modseq of its end.
+func (e *edit) take(m record) {
+	e.tx.Delete(messageKey(e.box.ID, m.uid))
+	e.tx.Delete(changeKey(e.box.ID, m.modseq))
+	change{uid: m.uid, gone: true}.put(e.tx, e.box.ID, e.nextModSeq())
+	e.count(&m, -1)
+}
+
+// reflag gives m other flags. Flags that are so already are no change.
+func (e *edit) reflag(m *record, set flagSet) {
+	if m.flags.equal(set) {
+		return
+	}
+	e.count(m, -1)
+	e.tx.Delete(changeKey(e.box.ID, m.modseq))
+	m.flags, m.modseq = set, e.nextModSeq()
+	m.put(e.tx, e.box.ID)
+	change{uid: m.uid}.put(e.tx, e.box.ID, m.modseq)
+	e.count(m, 1)
+}
+
+// count adds m to the mailbox's numbers and the owner's, or with by -1 takes it off.
+func (e *edit) count(m *record, by int64) {
+	e.box.count(m, by)
+	e.used.octets += by * m.size
+	e.used.messages += by
+}
+
+func (b *box) count(m *record, by int64) {
+	n := uint32(by) // two's complement: adding it also takes off
+	b.Messages += n
+	b.Octets += by * m.size
+	if !m.flags.has(seen) {
+		b.Unseen += n
+	}
+	if m.flags.has(deleted) {
+		b.Deleted += n
+	}
+}
+
+func (e *edit) keywords() (*keywords, error) {
+	if e.words != nil {
+		return e.words, nil
+	}
+	var err error
+	e.words, err = loadKeywords(e.tx, e.box.ID)
+	return e.words, err
+}
+
+// flagSet reads flags that are to be set. Keywords new to the mailbox enter its table; those
+// for which it has no room are returned.
+func (e *edit) flagSet(flags []string) (set flagSet, over []string, err error) {
+	system, names, err := splitFlags(flags)
+	set.system = system
+	if err != nil || len(names) == 0 {
+		return set, nil, err
+	}
+	words, err := e.keywords()
+	if err != nil {
+		return set, nil, err
+	}
+	for _, name := range names {
+		if place := words.add(name, e.s.o.Keywords); place < 0 {
+			over = append(over, name)
+		} else {
+			set.keywords = union(set.keywords, []uint16{uint16(place)})
+		}
+	}
+	return set, over, nil
+}
+
+// A structure record is its version, the number of messages that have the body, and the
+// octets of the structure.
+func splitStructure(body store.ID, v []byte) (messages uint64, structure []byte, err error) {
+	version, n := binary.Uvarint(v)
+	messages, k := binary.Uvarint(v[max(n, 0):])
+	if n <= 0 || k <= 0 || version != recordVersion {
+		return 0, nil, fmt.Errorf("structure of body %s: %w", body, store.ErrRecord)
+	}
+	return messages, v[n+k:], nil
+}
+
+func putStructure(tx store.Tx, body store.ID, messages uint64, structure []byte) {
+	v := make([]byte, 0, len(structure)+4)
+	v = binary.AppendUvarint(v, recordVersion)
+	v = binary.AppendUvarint(v, messages)
+	tx.Put(structureKey(body), append(v, structure...))
+}
+
+// holdStructure counts one more message with a body; the first brings the structure.
+func holdStructure(tx store.Tx, body store.ID, structure []byte) error {
+	v := tx.Get(structureKey(body))
+	if v == nil {
+		putStructure(tx, body, 1, structure)
+		return nil
+	}
+	messages, kept, err := splitStructure(body, v)
+	if err == nil {
+		putStructure(tx, body, messages+1, kept)
+	}
+	return err
+}
+
+// dropStructure counts one message less; with the last the structure goes.
+func dropStructure(tx store.Tx, body store.ID) error {
+	v := tx.Get(structureKey(body))
+	if v == nil {
+		return nil
+	}
+	messages, kept, err := splitStructure(body, v)
+	switch {
+	case err != nil:
+		return err
+	case messages <= 1:
+		tx.Delete(structureKey(body))
+	default:
+		putStructure(tx, body, messages-1, kept)
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+// Package mailbox is what people read: mailboxes with messages, flags and numbers
+// that never lie (RFC 9051, 2.3.1; RFC 7162). It speaks of mailboxes, not of any
+// protocol library. A sequence number does not exist here; it is imapd's.
+//
+//	mb  mailbox id                     counts, UIDNEXT, highest modseq ...
+//	mn  owner, name                    mailbox id; name "INBOX" in capitals
+//	ms  owner, name                    a subscription, also to a name without mailbox
+//	mk  mailbox id                     the keywords that its messages have had
+//	mm  mailbox id, uid                one message: body, date, flags, modseq
+//	mc  mailbox id, modseq             the uid that changed then, or was expunged; one
+//	                                   entry for each living message, and one for each expunged
+//	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
+//	mv  owner                          the last UIDVALIDITY given out
+//	mt  body id                        the MIME structure of a body, while a message has it
+//	mu  owner                          octets and messages of all mailboxes
+//
+// Every change is one transaction; watchers are told after the commit. Bulk work
+// goes in steps of 1,000 messages, so that nobody waits long for the one writer; what
+// an interrupted step leaves behind is consistent.
+//
+// A view costs a bitmap of the UIDs, shared by all views of a mailbox that have followed
+// equally far: a few kilobytes for a million messages that came one after the other, at
+// most 8 KiB for each 65,536 UIDs.
+package mailbox
+
+import (
+	"errors"
+	"time"
+
+	"postroad/internal/store"
+)
+
+// Errors that callers branch on.
+var (
+	ErrNotFound  = errors.New("no such mailbox")
+	ErrExists    = errors.New("the mailbox exists already")
+	ErrName      = errors.New("not a possible mailbox name")
+	ErrInbox     = errors.New("INBOX cannot be removed")
+	ErrExpunged  = errors.New("the message is gone")
+	ErrOverQuota = errors.New("over quota")
+	ErrLimit     = errors.New("over a limit") // mailboxes per owner, keywords per mailbox, uids used up
+	ErrFlag      = errors.New("not a possible flag")
+)
+
+// Owner is the account whose mailboxes these are.
+type Owner uint64
+
+// ID names a mailbox for ever; it outlives renames and is never used again.
+type ID uint64
+
+// UID names a message in its mailbox for ever.
+type UID = uint32
+
+// Role is a mailbox's special use (RFC 6154): `\Sent` and the like, or empty.
+type Role string
+
+// The roles of the mailboxes that every account is made with.
+const (
+	Drafts  Role = `\Drafts`
+	Sent    Role = `\Sent`
+	Junk    Role = `\Junk`
+	Trash   Role = `\Trash`
+	Archive Role = `\Archive`
+)
+
+// Mailbox is a mailbox as it was when it was read.
+type Mailbox struct {
+	ID          ID
+	Owner       Owner
+	Name        string // UTF-8, levels separated by "/"
+	Role        Role
+	Subscribed  bool
+	UIDValidity uint32
+	UIDNext     UID
+	ModSeq      uint64 // the highest so far; at least 1
+	Messages    uint32
+	Unseen      uint32
+	Deleted     uint32 // with \Deleted
+	Octets      int64
+	Created     time.Time
+}
+
+// Message is one message in a mailbox.
+type Message struct {
+	UID      UID
+	Body     store.ID
+	Size     int64     // octets
+	Internal time.Time // INTERNALDATE, to the second, in the zone it was given in
+	Saved    time.Time // when it came into this mailbox (RFC 8514), to the second
+	Flags    Flags     // shared with other messages; not to be changed
+	ModSeq   uint64
+}
+
+// Options are New's settings; zero values are ready for use.
+type Options struct {
+	Now       func() time.Time
+	Mailboxes int                             // per owner; 0 is 10,000
+	Keywords  int                             // per mailbox; 0 is 500
+	Quota     func(store.Reader, Owner) int64 // octets an owner may hold; nil or 0 is no limit
+}
+
+// Bounds of work and memory.
+const (
+	maxMailboxes = 10_000 // per owner, unless Options say otherwise
+	maxKeywords  = 500    // per mailbox, unless Options say otherwise
+	bulkStep     = 1_000  // messages changed in one transaction
+	pageSize     = 500    // messages read in one transaction
+	maxTold      = 10_000 // new and changed messages told by one Sync
+)
+
+// Service is all mailboxes of one store. Any number of goroutines.
+type Service struct {
+	// Set by New, never changed.
+	st  *store.Store
+	o   Options
+	hub *hub
+}
+
+// New returns the mailboxes kept in st.
+func New(st *store.Store, o Options) *Service {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Mailboxes == 0 {
+		o.Mailboxes = maxMailboxes
+	}
+	if o.Keywords == 0 {
+		o.Keywords = maxKeywords
+	}
+	return &Service{st: st, o: o, hub: newHub()}
+}
