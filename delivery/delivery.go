@@ -1,0 +1,254 @@
+// Package delivery tries what is in the spool: who is tried, when, when again, and
+// when it is given up. What is promised:
+//
+//   - A recipient leaves the spool in the transaction that makes its end true: the
+//     message in a mailbox, or the record that the next hop took it, or the report to
+//     the sender. A crash between two steps repeats a step, it never loses one.
+//   - Only a 5yz reply, a fact of the same weight (the domain does not exist), or the
+//     end of the schedule fails a recipient. Everything else defers it.
+//   - A message reaches a local mailbox once. It may reach a remote one twice when the
+//     reply to its final dot was lost; the trace then says "possibly delivered".
+//   - A report is sent at most once for each recipient and reason, and never about a
+//     message with the null reverse-path.
+//   - One slow or dead destination holds up no other, and no local delivery.
+//   - Memory is bounded: by the recipients claimed and the attempts under way, each
+//     of which streams its message.
+package delivery
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"postroad/delivery/smtpc"
+	"postroad/internal/account"
+	"postroad/internal/dns"
+	"postroad/internal/mailbox"
+	"postroad/internal/store"
+	"postroad/spool"
+)
+
+// Config is what New needs. Store, Spool, Mailboxes and Accounts must be set, and
+// Resolver for mail that goes elsewhere; zero values of the rest are ready for use.
+type Config struct {
+	Store     *store.Store
+	Spool     *spool.Spool
+	Mailboxes *mailbox.Service
+	Accounts  *account.Directory
+
+	Resolver dns.Resolver                                                      // nil is the operating system's
+	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil is the operating system's
+	Hostname string                                                            // our name, in EHLO and reports
+	Schedule Schedule
+	Routes   []Route
+	Limits   Limits
+	Port     int // of MX hosts; 0 is 25
+
+	// AllowPrivate lets MX records lead to loopback, private and link-local addresses.
+	// Otherwise anyone who controls a domain could have us talk to hosts inside.
+	AllowPrivate bool
+
+	TLS      *tls.Config    // the roots that certificates are held against; nil is the system's
+	Timeouts smtpc.Timeouts // of each step of a conversation
+	Now      func() time.Time
+	Log      *slog.Logger // nil discards
+}
+
+// Limits bound the work. Zero fields have the values given here.
+type Limits struct {
+	Attempts              int           // conversations at a time, all destinations together: 100
+	PerDestination        int           // conversations with one destination: 10
+	MessagesPerConnection int           // 100
+	Idle                  time.Duration // a connection waits this long for another message: 30 s
+	Connect               time.Duration // to one address: 30 s
+	Waiting               int           // remote recipients in memory that are not being tried yet: 10,000
+	Drain                 time.Duration // attempts under way may go on this long when Run ends: 10 s
+	ReturnSize            int64         // a larger message is reported by its header, unless RET=FULL asked for it: 50,000
+	ReturnMost            int64         // a larger one is always reported by its header: 10 MB
+}
+
+func (l Limits) withDefaults() Limits {
+	or := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	or(&l.Attempts, 100)
+	or(&l.PerDestination, 10)
+	or(&l.MessagesPerConnection, 100)
+	or(&l.Waiting, 10_000)
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{{&l.Idle, 30 * time.Second}, {&l.Connect, 30 * time.Second}, {&l.Drain, 10 * time.Second}} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if l.ReturnSize == 0 {
+		l.ReturnSize = 50_000
+	}
+	if l.ReturnMost == 0 {
+		l.ReturnMost = 10_000_000
+	}
+	return l
+}
+
+// Route sends mail for a domain to a host of the administrator's choice.
+type Route struct {
+	Domain             string // in A-labels; "*" is every domain without a route of its own
+	Host               string // name or address
+	Port               int    // 0 is 25
+	TLS                smtpc.TLS
+	Username, Password string // to log in with; empty for none
+}
+
+// Runner delivers from one spool.
+type Runner struct {
+	cfg    Config // set by New, never changed
+	routes map[string]*Route
+
+	hard context.Context // set by Run: when it is done, attempts break off
+
+	mu      sync.Mutex // guards all below, and the fields of lanes that say so
+	lanes   map[string]*lane
+	turns   []*lane // those with something waiting, in the order of their turns
+	waiting int     // recipients in all queues
+	active  int     // attempts under way
+	retries int     // those of them that are not a recipient's first
+	stopped bool    // Run is ending: nothing new begins
+	work    sync.WaitGroup
+}
+
+// New returns a Runner that does nothing yet.
+func New(c Config) *Runner {
+	c.Limits = c.Limits.withDefaults()
+	c.Schedule = c.Schedule.withDefaults()
+	if c.Resolver == nil {
+		c.Resolver = dns.System()
+	}
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.Hostname == "" {
+		c.Hostname = "localhost"
+	}
+	if c.Port == 0 {
+		c.Port = 25
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Runner{cfg: c, routes: make(map[string]*Route), lanes: make(map[string]*lane)}
+	for i := range c.Routes {
+		route := c.Routes[i]
+		if route.Port == 0 {
+			route.Port = 25
+		}
+		r.routes[strings.ToLower(route.Domain)] = &route
+	}
+	return r
+}
+
+const (
+	// claimSize bounds what one look at the spool takes, and one local transaction.
+	claimSize = 128
+	// localWorkers prepare and commit batches at the same time: while one syncs, the
+	// next is read.
+	localWorkers = 4
+	// pauseFor is how long nothing is tried again after the store refused.
+	pauseFor = time.Second
+)
+
+// Run delivers until ctx is done; then attempts under way may end within Limits.Drain,
+// and what is left stays in the spool. It returns when all its goroutines have ended.
+// A Runner runs once.
+func (r *Runner) Run(ctx context.Context) error {
+	hard, breakOff := context.WithCancel(context.WithoutCancel(ctx))
+	defer breakOff()
+	r.hard = hard
+	batches := make(chan []spool.Due)
+	var locals sync.WaitGroup
+	for range localWorkers {
+		locals.Go(func() {
+			for batch := range batches {
+				r.deliverLocal(ctx, batch)
+			}
+		})
+	}
+	r.claim(ctx, batches)
+	close(batches)
+	locals.Wait()
+	r.stop()
+	late := time.AfterFunc(r.cfg.Limits.Drain, breakOff)
+	defer late.Stop()
+	r.work.Wait()
+	return nil
+}
+
+// claim takes what falls due and hands it out until ctx is done.
+func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
+	for ctx.Err() == nil {
+		due, err := r.cfg.Spool.Claim(claimSize)
+		if err != nil {
+			r.cfg.Log.Error("the queue cannot be read in full", "err", err)
+		}
+		if err != nil && len(due) == 0 {
+			r.pause(ctx)
+			continue
+		}
+		r.hand(ctx, due, batches)
+		r.cfg.Spool.Wait(ctx)
+	}
+}
+
+// hand parts what is local from what is not.
+func (r *Runner) hand(ctx context.Context, due []spool.Due, batches chan<- []spool.Due) {
+	var local, remote []spool.Due
+	for _, d := range due {
+		if d.Recipient.Account != 0 {
+			local = append(local, d)
+		} else {
+			remote = append(remote, d)
+		}
+	}
+	r.enqueue(remote)
+	if len(local) == 0 {
+		return
+	}
+	select {
+	case batches <- local:
+	case <-ctx.Done():
+		r.cfg.Spool.GiveBack(local...)
+	}
+}
+
+// pause slows down after an error that another try would meet again.
+func (r *Runner) pause(ctx context.Context) {
+	t := time.NewTimer(pauseFor)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// guarded runs fn and makes an error of a panic: one message that nobody foresaw
+// must not stop the delivery of all others.
+func (r *Runner) guarded(what string, fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: %v", what, p)
+			r.cfg.Log.Error("recovered from a panic", "doing", what, "panic", p)
+		}
+	}()
+	return fn()
+}

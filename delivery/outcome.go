@@ -1,0 +1,238 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"postroad/internal/envelope"
+	"postroad/internal/store"
+	"postroad/internal/trace"
+	"postroad/spool"
+)
+
+// verdict is what follows for a recipient from the reply it got.
+type verdict uint8
+
+const (
+	undecided verdict = iota
+	delivered         // it is in a mailbox
+	relayed           // the next hop has it
+	deferred          // it will be tried again
+	failed            // refused for good
+	expired           // tried for as long as the schedule lasts
+)
+
+// kinds are the events that verdicts make, and the words for them in the log.
+var kinds = [...]trace.Kind{
+	delivered: trace.Delivered, relayed: trace.Relayed, deferred: trace.Attempt, failed: trace.Bounced, expired: trace.Expired,
+}
+
+// outcome is what one attempt brought for one recipient.
+type outcome struct {
+	due      spool.Due
+	reply    envelope.Reply
+	tls      string // of the connection
+	reports  bool   // the next hop itself reports success (it offers DSN)
+	doubtful bool   // the reply to the whole message is missing: it may have been delivered
+
+	// Set by judge.
+	verdict verdict
+	next    time.Time // for deferred
+	delay   bool      // the sender is told of the delay now
+}
+
+// judge decides. Only a 5yz reply or the end of the schedule fails a recipient.
+func (s Schedule) judge(o *outcome, now time.Time) {
+	if o.verdict != undecided {
+		return
+	}
+	r, m := &o.due.Recipient, o.due.Message
+	r.Attempts++
+	r.Last = o.reply
+	next, again := s.Next(m.Arrived, now)
+	switch {
+	case o.reply.Code/100 == 2:
+		o.verdict = relayed
+	case !o.reply.Temporary():
+		o.verdict = failed
+	case !again:
+		o.verdict = expired
+	default:
+		o.verdict, o.next = deferred, next
+		o.delay = !r.Delayed && s.late(m.Arrived, now)
+		r.Delayed = r.Delayed || o.delay
+	}
+}
+
+// record makes outcomes of one message durable, together with the reports that follow
+// from them. An error of the store leaves all as it was, except that what the next
+// hop has taken is recorded as soon as the store lets us: it must not be sent twice.
+func (r *Runner) record(ctx context.Context, outcomes []outcome) {
+	now := r.cfg.Now()
+	for i := range outcomes {
+		r.cfg.Schedule.judge(&outcomes[i], now)
+	}
+	for {
+		removed, err := r.settle(outcomes)
+		switch {
+		case err == nil:
+			r.logOutcomes(outcomes)
+			return
+		case errors.Is(err, errRemoved):
+			outcomes = without(outcomes, removed)
+			r.cfg.Spool.GiveBack(removed...)
+			continue
+		}
+		if outcomes = r.postpone(ctx, err, outcomes); len(outcomes) == 0 {
+			return
+		}
+	}
+}
+
+// postpone gives back all but what was relayed, and returns that after a pause;
+// nothing when there is no more time.
+func (r *Runner) postpone(ctx context.Context, err error, outcomes []outcome) []outcome {
+	var kept []outcome
+	var back []spool.Due
+	for _, o := range outcomes {
+		if o.verdict == relayed {
+			kept = append(kept, o)
+		} else {
+			back = append(back, o.due)
+		}
+	}
+	r.storeTrouble(ctx, err, back...)
+	if ctx.Err() == nil {
+		return kept
+	}
+	for _, o := range kept {
+		r.cfg.Log.Error("relayed, but this could not be recorded: it will be sent again",
+			"id", o.due.Message.ID, "to", o.due.Recipient.To.String(), "reply", o.reply.String())
+		r.cfg.Spool.GiveBack(o.due)
+	}
+	return nil
+}
+
+// errRemoved means that recipients were removed by an administrator while they were
+// tried, so that the reports must be written again without them.
+var errRemoved = errors.New("recipients were removed meanwhile")
+
+// settle writes the reports and then commits all.
+func (r *Runner) settle(outcomes []outcome) (removed []spool.Due, err error) {
+	reports, err := r.reports(outcomes)
+	if err != nil {
+		return nil, err
+	}
+	err = r.cfg.Store.Update(func(tx store.Tx) error {
+		removed = removed[:0] // it may run again
+		for i := range outcomes {
+			if !r.apply(tx, &outcomes[i]) {
+				removed = append(removed, outcomes[i].due)
+			}
+		}
+		if len(removed) > 0 {
+			return errRemoved
+		}
+		recordEvents(tx, r.cfg.Now(), outcomes, reports)
+		for _, rep := range reports {
+			if err := rep.add(tx, r.cfg.Spool); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, drafts(reports)...)
+	return removed, err
+}
+
+// apply does to a recipient in the spool what its outcome asks for.
+func (r *Runner) apply(tx store.Tx, o *outcome) bool {
+	if o.verdict == deferred {
+		return r.cfg.Spool.Defer(tx, o.due, o.next)
+	}
+	return r.cfg.Spool.Settle(tx, o.due)
+}
+
+// recordEvents writes one event for each group of recipients with the same fate.
+func recordEvents(tx store.Tx, now time.Time, outcomes []outcome, reports []*report) {
+	var events []trace.Event
+	for _, o := range outcomes {
+		e := o.event(now, reports)
+		if last := len(events) - 1; last >= 0 && sameFate(&events[last], &e) {
+			events[last].To = append(events[last].To, e.To...)
+			continue
+		}
+		events = append(events, e)
+	}
+	for _, e := range events {
+		trace.Record(tx, outcomes[0].due.Message.ID, e)
+	}
+	for _, rep := range reports {
+		if rep.kind == deferred {
+			trace.Record(tx, outcomes[0].due.Message.ID, trace.Event{Time: now, Kind: trace.Delayed, To: rep.about, Related: rep.id()})
+		}
+	}
+}
+
+func sameFate(a, b *trace.Event) bool {
+	return a.Kind == b.Kind && a.Reply == b.Reply && a.Peer == b.Peer && a.Next == b.Next && a.Related == b.Related
+}
+
+func (o *outcome) event(now time.Time, reports []*report) trace.Event {
+	e := trace.Event{
+		Time: now, Kind: kinds[o.verdict], To: []string{o.due.Recipient.To.String()},
+		Reply: o.reply.String(), Peer: o.reply.From, TLS: o.tls,
+	}
+	if o.doubtful {
+		e.Reply = strings.TrimSpace("possibly delivered: " + e.Reply)
+	}
+	if o.verdict == deferred {
+		e.Next = o.next.UTC().Format(time.RFC3339)
+	}
+	for _, rep := range reports {
+		if rep.kind == reportKind(o) && o.verdict != deferred {
+			e.Related = rep.id()
+		}
+	}
+	return e
+}
+
+func (r *Runner) logOutcomes(outcomes []outcome) {
+	for i := range outcomes {
+		o := &outcomes[i]
+		args := []any{"id", o.due.Message.ID, "from", o.due.Message.Envelope.From.Path(), "to", o.due.Recipient.To.String(),
+			"outcome", string(kinds[o.verdict]), "reply", o.reply.String(), "peer", o.reply.From}
+		if o.verdict == deferred {
+			args = append(args, "next", o.next)
+		}
+		if o.doubtful {
+			args = append(args, "possibly_delivered", true)
+		}
+		r.cfg.Log.Info(o.verdict.String(), args...)
+	}
+}
+
+// String returns the verdict's word.
+func (v verdict) String() string {
+	return [...]string{"undecided", "delivered", "relayed", "deferred", "failed", "expired"}[v]
+}
+
+func without(outcomes []outcome, removed []spool.Due) []outcome {
+	var left []outcome
+	for _, o := range outcomes {
+		if !contains(removed, o.due) {
+			left = append(left, o)
+		}
+	}
+	return left
+}
+
+func contains(due []spool.Due, d spool.Due) bool {
+	for _, x := range due {
+		if x.Message.ID == d.Message.ID && x.Recipient.N == d.Recipient.N {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,392 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"postroad/delivery/smtpc"
+	"postroad/internal/dns"
+	"postroad/internal/envelope"
+	"postroad/internal/store"
+	"postroad/spool"
+)
+
+// Bounds of one attempt.
+const (
+	maxAddresses = 10 // addresses that are tried to connect to
+	maxSessions  = 2  // hosts that are asked to take the message, as long as they say "later"
+)
+
+// attempt is one try to hand one message to one destination, for recipients that
+// belong together. One goroutine.
+type attempt struct {
+	r    *Runner
+	lane *lane
+	msg  *spool.Message
+	done []outcome // one for each recipient; those in left may still change
+	left []int     // not settled: another host may take them
+
+	reached  bool // a host was ready for a transaction, or there is none to reach
+	last     envelope.Reply
+	tried    int // addresses
+	sessions int
+	damaged  error // the body cannot be read
+}
+
+// attempt tries, records the outcomes, and tells whether the destination could be
+// reached; if not, reply says why.
+func (r *Runner) attempt(l *lane, job []spool.Due) (reached bool, reply envelope.Reply) {
+	a := &attempt{r: r, lane: l, msg: job[0].Message}
+	for i, d := range job {
+		a.done = append(a.done, outcome{due: d})
+		a.left = append(a.left, i)
+	}
+	if err := r.guarded("send "+a.msg.ID.String(), func() error { a.run(r.hard); return nil }); err != nil {
+		a.reached = true
+		a.settle(r.ours("4.3.0", "this attempt failed: "+err.Error()))
+	}
+	a.record()
+	return a.reached || len(a.left) == 0, a.last
+}
+
+// record makes the outcomes durable. Of what has no answer, a damaged message waits
+// for a person's eye, and what was broken off because we stop is given back as it was.
+func (a *attempt) record() {
+	r := a.r
+	damaged := errors.Is(a.damaged, store.ErrDamaged) || errors.Is(a.damaged, store.ErrNoBody)
+	var told []outcome
+	var open []spool.Due
+	for _, o := range a.done {
+		if o.reply.Code == 0 && !o.doubtful && (damaged || r.hard.Err() != nil) {
+			open = append(open, o.due)
+		} else {
+			told = append(told, o)
+		}
+	}
+	if len(told) > 0 {
+		r.record(r.hard, told)
+	}
+	if damaged {
+		r.hold(r.hard, r.ours("4.3.0", "the message cannot be read: "+a.damaged.Error()), open...)
+	} else {
+		r.cfg.Spool.GiveBack(open...)
+	}
+}
+
+func (a *attempt) run(ctx context.Context) {
+	for c := a.r.borrow(a.lane); c != nil && len(a.left) > 0; c = a.r.borrow(a.lane) {
+		if c.conn.Reset() != nil { // it died while it waited; that is nobody's fault
+			c.conn.Close()
+			continue
+		}
+		a.send(c.conn, c.sent)
+		break
+	}
+	if len(a.left) == 0 || a.damaged != nil || a.sessions > 0 && !a.lostHost() {
+		return
+	}
+	a.connectAndSend(ctx)
+}
+
+// lostHost reports whether the last host gave no answer of its own, so that another
+// connection is worth a try.
+func (a *attempt) lostHost() bool { return a.last.Code == 0 || a.last.Code == 421 }
+
+// connectAndSend goes through the hosts of the destination and their addresses.
+func (a *attempt) connectAndSend(ctx context.Context) {
+	hosts, err := a.hosts(ctx)
+	if err != nil {
+		a.noHost(err)
+		return
+	}
+	var trouble error
+	for _, host := range hosts {
+		addrs, err := a.addresses(ctx, host)
+		if err != nil {
+			trouble = worse(trouble, err)
+			continue
+		}
+		for _, ip := range addrs {
+			if a.tryAddress(ctx, host, ip); a.finished(ctx) {
+				return
+			}
+		}
+	}
+	if a.tried == 0 {
+		a.noHost(trouble)
+	}
+}
+
+func (a *attempt) finished(ctx context.Context) bool {
+	return len(a.left) == 0 || a.damaged != nil || a.tried >= maxAddresses || a.sessions >= maxSessions || ctx.Err() != nil
+}
+
+// worse keeps the error that leaves hope: as long as one question has no answer,
+// the destination is not known to be nowhere.
+func worse(a, b error) error {
+	if a == nil || dns.Temporary(b) {
+		return b
+	}
+	return a
+}
+
+// errPrivate means that a name leads to addresses that mail from outside must not reach.
+var errPrivate = errors.New("leads to a private address, where mail is not sent to (allow_private)")
+
+// errLoop means that we ourselves are the destination's mail host.
+var errLoop = errors.New("mail for this domain leads back to this server")
+
+// noHost settles recipients whose destination has no host to connect to.
+func (a *attempt) noHost(err error) {
+	reply := a.r.ours("4.4.3", "the domain's mail host cannot be looked up: "+err.Error())
+	fatal := func(code int, status string) { reply.Code, reply.Enhanced, a.reached = code, status, true }
+	switch {
+	case errors.Is(err, dns.ErrNullMX):
+		fatal(556, "5.1.10")
+		reply.Text = "the domain does not take mail (null MX)"
+	case errors.Is(err, errLoop):
+		fatal(550, "5.4.6")
+		reply.Text = err.Error()
+	case errors.Is(err, errPrivate):
+		fatal(550, "5.4.4")
+		reply.Text = err.Error()
+	case a.lane.route != nil: // a mistake of the administrator is not the sender's fault
+	case errors.Is(err, dns.ErrNotFound):
+		fatal(550, "5.1.2")
+		reply.Text = "the domain has no mail host: " + err.Error()
+	}
+	a.settle(reply)
+}
+
+// hosts returns the destination's mail hosts, best first.
+func (a *attempt) hosts(ctx context.Context) ([]string, error) {
+	if a.lane.route != nil {
+		return []string{a.lane.route.Host}, nil
+	}
+	if _, ok := envelope.Literal(a.lane.domain); ok {
+		return []string{a.lane.domain}, nil
+	}
+	hosts, err := dns.Hosts(ctx, a.r.cfg.Resolver, a.lane.domain)
+	if err != nil {
+		return nil, err
+	}
+	for i, host := range hosts {
+		if strings.EqualFold(host, a.r.cfg.Hostname) { // RFC 5321, 5.1: neither us nor those that are worse
+			hosts = hosts[:i]
+			break
+		}
+	}
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("%s: %w", a.lane.domain, errLoop)
+	}
+	return hosts, nil
+}
+
+// addresses looks a host up. The addresses that are checked are those that are
+// dialled: the name is not looked up again.
+func (a *attempt) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	addrs, err := a.lookup(ctx, host)
+	if err != nil || a.lane.route != nil || a.r.cfg.AllowPrivate {
+		return addrs, err
+	}
+	var public []netip.Addr
+	for _, ip := range addrs {
+		if isPublic(ip) {
+			public = append(public, ip)
+		}
+	}
+	if len(public) == 0 {
+		return nil, fmt.Errorf("%s %w", host, errPrivate)
+	}
+	return public, nil
+}
+
+func (a *attempt) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if ip, ok := envelope.Literal(host); ok {
+		return []netip.Addr{ip}, nil
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip}, nil
+	}
+	return a.r.cfg.Resolver.LookupHost(ctx, host)
+}
+
+// notPublic are networks that netip does not name.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"),
+	netip.MustParsePrefix("fec0::/10"),
+}
+
+// isPublic reports whether mail may go to an address that a stranger's DNS names.
+// Addresses that carry an IPv4 address in them are not public: they would get round the rule.
+func isPublic(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	for _, p := range notPublic {
+		if p.Contains(ip) {
+			return false
+		}
+	}
+	return ip.IsGlobalUnicast() && !ip.IsPrivate()
+}
+
+// tryAddress connects and, when that works, sends.
+func (a *attempt) tryAddress(ctx context.Context, host string, ip netip.Addr) {
+	a.tried++
+	conn, err := a.connect(ctx, host, ip)
+	switch {
+	case err != nil:
+		a.refusedAtDoor(err)
+	case a.looped(conn):
+		conn.Close()
+		a.noHost(errLoop)
+	default:
+		a.send(conn, 0)
+	}
+}
+
+// looped reports whether the host that answered has our own name.
+func (a *attempt) looped(conn *smtpc.Conn) bool {
+	name := a.r.cfg.Hostname
+	return a.lane.route == nil && strings.Contains(name, ".") && strings.EqualFold(conn.Greeted(), name)
+}
+
+// refusedAtDoor remembers why a host cannot be used. What it says before any
+// message was named is about us or itself, not about a recipient: even a 5yz there
+// defers, except for those by which a host says that it takes no mail (RFC 7504).
+func (a *attempt) refusedAtDoor(err error) {
+	reply := a.r.ours("4.4.1", err.Error())
+	if e, ok := errors.AsType[*smtpc.Error](err); ok {
+		reply.Text, reply.From = envelope.Sanitize(e.Error(), 1000), e.Reply.From
+		reply.Enhanced = "4.4.2"
+		if e.Reply.Code == 521 || e.Reply.Code == 556 {
+			reply = e.Reply
+		}
+	}
+	a.note(reply)
+}
+
+// note gives all recipients that are left a reply that may not be the last.
+func (a *attempt) note(reply envelope.Reply) {
+	a.last = reply
+	for _, i := range a.left {
+		a.done[i].reply = reply
+	}
+}
+
+// settle gives all recipients that are left their final reply.
+func (a *attempt) settle(reply envelope.Reply) {
+	a.note(reply)
+	a.left = nil
+}
+
+// connect opens a connection; without TLS where the policy allows it and TLS fails.
+func (a *attempt) connect(ctx context.Context, host string, ip netip.Addr) (*smtpc.Conn, error) {
+	o := a.options()
+	conn, err := a.dial(ctx, host, ip, o)
+	if o.TLS == smtpc.Opportunistic && errors.Is(err, smtpc.ErrTLS) {
+		o.TLS = smtpc.None
+		return a.dial(ctx, host, ip, o)
+	}
+	return conn, err
+}
+
+func (a *attempt) options() smtpc.Options {
+	c := &a.r.cfg
+	o := smtpc.Options{Hostname: c.Hostname, Config: c.TLS, Timeouts: c.Timeouts, Now: c.Now}
+	if route := a.lane.route; route != nil {
+		o.TLS, o.Username, o.Password = route.TLS, route.Username, route.Password
+	}
+	if a.msg.Envelope.RequireTLS && o.TLS != smtpc.Implicit {
+		o.TLS = smtpc.Required
+	}
+	return o
+}
+
+func (a *attempt) dial(ctx context.Context, host string, ip netip.Addr, o smtpc.Options) (*smtpc.Conn, error) {
+	port := a.r.cfg.Port
+	if a.lane.route != nil {
+		port = a.lane.route.Port
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
+	defer cancel()
+	nc, err := a.r.cfg.Dial(dialCtx, "tcp", net.JoinHostPort(ip.String(), strconv.Itoa(port)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to %s (%s): %w", host, ip, reason(err))
+	}
+	return smtpc.Open(ctx, nc, host, o)
+}
+
+// reason drops the addresses that the net package repeats in its errors.
+func reason(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+// send runs transactions on a connection as long as they bring recipients forward.
+func (a *attempt) send(conn *smtpc.Conn, sent int) {
+	a.reached = true
+	a.sessions++
+	for len(a.left) > 0 && !conn.Broken() {
+		sent++
+		if !a.transact(conn) {
+			break
+		}
+	}
+	a.r.keep(a.lane, conn, sent)
+}
+
+// transact runs one transaction with the recipients that are left, and reports
+// whether another one makes sense: recipients that were too many for this one.
+func (a *attempt) transact(conn *smtpc.Conn) (again bool) {
+	res, asked := a.exchange(conn), a.left
+	progress := false
+	for n, i := range asked {
+		o := &a.done[i]
+		if a.damaged = res.BodyErr; a.damaged != nil {
+			res.Replies[n] = a.r.ours("4.3.0", "the message cannot be read: "+a.damaged.Error())
+		}
+		o.reply, o.tls, o.reports = res.Replies[n], conn.TLS(), conn.Offers("DSN")
+		o.doubtful = res.Doubtful && o.reply.Code == 0
+		a.last = o.reply
+		progress = progress || o.reply.Code/100 == 2
+	}
+	a.left = nil
+	for n, i := range asked {
+		switch reply := res.Replies[n]; {
+		case !reply.Temporary() || reply.Code/100 == 2 || res.Doubtful:
+		case progress && reply.Code == 452: // RFC 5321, 4.5.3.1.10
+			a.left, again = append(a.left, i), true
+		case !progress: // another host may do better
+			a.left = append(a.left, i)
+		}
+	}
+	return again
+}
+
+// exchange sends the message.
+func (a *attempt) exchange(conn *smtpc.Conn) smtpc.Result {
+	body, err := a.r.openBody(a.msg)
+	if err != nil {
+		return smtpc.Result{Replies: make([]envelope.Reply, len(a.left)), BodyErr: err}
+	}
+	defer body.Close()
+	m := smtpc.Message{Envelope: a.msg.Envelope, Size: a.msg.Size - a.msg.Skip, Body: body}
+	if m.Envelope.UTF8 {
+		if m.UTF8, err = a.r.headerHasUTF8(a.msg); err != nil {
+			return smtpc.Result{Replies: make([]envelope.Reply, len(a.left)), BodyErr: err}
+		}
+	}
+	for _, i := range a.left {
+		m.Recipients = append(m.Recipients, a.done[i].due.Recipient.Recipient)
+	}
+	return conn.Send(m)
+}

@@ -1,0 +1,238 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"postroad/internal/account"
+	"postroad/internal/dsn"
+	"postroad/internal/envelope"
+	"postroad/internal/store"
+	"postroad/internal/trace"
+	"postroad/spool"
+)
+
+// report is a delivery report that waits to be queued: a message of our own with
+// the null reverse-path. A nil report is none at all.
+type report struct {
+	kind    verdict // delivered, relayed, deferred or failed
+	about   []string
+	draft   *store.Draft
+	message *spool.Message
+	rcpts   []spool.Recipient
+}
+
+func (rep *report) id() string { return rep.message.ID.String() }
+
+// add queues the report within the transaction that makes it true.
+func (rep *report) add(tx store.Tx, sp *spool.Spool) error {
+	if rep == nil {
+		return nil
+	}
+	return sp.Add(tx, rep.message, rep.rcpts, trace.Generated)
+}
+
+func (rep *report) drafts() []*store.Draft {
+	if rep == nil {
+		return nil
+	}
+	return []*store.Draft{rep.draft}
+}
+
+func drafts(reports []*report) []*store.Draft {
+	var all []*store.Draft
+	for _, rep := range reports {
+		all = append(all, rep.draft)
+	}
+	return all
+}
+
+// reportKind returns the kind of report that an outcome asks for, or undecided.
+func reportKind(o *outcome) verdict {
+	n := o.due.Recipient.Notify
+	switch {
+	case o.due.Message.Envelope.From.IsZero(): // RFC 3461, 6.2, and RFC 5321, 4.5.5
+		return undecided
+	case (o.verdict == failed || o.verdict == expired) && n.Wants(envelope.NotifyFailure):
+		return failed
+	case o.verdict == deferred && o.delay && n.Wants(envelope.NotifyDelay):
+		return deferred
+	case o.verdict == relayed && !o.reports && n.Wants(envelope.NotifySuccess):
+		return relayed
+	case o.verdict == delivered && n.Wants(envelope.NotifySuccess):
+		return delivered
+	}
+	return undecided
+}
+
+// reports writes the reports that follow from outcomes of one message: at most one
+// of each kind.
+func (r *Runner) reports(outcomes []outcome) ([]*report, error) {
+	var reports []*report
+	for _, kind := range []verdict{failed, deferred, relayed} {
+		var about []outcome
+		for i := range outcomes {
+			if reportKind(&outcomes[i]) == kind {
+				about = append(about, outcomes[i])
+			}
+		}
+		if len(about) == 0 {
+			continue
+		}
+		rep, err := r.report(about[0].due.Message, about)
+		if err != nil {
+			discard(reports)
+			return nil, err
+		}
+		if rep != nil {
+			reports = append(reports, rep)
+		}
+	}
+	return reports, nil
+}
+
+func discard(reports []*report) {
+	for _, rep := range reports {
+		rep.draft.Discard()
+	}
+}
+
+// report writes one report to the sender of m. It is nil when the sender's address,
+// one of ours, leads nowhere.
+func (r *Runner) report(m *spool.Message, about []outcome) (*report, error) {
+	targets, err := r.cfg.Accounts.Resolve(m.Envelope.From)
+	if errors.Is(err, account.ErrUnknown) || errors.Is(err, account.ErrLoop) {
+		r.cfg.Log.Warn("nobody to report to", "id", m.ID, "from", m.Envelope.From.Path())
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rep := &report{kind: reportKind(&about[0])}
+	for i := range about {
+		rep.about = append(rep.about, about[i].due.Recipient.To.String())
+	}
+	for _, t := range targets {
+		rep.rcpts = append(rep.rcpts, spool.Recipient{Recipient: envelope.Recipient{To: t.Address}, Account: uint64(t.Account)})
+	}
+	return rep, r.writeReport(rep, m, about)
+}
+
+// writeReport drafts the report; when the message cannot be read, without it.
+func (r *Runner) writeReport(rep *report, m *spool.Message, about []outcome) error {
+	body, err := r.openBody(m)
+	if err == nil {
+		defer body.Close()
+		err = r.draftReport(rep, m, about, body)
+	}
+	if err != nil && r.cfg.Store.Failed() == nil && !errors.Is(err, store.ErrFull) {
+		r.cfg.Log.Error("the report goes without its message", "id", m.ID, "err", err)
+		err = r.draftReport(rep, m, about, nil)
+	}
+	return err
+}
+
+// returnPath begins a report, as it does every message at final delivery.
+const returnPath = "Return-Path: <>\r\n"
+
+func (r *Runner) draftReport(rep *report, m *spool.Message, about []outcome, body io.Reader) error {
+	rep.draft = r.cfg.Store.NewDraft()
+	doc := r.document(m, about)
+	doc.MessageID = fmt.Sprintf("<%s@%s>", rep.draft.ID(), r.cfg.Hostname)
+	if body != nil {
+		doc.Original = body
+	}
+	_, err := io.WriteString(rep.draft, returnPath)
+	if err == nil {
+		err = dsn.Write(rep.draft, doc)
+	}
+	if err != nil {
+		rep.draft.Discard()
+		return err
+	}
+	rep.message = &spool.Message{
+		ID: rep.draft.ID(), Size: rep.draft.Size(), Skip: int64(len(returnPath)), MessageID: doc.MessageID,
+		Envelope: envelope.Envelope{Body: envelope.Body8Bit, UTF8: doc.UTF8},
+	}
+	return nil
+}
+
+// document is the report's contents.
+func (r *Runner) document(m *spool.Message, about []outcome) dsn.Report {
+	doc := dsn.Report{
+		Host: r.cfg.Hostname, To: m.Envelope.From, Date: r.cfg.Now(), EnvelopeID: m.Envelope.ID, Arrived: m.Arrived,
+		HeaderOnly: r.headerOnly(m, about), UTF8: m.Envelope.UTF8,
+	}
+	for i := range about {
+		rcpt := r.recipient(&about[i])
+		_, ascii := rcpt.Final.ASCII()
+		doc.UTF8 = doc.UTF8 || !ascii
+		doc.Recipients = append(doc.Recipients, rcpt)
+	}
+	return doc
+}
+
+// headerOnly follows RET (RFC 3461, 4.3) as far as sizes allow. Only a failure
+// returns a message at all.
+func (r *Runner) headerOnly(m *spool.Message, about []outcome) bool {
+	most := r.cfg.Limits.ReturnSize
+	if m.Envelope.Return == envelope.ReturnFull {
+		most = r.cfg.Limits.ReturnMost
+	}
+	return reportKind(&about[0]) != failed || m.Envelope.Return == envelope.ReturnHeaders || m.Size > most ||
+		m.Envelope.Body == envelope.BodyBinary
+}
+
+func (r *Runner) recipient(o *outcome) dsn.Recipient {
+	rcpt := dsn.Recipient{
+		Original: o.due.Recipient.Original, Final: o.due.Recipient.To, Action: dsn.Failed,
+		Status: status(o), Reply: o.reply, LastAttempt: o.reply.At,
+	}
+	switch o.verdict {
+	case delivered:
+		rcpt.Action = dsn.Delivered
+	case relayed:
+		rcpt.Action = dsn.Relayed
+	case deferred:
+		rcpt.Action = dsn.Delayed
+		rcpt.RetryUntil = o.due.Message.Arrived.Add(r.cfg.Schedule.Expire)
+	}
+	return rcpt
+}
+
+// status is the code that fits the verdict (RFC 3463): the other side's where it
+// gave one of the right class.
+func status(o *outcome) string {
+	class := map[verdict]string{delivered: "2", relayed: "2", deferred: "4", failed: "5"}[o.verdict]
+	switch said := o.reply.Enhanced; {
+	case o.verdict == expired:
+		return "4.4.7"
+	case said != "" && said[:1] == class:
+		return said
+	case o.reply.Code == 0 && o.verdict == deferred:
+		return "4.4.1"
+	}
+	return class + ".0.0"
+}
+
+// openBody opens a message as it goes out: without what only final delivery shows.
+func (r *Runner) openBody(m *spool.Message) (*outBody, error) {
+	body, err := r.cfg.Store.OpenBody(m.ID)
+	if err != nil {
+		return nil, err
+	}
+	in := body.Reader()
+	if _, err := io.CopyN(io.Discard, in, m.Skip); err != nil {
+		body.Close()
+		return nil, err
+	}
+	return &outBody{in, body}, nil
+}
+
+// outBody is an open message without its first octets. Its last Read checks the
+// checksum over all of them.
+type outBody struct {
+	io.Reader
+	io.Closer
+}

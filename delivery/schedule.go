@@ -1,0 +1,65 @@
+package delivery
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// Schedule says when a deferred recipient is tried again. The wait equals the age of
+// the message, kept within [Min, Max], so no attempt counter is needed. Zero fields
+// have the values given here.
+type Schedule struct {
+	Min        time.Duration  // 5 minutes
+	Max        time.Duration  // 4 hours
+	Expire     time.Duration  // given up after this long: 5 days
+	DelayAfter time.Duration  // the sender is told of the delay after this long: 4 hours; negative is never
+	Jitter     float64        // part of the wait by which it varies either way: 0.1; negative is none
+	Rand       func() float64 // in [0, 1); nil is a random one
+}
+
+func (s Schedule) withDefaults() Schedule {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&s.Min, 5 * time.Minute}, {&s.Max, 4 * time.Hour}, {&s.Expire, 5 * 24 * time.Hour}, {&s.DelayAfter, 4 * time.Hour},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if s.Jitter == 0 {
+		s.Jitter = 0.1
+	}
+	if s.Rand == nil {
+		s.Rand = rand.Float64
+	}
+	return s
+}
+
+// Next returns when to try again, or false when the message has had its time. The
+// last attempt comes when that time ends.
+func (s Schedule) Next(arrived, now time.Time) (time.Time, bool) {
+	age := now.Sub(arrived)
+	if age >= s.Expire {
+		return time.Time{}, false
+	}
+	wait := s.vary(min(max(age, s.Min), s.Max))
+	if last := arrived.Add(s.Expire); now.Add(wait).After(last) && age >= 0 {
+		return last, true
+	}
+	return now.Add(wait), true
+}
+
+// vary spreads what was deferred together.
+func (s Schedule) vary(wait time.Duration) time.Duration {
+	if s.Jitter <= 0 {
+		return wait
+	}
+	return wait + time.Duration((2*s.Rand()-1)*s.Jitter*float64(wait))
+}
+
+// late reports whether the sender is to be told that a message is delayed.
+func (s Schedule) late(arrived, now time.Time) bool {
+	return s.DelayAfter > 0 && now.Sub(arrived) >= s.DelayAfter
+}

@@ -1,0 +1,373 @@
+// Package smtpc speaks SMTP to another server: one connection, any number of
+// transactions, one goroutine. What the other side says is bounded in memory and
+// time and fit for logs; what is sent has no bare CR or LF, whatever the message holds.
+//
+// A message is not rewritten. Eight-bit text goes to a server without 8BITMIME as it
+// is, as every server of today carries it; a conversion would break its signatures.
+// What truly cannot pass is refused here, in the other side's place, with a 5yz
+// reply: addresses or headers in UTF-8 without SMTPUTF8, and binary messages.
+package smtpc
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"postroad/internal/envelope"
+)
+
+// TLS says how a connection is secured.
+type TLS uint8
+
+// The ways to secure a connection.
+const (
+	Opportunistic TLS = iota // STARTTLS when it is offered, whatever the certificate
+	None                     // never
+	Required                 // STARTTLS with a good certificate, or nothing
+	Implicit                 // TLS from the first octet with a good certificate
+)
+
+// Timeouts bound each step of a conversation. Zero fields have the values of
+// RFC 5321, 4.5.3.2.
+type Timeouts struct {
+	Greeting  time.Duration // the first reply, and the TLS handshake: 5 minutes
+	Command   time.Duration // EHLO, AUTH, MAIL, RCPT, RSET: 5 minutes
+	Data      time.Duration // the reply to DATA: 2 minutes
+	Block     time.Duration // one block of the message to be taken: 3 minutes
+	Final     time.Duration // the reply to the final dot: 10 minutes
+	Quit      time.Duration // QUIT is a courtesy: 5 seconds
+	LeastRate int64         // octets a second that the other side takes at least; 1,024
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&t.Greeting, 5 * time.Minute}, {&t.Command, 5 * time.Minute}, {&t.Data, 2 * time.Minute},
+		{&t.Block, 3 * time.Minute}, {&t.Final, 10 * time.Minute}, {&t.Quit, 5 * time.Second},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if t.LeastRate == 0 {
+		t.LeastRate = 1024
+	}
+	return t
+}
+
+// Options are Open's settings.
+type Options struct {
+	Hostname string // our name, for EHLO
+	TLS      TLS
+	Config   *tls.Config // nil is the system's roots; ServerName is set from host
+
+	Username, Password string // to log in with PLAIN; empty for none
+
+	Timeouts Timeouts
+	Now      func() time.Time // nil is time.Now
+}
+
+// Error is why a connection cannot be used: a reply that refuses it, or no reply at all.
+type Error struct {
+	Phase string         // "greeting", "EHLO", "STARTTLS", "AUTH", "RSET"
+	Reply envelope.Reply // Code is 0 when there was none
+	Err   error          // what broke; nil after a reply
+}
+
+func (e *Error) Error() string { return e.Phase + ": " + e.Reply.String() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// ErrTLS means that the TLS handshake failed or that the server did not offer TLS
+// where it is required.
+var ErrTLS = errors.New("no secure connection")
+
+// Conn is a connection that is ready for transactions. One goroutine.
+type Conn struct {
+	opts Options
+	host string
+	name string // host and address, for replies
+
+	nc  net.Conn
+	r   *bufio.Reader
+	w   *bufio.Writer
+	end func() bool // stops the watch over the context
+
+	greeted string // the name that the server gave itself
+	ext     map[string]string
+	tls     string // version and cipher suite
+	broken  bool
+	dirty   bool // a RSET is due before the next transaction
+}
+
+// Open takes over nc, a fresh connection to host: greeting, EHLO, STARTTLS, AUTH.
+// When ctx is done the connection is closed, also later. An error is an *Error, and
+// nc is closed.
+func Open(ctx context.Context, nc net.Conn, host string, o Options) (*Conn, error) {
+	o.Timeouts = o.Timeouts.withDefaults()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Conn{opts: o, host: host, name: peerName(host, nc)}
+	c.use(nc)
+	c.end = context.AfterFunc(ctx, func() { nc.Close() })
+	if err := c.start(ctx); err != nil {
+		c.drop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func peerName(host string, nc net.Conn) string {
+	addr := nc.RemoteAddr().String()
+	if ip, _, err := net.SplitHostPort(addr); err == nil {
+		addr = ip
+	}
+	return host + " (" + addr + ")"
+}
+
+func (c *Conn) use(nc net.Conn) {
+	c.nc = nc
+	c.r = bufio.NewReaderSize(nc, 4<<10)
+	c.w = bufio.NewWriterSize(nc, 16<<10)
+}
+
+func (c *Conn) start(ctx context.Context) error {
+	if c.opts.TLS == Implicit {
+		if err := c.handshake(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.greeting(); err != nil {
+		return err
+	}
+	if err := c.hello(); err != nil {
+		return err
+	}
+	if err := c.secure(ctx); err != nil {
+		return err
+	}
+	return c.login()
+}
+
+func (c *Conn) greeting() error {
+	reply, err := c.read(c.opts.Timeouts.Greeting)
+	if err != nil || reply.Code != 220 {
+		return c.fault("greeting", reply, err)
+	}
+	return nil
+}
+
+// hello says EHLO, and HELO to a server that does not know it (RFC 5321, 3.2).
+func (c *Conn) hello() error {
+	lines, reply, err := c.ask("EHLO " + c.opts.Hostname)
+	if err == nil && reply.Code == 250 {
+		c.extensions(lines)
+		return nil
+	}
+	if err == nil && !reply.Temporary() {
+		lines, reply, err = c.ask("HELO " + c.opts.Hostname)
+	}
+	if err != nil || reply.Code != 250 {
+		return c.fault("EHLO", reply, err)
+	}
+	c.extensions(lines[:1])
+	return nil
+}
+
+// extensions reads what EHLO's lines offer; keywords are matched in any case.
+func (c *Conn) extensions(lines []string) {
+	c.greeted, _, _ = strings.Cut(lines[0], " ")
+	c.ext = make(map[string]string)
+	for _, line := range lines[1:] {
+		word, params, _ := strings.Cut(line, " ")
+		c.ext[strings.ToUpper(word)] = params
+	}
+}
+
+// Offers reports whether the server offers an extension.
+func (c *Conn) Offers(keyword string) bool {
+	_, ok := c.ext[keyword]
+	return ok
+}
+
+// Greeted is the name that the server gave itself in its answer to EHLO.
+func (c *Conn) Greeted() string { return c.greeted }
+
+// Name is the server's host name and address.
+func (c *Conn) Name() string { return c.name }
+
+// TLS is the version and cipher suite of the connection; empty for none.
+func (c *Conn) TLS() string { return c.tls }
+
+// Broken reports whether the connection is of no more use.
+func (c *Conn) Broken() bool { return c.broken }
+
+// secure does what the policy asks with STARTTLS (RFC 3207).
+func (c *Conn) secure(ctx context.Context) error {
+	if c.opts.TLS == None || c.opts.TLS == Implicit {
+		return nil
+	}
+	if !c.Offers("STARTTLS") {
+		if c.opts.TLS == Required {
+			return c.fault("STARTTLS", envelope.Reply{}, fmt.Errorf("%w: the server does not offer STARTTLS", ErrTLS))
+		}
+		return nil
+	}
+	_, reply, err := c.ask("STARTTLS")
+	switch {
+	case err != nil:
+		return c.fault("STARTTLS", reply, err)
+	case reply.Code != 220 && c.opts.TLS == Opportunistic:
+		return nil
+	case reply.Code != 220:
+		return c.fault("STARTTLS", reply, nil)
+	case c.r.Buffered() > 0: // said in the clear, to be taken for the other side's word under TLS
+		return c.fault("STARTTLS", envelope.Reply{}, fmt.Errorf("%w: the server spoke before the TLS handshake", ErrTLS))
+	}
+	if err := c.handshake(ctx); err != nil {
+		return err
+	}
+	return c.hello() // what was said in the clear is forgotten
+}
+
+func (c *Conn) handshake(ctx context.Context) error {
+	config := &tls.Config{}
+	if c.opts.Config != nil {
+		config = c.opts.Config.Clone()
+	}
+	config.ServerName = c.host
+	config.InsecureSkipVerify = c.opts.TLS == Opportunistic
+	config.MinVersion = tls.VersionTLS12
+	secured := tls.Client(c.nc, config)
+	c.deadline(c.opts.Timeouts.Greeting)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return c.fault("STARTTLS", envelope.Reply{}, fmt.Errorf("%w: %w", ErrTLS, err))
+	}
+	state := secured.ConnectionState()
+	c.tls = tls.VersionName(state.Version) + " " + tls.CipherSuiteName(state.CipherSuite)
+	c.use(secured)
+	return nil
+}
+
+// login sends the password; never in the clear, unless TLS was ruled out on purpose.
+func (c *Conn) login() error {
+	if c.opts.Username == "" {
+		return nil
+	}
+	if c.tls == "" && c.opts.TLS != None {
+		return c.fault("AUTH", envelope.Reply{}, fmt.Errorf("%w: the password is not sent in the clear", ErrTLS))
+	}
+	if !hasWord(c.ext["AUTH"], "PLAIN") {
+		return c.fault("AUTH", envelope.Reply{}, errors.New("the server does not offer AUTH PLAIN"))
+	}
+	plain := "\x00" + c.opts.Username + "\x00" + c.opts.Password
+	_, reply, err := c.ask("AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte(plain)))
+	if err != nil || reply.Code != 235 {
+		return c.fault("AUTH", reply, err)
+	}
+	return nil
+}
+
+func hasWord(list, word string) bool {
+	for w := range strings.FieldsSeq(list) {
+		if strings.EqualFold(w, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// Reset makes an idle connection ready for another transaction, or shows that it is dead.
+func (c *Conn) Reset() error {
+	_, reply, err := c.ask("RSET")
+	if err != nil || reply.Code != 250 {
+		c.broken = true
+		return c.fault("RSET", reply, err)
+	}
+	c.dirty = false
+	return nil
+}
+
+// Close says QUIT where that makes sense, and closes the connection.
+func (c *Conn) Close() {
+	if !c.broken {
+		c.deadline(c.opts.Timeouts.Quit)
+		if c.say("QUIT") == nil && c.w.Flush() == nil {
+			c.read(c.opts.Timeouts.Quit)
+		}
+	}
+	c.drop()
+}
+
+func (c *Conn) drop() {
+	c.broken = true
+	c.end()
+	c.nc.Close()
+}
+
+// ask sends one command and reads its reply.
+func (c *Conn) ask(command string) ([]string, envelope.Reply, error) {
+	c.deadline(c.opts.Timeouts.Command)
+	if err := c.say(command); err != nil {
+		return nil, c.silence(err), err
+	}
+	return c.readLines(c.opts.Timeouts.Command)
+}
+
+func (c *Conn) say(command string) error {
+	if _, err := c.w.WriteString(command + "\r\n"); err != nil {
+		c.broken = true
+		return err
+	}
+	return nil
+}
+
+func (c *Conn) read(timeout time.Duration) (envelope.Reply, error) {
+	_, reply, err := c.readLines(timeout)
+	return reply, err
+}
+
+// readLines sends what is still to be sent and reads one reply. With an error, the
+// reply says in words what happened.
+func (c *Conn) readLines(timeout time.Duration) ([]string, envelope.Reply, error) {
+	c.deadline(timeout)
+	err := c.w.Flush()
+	var lines []string
+	var reply envelope.Reply
+	if err == nil {
+		lines, reply, err = readReply(c.r)
+	}
+	if err != nil {
+		c.broken = true
+		return nil, c.silence(err), err
+	}
+	if reply.Code == 421 { // RFC 5321, 3.8: the server closes the connection
+		c.broken = true
+	}
+	reply.From, reply.At = c.name, c.opts.Now()
+	return lines, reply, nil
+}
+
+// deadline bounds the time of what comes next. It runs on the machine's clock, as
+// sockets do, not on Now.
+func (c *Conn) deadline(d time.Duration) { c.nc.SetDeadline(time.Now().Add(d)) }
+
+// silence is what stands where the other side said nothing.
+func (c *Conn) silence(err error) envelope.Reply {
+	return envelope.Reply{Text: envelope.Sanitize(explain(err), maxText), From: c.name, At: c.opts.Now()}
+}
+
+func (c *Conn) fault(phase string, reply envelope.Reply, err error) error {
+	if reply.Code == 0 && err != nil {
+		reply = c.silence(err)
+	}
+	return &Error{Phase: phase, Reply: reply, Err: err}
+}
