@@ -1,12 +1,15 @@
 package bench
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log"
+	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -305,22 +308,126 @@ func TestCancelEndsARunWithWhatItHas(t *testing.T) {
 	}
 }
 
-func TestProgressIsTold(t *testing.T) {
+func TestCancelEndsTheOtherRuns(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	o := options(new(sink).start(t, nil))
-	o.Messages, o.Duration = 0, time.Hour
-	var calls []Progress
-	r, _ := SMTP(ctx, o, func(p Progress) {
-		if calls = append(calls, p); len(calls) == 2 {
-			cancel()
-		}
-	})
-	first, second := calls[0], calls[1]
-	if first.Phase != "send" || first.Done == 0 || first.Rate == 0 || second.Done <= first.Done || second.Elapsed <= first.Elapsed {
-		t.Errorf("progress %+v", calls)
+	addr, users := startIMAP(t, nil, "b@example.test")
+	s := &sink{deliver: func(to string, m []byte) error {
+		cancel()
+		return put(users[to], m)
+	}}
+	o := E2EOptions{SMTP: options(s.start(t, nil)), IMAP: Target{Addr: addr}, Accounts: []Account{{Address: "b@example.test", Password: "secret"}}}
+	o.SMTP.Duration, o.SMTP.Messages = time.Hour, 0
+	if _, err := E2E(ctx, o, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("e2e: %v", err)
 	}
-	if r.Row("accepted").Count < second.Done {
-		t.Error("progress is ahead of the report")
+	ctx, cancel = context.WithCancel(t.Context())
+	addr = silent(t, cancel)
+	if _, err := IMAP(ctx, IMAPOptions{Target: Target{Addr: addr, User: "u"}, Messages: 5}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("imap: %v", err)
+	}
+}
+
+// silent accepts connections, calls accepted, and never says a word.
+func silent(t *testing.T, accepted func()) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			defer c.Close()
+			accepted()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-ended })
+	return l.Addr().String()
+}
+
+func TestASilentServerIsGivenUp(t *testing.T) {
+	target := Target{Addr: silent(t, func() {}), User: "u", Timeout: 20 * time.Millisecond}
+	o := options("")
+	o.Target, o.Conns, o.Duration = target, 1, time.Nanosecond
+	if _, err := SMTP(t.Context(), o, nil); err == nil || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("smtp: %v", err)
+	}
+	if _, err := IMAP(t.Context(), IMAPOptions{Target: target, Messages: 1}, nil); err == nil || !strings.Contains(err.Error(), "timeout") {
+		t.Errorf("imap: %v", err)
+	}
+}
+
+// Literals are sent at once only where the server said so (RFC 7888).
+func TestAppendWaitsUnlessItNeedNot(t *testing.T) {
+	for _, c := range []struct {
+		caps string
+		size int
+		wait bool
+	}{
+		{"IMAP4rev1", 600, true}, {"IMAP4rev1 LITERAL+", 600, false}, {"IMAP4rev1 LITERAL+", 9000, false},
+		{"IMAP4rev1 LITERAL-", 600, false}, {"IMAP4rev1 LITERAL-", 4097, true}, {"XLITERAL+", 600, true},
+	} {
+		client, server := net.Pipe()
+		c1 := &imapConn{wire: &wire{r: bufio.NewReader(client), w: bufio.NewWriterSize(client, 16)}, caps: " " + c.caps + " "}
+		waited := make(chan bool)
+		go func() {
+			r := bufio.NewReader(server)
+			line, _ := r.ReadString('\n')
+			wait := !strings.Contains(line, "+}")
+			if wait {
+				io.WriteString(server, "* 7 EXISTS\r\n+ go\r\n")
+			}
+			io.CopyN(io.Discard, r, int64(c.size)+2)
+			io.WriteString(server, "a1 OK stored\r\n")
+			waited <- wait
+		}()
+		err := c1.appendMessage(`"x"`, c.size, func(w *bufio.Writer) error {
+			_, err := w.WriteString(strings.Repeat("x", c.size))
+			return err
+		})
+		if wait := <-waited; err != nil || wait != c.wait {
+			t.Errorf("%s, %d bytes: waited %v, %v", c.caps, c.size, wait, err)
+		}
+		client.Close()
+		server.Close()
+	}
+}
+
+func TestAppendRefusedBeforeItsLiteral(t *testing.T) {
+	for reply, refused := range map[string]bool{"a1 NO [OVERQUOTA] full\r\n": true, "a1 OK what?\r\n": false, "": false} {
+		client, server := net.Pipe()
+		c := &imapConn{wire: &wire{r: bufio.NewReader(client), w: bufio.NewWriter(client)}}
+		go func() {
+			bufio.NewReader(server).ReadString('\n')
+			io.WriteString(server, reply)
+			server.Close()
+		}()
+		err := c.appendMessage(`"x"`, 3, func(*bufio.Writer) error {
+			t.Error("the literal was sent unasked")
+			return nil
+		})
+		if _, no := errors.AsType[*errNo](err); err == nil || no != refused {
+			t.Errorf("%q: %v", reply, err)
+		}
+		client.Close()
+	}
+}
+
+func TestUsageOfARunningProcess(t *testing.T) {
+	s := new(sink)
+	o := options(s.start(t, nil))
+	o.Messages, o.Watch = 500, Watch{Pids: []int{os.Getpid()}, Path: t.TempDir()}
+	r, err := SMTP(t.Context(), o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := r.Usage
+	if u.ServerPerMessage <= 0 || u.GeneratorPer <= 0 || u.ServerCPU < u.GeneratorCPU-50 {
+		t.Errorf("%+v", u)
+	}
+	if u.Device == "" && u.Note == "" {
+		t.Error("neither flushes nor the reason why not")
 	}
 }
 
@@ -340,16 +447,13 @@ func TestE2E(t *testing.T) {
 			}
 			var n atomic.Int64
 			s := &sink{deliver: func(to string, m []byte) error {
-				switch n.Add(1) {
-				case 7: // lost
-					return nil
-				case 9: // twice
+				if n.Add(1) == 9 { // the copy is there before the message is acknowledged
 					return errors.Join(put(users[to], m), put(users[to], m))
 				}
 				return put(users[to], m)
 			}}
 			o := E2EOptions{
-				SMTP: options(s.start(t, nil)), IMAP: Target{Addr: addr}, Poll: time.Millisecond, Drain: 200 * time.Millisecond,
+				SMTP: options(s.start(t, nil)), IMAP: Target{Addr: addr}, Poll: time.Millisecond,
 				Accounts: []Account{{Address: "b@x.test", Password: "secret"}, {Address: "c@x.test", User: "c@x.test", Password: "secret"}},
 			}
 			o.SMTP.RecipientsPerMessage = 2
@@ -357,13 +461,32 @@ func TestE2E(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Row("accepted").Count != 50 || r.Row("visible").Count != 99 || r.Count("missing") != 1 || r.Count("duplicates") != 1 || r.Count("visible without acknowledgement") != 0 {
+			if r.Row("accepted").Count != 50 || r.Row("visible").Count != 100 || r.Count("missing") != 0 || r.Count("duplicates") != 1 || r.Count("visible without acknowledgement") != 0 {
 				t.Errorf("%+v", r)
 			}
 			if l := r.Row("visible").Latency; l == nil || l.P50 <= 0 || r.Row("visible").PerSecond <= 0 {
 				t.Errorf("visible: %+v", r.Row("visible"))
 			}
 		})
+	}
+}
+
+func TestE2ECountsWhatNeverComes(t *testing.T) {
+	addr, _ := startIMAP(t, nil, "b@x.test")
+	o := E2EOptions{SMTP: options(new(sink).start(t, nil)), IMAP: Target{Addr: addr}, Drain: time.Millisecond,
+		Accounts: []Account{{Address: "b@x.test", Password: "secret"}}}
+	r, err := E2E(t.Context(), o, nil)
+	if err != nil || r.Count("missing") != 50 || r.Row("visible").Count != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestE2EEndsWhenAWatcherCannotGoOn(t *testing.T) {
+	addr := script(t, "* OK here\r\n", "a1 OK [CAPABILITY IMAP4rev1] in\n", "* OK [UIDNEXT 1] next\na2 OK selected\n", "a3 BAD no\n")
+	o := E2EOptions{SMTP: options(new(sink).start(t, nil)), IMAP: Target{Addr: addr}, Accounts: []Account{{Address: "b@x.test"}}}
+	o.SMTP.Messages, o.SMTP.Duration = 0, time.Hour
+	if _, err := E2E(t.Context(), o, nil); err == nil || !strings.Contains(err.Error(), "b@x.test: UID FETCH was answered BAD") {
+		t.Errorf("error %v", err)
 	}
 }
 

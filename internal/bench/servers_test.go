@@ -218,26 +218,25 @@ func selfSigned(t *testing.T) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 }
 
-// script serves one connection at a time: it sends greeting, and after each line
-// read the next of replies, and then closes the connection.
+// script sends greeting to every connection, and after each thing read the next of
+// replies, and then closes it.
 func script(t *testing.T, greeting string, replies ...string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	var playing sync.WaitGroup
+	playing.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			play(c, greeting, replies)
+			playing.Go(func() { play(c, greeting, replies) })
 		}
-	}()
-	t.Cleanup(func() { l.Close(); <-ended })
+	})
+	t.Cleanup(func() { l.Close(); playing.Wait() })
 	return l.Addr().String()
 }
 
