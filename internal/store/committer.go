@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,24 +25,30 @@ func (s *Store) run() {
 		s.finish(batch, s.Failed())
 		go s.run()
 	}()
+	callers := 0
 	for {
-		batch = s.queue.take(batch[:0], len(batch))
+		batch = s.queue.take(batch[:0], callers)
 		if len(batch) == 0 {
 			regular = true
 			return
 		}
-		s.finish(batch, s.commit(batch))
+		err := s.commit(batch)
+		callers = len(batch) + int(s.queue.waiting.Load())
+		s.finish(batch, err)
 	}
 }
 
 // commit makes a batch durable. An error means that nobody knows whether it is.
 func (s *Store) commit(batch []*op) error {
-	s.appendBodies(batch)
+	free, err := s.fs.Free()
+	s.appendBodies(batch, free, err)
 	if err := s.Failed(); err != nil {
 		return err
 	}
-	s.easeDisk()
-	err := s.engine.Update(func(w writer) error { return s.batch.run(s, w, batch) })
+	if err == nil {
+		s.easeDisk(free)
+	}
+	err = s.engine.Update(func(w writer) error { return s.batch.run(s, w, batch) })
 	switch {
 	case errors.Is(err, errUnchanged):
 		return nil
@@ -141,8 +148,9 @@ func refuse(batch []*op, onlySmall bool, err error) {
 	}
 }
 
-// appendBodies makes the drafts of a batch durable in segments.
-func (s *Store) appendBodies(batch []*op) {
+// appendBodies makes the drafts of a batch durable in segments, or refuses them when the
+// disk is nearly full, or does not say.
+func (s *Store) appendBodies(batch []*op, free int64, unknown error) {
 	var small int64
 	some, inner := false, true
 	for _, o := range batch {
@@ -159,7 +167,7 @@ func (s *Store) appendBodies(batch []*op) {
 	if inner {
 		reserve = min(reserve, innerReserve)
 	}
-	if err := s.room(small, reserve); err != nil {
+	if err := cmp.Or(unknown, checkRoom(free, small, reserve)); err != nil {
 		refuse(batch, false, err)
 		return
 	}
@@ -316,11 +324,8 @@ const (
 )
 
 // easeDisk gives up the ballast when nothing else is left.
-func (s *Store) easeDisk() {
-	if !s.ballast {
-		return
-	}
-	if free, err := s.fs.Free(); err != nil || free >= ballastLow {
+func (s *Store) easeDisk(free int64) {
+	if !s.ballast || free >= ballastLow {
 		return
 	}
 	s.ballast = false

@@ -199,6 +199,10 @@ func (s *Store) room(need, reserve int64) error {
 	if err != nil {
 		return err
 	}
+	return checkRoom(free, need, reserve)
+}
+
+func checkRoom(free, need, reserve int64) error {
 	if free-need < reserve {
 		return fmt.Errorf("%w: %d MiB are free and %d MiB are kept in reserve", ErrFull, free>>20, reserve>>20)
 	}

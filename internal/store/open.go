@@ -274,7 +274,9 @@ func (s *Store) begin() error {
 		}
 	}
 	s.ballast = s.hasBallast()
-	s.easeDisk()
+	if free, err := s.fs.Free(); err == nil {
+		s.easeDisk(free)
+	}
 	err := s.engine.Update(func(w writer) error {
 		b := &s.batch
 		b.begin(s, w)

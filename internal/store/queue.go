@@ -11,7 +11,9 @@ const (
 	maxBatch       = 512
 	maxBatchOctets = 4 << 20
 	// gatherYields is how often the committer lets others run before it takes fewer
-	// updates than the last time: those just woken are about to come back.
+	// updates than there were callers lately: those just woken are about to come back.
+	// It is not a wait: when nothing else can run, yielding takes no time. Measured with
+	// 10 callers, it makes batches of 9 to 10 out of such of 5.
 	gatherYields = 8
 )
 
