@@ -21,6 +21,9 @@ import (
 	"postroad/spool"
 )
 
+// ErrLocked means that another process has the data directory open.
+var ErrLocked = store.ErrLocked
+
 // AdminConfig is what an Admin works on. Hostname, Started and Listeners are those
 // of a running server; without one they are empty.
 type AdminConfig struct {

@@ -134,13 +134,13 @@ func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // or "off". Port 0 picks a free one.
 type Addr string
 
-// Off is the address of a listener that is closed. Empty means the same.
+// Off is the address of a listener that is closed.
 const Off Addr = "off"
 
 const unixPrefix = "unix:"
 
 // IsOff reports whether the listener is closed.
-func (a Addr) IsOff() bool { return a == Off || a == "" }
+func (a Addr) IsOff() bool { return a == Off }
 
 // Network returns the two words that net.Listen and net.Dial ask for.
 func (a Addr) Network() (network, address string) {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 // Write writes the configuration as a file that Parse accepts: every key with its
@@ -151,4 +153,11 @@ func tomlFloat(v float64) string {
 // refuses them.
 func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// Values returns the configuration as nested maps, for JSON. Passwords are stars.
+func (c Config) Values() (map[string]any, error) {
+	var m map[string]any
+	err := toml.Unmarshal([]byte(c.String()), &m)
+	return m, err
 }

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"postroad"
+	"postroad/internal/config"
+	"postroad/internal/control"
+)
+
+func (a *app) accountCommands() *cobra.Command {
+	return a.group("account", "the people and programs that have mailboxes",
+		a.accountAdd(), a.accountList(), a.accountShow(), a.accountPassword(),
+		a.accountDisable(), a.accountEnable(), a.accountQuota(), a.accountRemove())
+}
+
+// madeAccount is an account with the password that was generated for it.
+type madeAccount struct {
+	control.Account
+	Password string `json:"password,omitempty"`
+}
+
+func (a *app) accountAdd() *cobra.Command {
+	var generate bool
+	var quota string
+	cmd := command{
+		use: "add ADDRESS", short: "make an account with its mailboxes", args: cobra.ExactArgs(1),
+		long: `Make an account with its mailboxes. The password is asked for twice on a
+terminal, or read from the first line of standard input.`,
+		example: `postroad account add carol@example.org
+postroad account add carol@example.org --generate
+pass show mail/carol | postroad account add carol@example.org --quota 5GB`,
+		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
+			octets, err := parseQuota(quota)
+			if err != nil {
+				return err
+			}
+			password, err := a.choosePassword(args[0], generate)
+			if err != nil {
+				return err
+			}
+			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
+				acct, err := svc.AddAccount(ctx, control.NewAccount{Address: args[0], Password: password, Quota: octets})
+				if err != nil {
+					return err
+				}
+				return a.showMade("added", acct, password, generate)
+			})
+		},
+	}.cobra()
+	cmd.Flags().BoolVar(&generate, "generate", false, "make up a password and print it")
+	cmd.Flags().StringVar(&quota, "quota", "0", "how much the account may hold, as in 5GB; 0 is no limit")
+	return cmd
+}
+
+func parseQuota(s string) (int64, error) {
+	octets, err := config.ParseSize(s)
+	if err != nil {
+		return 0, usagef("quota: %v", err)
+	}
+	return octets, nil
+}
+
+func (a *app) choosePassword(address string, generate bool) (string, error) {
+	if generate {
+		return postroad.NewPassword(), nil
+	}
+	return a.newPassword(address)
+}
+
+func (a *app) showMade(verb string, acct control.Account, password string, generated bool) error {
+	made := madeAccount{Account: acct}
+	if generated {
+		made.Password = password
+	}
+	return a.show(made, func(w io.Writer) {
+		fmt.Fprintf(w, "%s %s\n", verb, clean(acct.Address))
+		if generated {
+			fmt.Fprintf(w, "password: %s\n", password)
+		}
+	})
+}
+
+func (a *app) accountList() *cobra.Command {
+	return command{
+		use: "list [DOMAIN]", short: "list accounts", args: cobra.MaximumNArgs(1),
+		example: "postroad account list\npostroad account list example.org --json", complete: a.completing(false, domainNames),
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			return list(a, svc.Accounts(ctx, first(args)), []string{"ADDRESS", "MESSAGES", "SIZE", "QUOTA", "STATE", "CREATED"}, func(t *table, v control.Account) {
+				t.row(v.Address, v.Messages, size(v.Octets), showQuota(v.Quota), showDisabled(v.Disabled), when(v.Created))
+			}, "no accounts; `postroad account add` makes one")
+		}),
+	}.cobra()
+}
+
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+func showQuota(octets int64) string {
+	if octets == 0 {
+		return "-"
+	}
+	return size(octets)
+}
+
+func showDisabled(disabled bool) string {
+	if disabled {
+		return "disabled"
+	}
+	return "enabled"
+}
+
+// accountDetails is an account with its mailboxes.
+type accountDetails struct {
+	control.Account
+	Mailboxes []control.Mailbox `json:"mailboxes"`
+}
+
+func (a *app) accountShow() *cobra.Command {
+	return command{
+		use: "show ADDRESS", short: "show an account and its mailboxes", args: cobra.ExactArgs(1),
+		example: "postroad account show alice@example.test", complete: a.completing(false, accountNames),
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			acct, err := svc.Account(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			boxes, err := svc.Mailboxes(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(accountDetails{acct, boxes}, func(w io.Writer) { showAccount(w, acct, boxes) })
+		}),
+	}.cobra()
+}
+
+func showAccount(w io.Writer, acct control.Account, boxes []control.Mailbox) {
+	fmt.Fprintf(w, "%s, %s, made %s\n", clean(acct.Address), showDisabled(acct.Disabled), when(acct.Created))
+	fmt.Fprintf(w, "%s, %s", count(acct.Messages, "message"), size(acct.Octets))
+	if acct.Quota > 0 {
+		fmt.Fprintf(w, " of %s", size(acct.Quota))
+	}
+	fmt.Fprint(w, "\n\n")
+	t := mailboxTable(w)
+	for _, m := range boxes {
+		mailboxRow(t, m)
+	}
+	flush(t)
+}
+
+func (a *app) accountPassword() *cobra.Command {
+	var generate bool
+	cmd := command{
+		use: "passwd ADDRESS", short: "replace an account's password", args: cobra.ExactArgs(1),
+		long: `Replace an account's password. It is asked for twice on a terminal, or read from
+the first line of standard input.`,
+		example:  "postroad account passwd alice@example.test\npostroad account passwd alice@example.test --generate",
+		complete: a.completing(false, accountNames),
+		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
+			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
+				acct, err := svc.Account(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				password, err := a.choosePassword(args[0], generate)
+				if err != nil {
+					return err
+				}
+				if err := svc.SetPassword(ctx, control.Credential{Address: args[0], Password: password}); err != nil {
+					return err
+				}
+				return a.showMade("new password for", acct, password, generate)
+			})
+		},
+	}.cobra()
+	cmd.Flags().BoolVar(&generate, "generate", false, "make up a password and print it")
+	return cmd
+}
+
+func (a *app) accountDisable() *cobra.Command {
+	return a.setDisabled("disable", "keep an account from logging in; its mail still arrives", true, "disabled")
+}
+
+func (a *app) accountEnable() *cobra.Command {
+	return a.setDisabled("enable", "let an account log in again", false, "enabled")
+}
+
+func (a *app) setDisabled(verb, short string, disabled bool, done string) *cobra.Command {
+	return command{
+		use: verb + " ADDRESS", short: short, args: cobra.ExactArgs(1),
+		example: "postroad account " + verb + " alice@example.test", complete: a.completing(false, accountNames),
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			if err := svc.SetDisabled(ctx, control.SetDisabled{Address: args[0], Disabled: disabled}); err != nil {
+				return err
+			}
+			return a.did(done, args[0])
+		}),
+	}.cobra()
+}
+
+func (a *app) accountQuota() *cobra.Command {
+	return command{
+		use: "quota ADDRESS SIZE", short: "say how much an account may hold; 0 is no limit", args: cobra.ExactArgs(2),
+		example: "postroad account quota alice@example.test 5GB", complete: a.completing(false, accountNames),
+		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
+			octets, err := parseQuota(args[1])
+			if err != nil {
+				return err
+			}
+			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
+				set := control.SetQuota{Address: args[0], Octets: octets}
+				if err := svc.SetQuota(ctx, set); err != nil {
+					return err
+				}
+				return a.show(set, func(w io.Writer) { fmt.Fprintf(w, "quota of %s: %s\n", clean(args[0]), showQuota(octets)) })
+			})
+		},
+	}.cobra()
+}
+
+func (a *app) accountRemove() *cobra.Command {
+	var yes bool
+	cmd := command{
+		use: "remove ADDRESS", short: "remove an account with all its mail, for good", args: cobra.ExactArgs(1),
+		example: "postroad account remove carol@example.org", complete: a.completing(false, accountNames),
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			acct, err := svc.Account(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if err := a.sure(yes, fmt.Sprintf("remove %s with %s?", acct.Address, count(acct.Messages, "message"))); err != nil {
+				return err
+			}
+			if err := svc.RemoveAccount(ctx, args[0]); err != nil {
+				return err
+			}
+			return a.did("removed", acct.Address)
+		}),
+	}.cobra()
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}

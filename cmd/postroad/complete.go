@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postroad/internal/control"
+)
+
+// completions bounds what a shell is told, and completeTime how long it waits.
+const (
+	completions  = 200
+	completeTime = 2 * time.Second
+)
+
+// names lists what may stand at an argument's place.
+type names func(ctx context.Context, svc control.Service, args []string, add func(string) bool) error
+
+// completing offers the names for the argument that is being typed; args has one
+// list for each place, the last counts for all that follow when more is set.
+func (a *app) completing(more bool, places ...names) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		i := len(args)
+		if i >= len(places) && more {
+			i = len(places) - 1
+		}
+		if i >= len(places) {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return a.offer(places[i], args, word), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) offer(list names, args []string, word string) (found []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), completeTime)
+	defer cancel()
+	_ = a.with(ctx, func(ctx context.Context, svc control.Service) error { // no names is the answer to an error
+		return list(ctx, svc, args, func(s string) bool {
+			if strings.HasPrefix(s, word) {
+				found = append(found, s)
+			}
+			return len(found) < completions
+		})
+	})
+	return found
+}
+
+func accountNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Accounts(ctx, "") {
+		if err != nil || !add(v.Address) {
+			return err
+		}
+	}
+	return nil
+}
+
+func domainNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	list, err := svc.Domains(ctx)
+	for _, v := range list {
+		add(v.Name)
+	}
+	return err
+}
+
+func aliasNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Aliases(ctx, "") {
+		if err != nil || !add(v.Address) {
+			return err
+		}
+	}
+	return nil
+}
+
+func queueIDs(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Queue(ctx, control.QueueFilter{Limit: 10 * completions}) {
+		if err != nil || !add(v.ID) {
+			return err
+		}
+	}
+	return nil
+}
+
+// mailboxNames lists the mailboxes of the account that is the first argument.
+func mailboxNames(ctx context.Context, svc control.Service, args []string, add func(string) bool) error {
+	list, err := svc.Mailboxes(ctx, args[0])
+	for _, v := range list {
+		add(v.Name)
+	}
+	return err
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"postroad/internal/control"
+)
+
+func (a *app) mailboxCommands() *cobra.Command {
+	return a.group("mailbox", "the mailboxes of an account", a.mailboxList(), a.mailboxCreate(), a.mailboxRename(), a.mailboxRemove())
+}
+
+func mailboxTable(w io.Writer) *table {
+	return newTable(w, mailboxHeads...)
+}
+
+var mailboxHeads = []string{"MAILBOX", "ROLE", "MESSAGES", "UNSEEN", "SIZE", "UIDNEXT", "UIDVALIDITY"}
+
+func mailboxRow(t *table, m control.Mailbox) {
+	t.row(m.Name, m.Role, m.Messages, m.Unseen, size(m.Octets), m.UIDNext, m.UIDValidity)
+}
+
+func (a *app) mailboxList() *cobra.Command {
+	return command{
+		use: "list ACCOUNT", short: "list an account's mailboxes", args: cobra.ExactArgs(1), complete: a.completing(false, accountNames),
+		example: "postroad mailbox list alice@example.test",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			boxes, err := svc.Mailboxes(ctx, args[0])
+			return list(a, each(boxes, err), mailboxHeads, mailboxRow, "no mailboxes")
+		}),
+	}.cobra()
+}
+
+func (a *app) mailboxCreate() *cobra.Command {
+	var role string
+	cmd := command{
+		use: "create ACCOUNT MAILBOX", short: "make a mailbox, and those above it", args: cobra.ExactArgs(2), complete: a.completing(false, accountNames),
+		example: "postroad mailbox create alice@example.test Lists/postroad",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			m, err := svc.CreateMailbox(ctx, control.MailboxName{Account: args[0], Mailbox: args[1], Role: role})
+			if err != nil {
+				return err
+			}
+			return a.show(m, func(w io.Writer) { fmt.Fprintf(w, "created %s\n", clean(m.Name)) })
+		}),
+	}.cobra()
+	cmd.Flags().StringVar(&role, "role", "", "what mail clients use it for: drafts, sent, junk, trash or archive")
+	return cmd
+}
+
+func (a *app) mailboxRename() *cobra.Command {
+	return command{
+		use: "rename ACCOUNT MAILBOX NEW-NAME", short: "rename a mailbox and all below it", args: cobra.ExactArgs(3),
+		complete: a.completing(false, accountNames, mailboxNames), example: "postroad mailbox rename alice@example.test Lists Archive/Lists",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			r := control.RenameMailbox{Account: args[0], From: args[1], To: args[2]}
+			if err := svc.RenameMailbox(ctx, r); err != nil {
+				return err
+			}
+			return a.show(r, func(w io.Writer) { fmt.Fprintf(w, "renamed %s to %s\n", clean(r.From), clean(r.To)) })
+		}),
+	}.cobra()
+}
+
+func (a *app) mailboxRemove() *cobra.Command {
+	var yes bool
+	cmd := command{
+		use: "remove ACCOUNT MAILBOX", short: "remove a mailbox with its messages, for good", args: cobra.ExactArgs(2),
+		complete: a.completing(false, accountNames, mailboxNames), example: "postroad mailbox remove alice@example.test Lists/postroad",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			if err := a.sure(yes, fmt.Sprintf("remove %s of %s with its messages?", args[1], args[0])); err != nil {
+				return err
+			}
+			if err := svc.RemoveMailbox(ctx, control.MailboxName{Account: args[0], Mailbox: args[1]}); err != nil {
+				return err
+			}
+			return a.did("removed", args[1])
+		}),
+	}.cobra()
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postroad"
+	"postroad/internal/config"
+	"postroad/internal/control"
+)
+
+func (a *app) serve() *cobra.Command {
+	return command{
+		use: "serve", short: "run the server", args: cobra.NoArgs,
+		long: `Run the server that the configuration file describes. The log goes to standard
+error. SIGTERM and SIGINT let sessions end within shutdown_timeout; a second one
+stops at once, which loses nothing either.`,
+		example: "postroad serve --config /etc/postroad.toml",
+		run: func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			cfg, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			if a.dir != "" {
+				cfg.DataDir = a.dir
+			}
+			srv, err := postroad.Open(cfg, postroad.Options{Log: newLog(a.err, cfg.Log)})
+			if err != nil {
+				return startError(err)
+			}
+			return serveUntilDone(ctx, a.err, srv, cfg)
+		},
+	}.cobra()
+}
+
+// stopGrace is how much longer than the configuration says stopping may take.
+const stopGrace = 5 * time.Second
+
+// serveUntilDone runs the server until a signal, and does not wait for ever for it
+// to stop: what it has accepted is on the disk.
+func serveUntilDone(ctx context.Context, w io.Writer, srv *postroad.Server, cfg config.Config) error {
+	limit := cfg.ShutdownTimeout.Std() + stopGrace
+	stopped := context.AfterFunc(ctx, func() {
+		time.Sleep(limit)
+		fmt.Fprintf(w, "postroad: still not stopped after %s; going without it\n", limit)
+		os.Exit(exitFailure)
+	})
+	defer stopped()
+	return srv.Run(ctx)
+}
+
+// newLog returns the log that a configuration describes.
+func newLog(w io.Writer, l config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(l.Level)) // the configuration was checked
+	o := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// startError adds what to do to the errors that people meet when they start a server.
+func startError(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, postroad.ErrLocked):
+		hint = "a server or another command is at work there: `postroad status` asks it"
+	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "another program listens there; stop it, or choose another address (port 0 picks a free port)"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "look at the owner and mode, or run this as another user; ports below 1024 need CAP_NET_BIND_SERVICE"
+	default:
+		return err
+	}
+	return &control.Error{Code: control.Refused, Text: err.Error(), Hint: hint}
+}

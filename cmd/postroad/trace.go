@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"postroad/internal/control"
+)
+
+func (a *app) traceCommand() *cobra.Command {
+	var limit int
+	cmd := command{
+		use: "trace ID | MESSAGE-ID | ADDRESS", short: "tell the life of messages", args: cobra.ExactArgs(1),
+		long: `Tell the life of messages, the newest first: who brought them, each attempt with
+the other side's reply, and where they ended. Name one by its id or its Message-ID,
+or several by the address of their sender or a recipient.`,
+		complete: a.completing(false, accountNames),
+		example: `postroad trace 01k8q2c4rw7xf
+postroad trace '<20261120.1@example.org>'
+postroad trace alice@example.test --limit 5`,
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			seen := false
+			for life, err := range svc.Trace(ctx, control.TraceQuery{What: args[0], Limit: limit}) {
+				if err != nil {
+					return err
+				}
+				if seen && !a.json {
+					fmt.Fprintln(a.out)
+				}
+				seen = true
+				if err := a.show(life, func(w io.Writer) { showLife(w, life) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}.cobra()
+	cmd.Flags().IntVar(&limit, "limit", 0, "tell of at most so many messages (default 20)")
+	return cmd
+}
+
+func showLife(w io.Writer, l control.Life) {
+	fmt.Fprintln(w, "message", clean(l.ID))
+	t := newTable(w)
+	for _, e := range l.Events {
+		t.row("  "+when(e.Time), e.Kind, eventText(e))
+	}
+	if l.Queue != nil {
+		for _, r := range l.Queue.Recipients {
+			t.row("  now", r.State, waitingText(r))
+		}
+	}
+	flush(t)
+}
+
+func waitingText(r control.QueueRecipient) string {
+	if r.Next.IsZero() {
+		return "for " + r.To
+	}
+	return fmt.Sprintf("for %s, next attempt %s", r.To, when(r.Next))
+}
+
+// eventText tells an event in a line: what is known of it, in the order of a
+// sentence.
+func eventText(e control.Event) string {
+	var parts []string
+	for _, p := range []struct{ before, value string }{
+		{"from ", e.From},
+		{"for ", strings.Join(e.To, " ")},
+		{"into ", e.Mailbox},
+		{"UID ", number(int64(e.UID))},
+		{"", octets(e.Size)},
+		{"by ", strings.TrimSpace(e.Protocol)},
+		{"peer ", e.Peer},
+		{"", e.TLS},
+		{"account ", e.Account},
+		{"ordered by ", e.By},
+		{"reply: ", e.Reply},
+		{"next attempt ", e.Next},
+		{"message-id ", e.MessageID},
+		{"see ", e.Related},
+	} {
+		if p.value != "" {
+			parts = append(parts, p.before+p.value)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func octets(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return size(n)
+}
