@@ -80,8 +80,12 @@ func (k Key) End() Key {
 	return nil
 }
 
-// TakeUint reads a number from the front of a key's rest.
+// TakeUint reads a number from the front of a key's rest; of a damaged one that is too
+// short it reads 0 and leaves nothing.
 func TakeUint(k []byte) (v uint64, rest []byte) {
+	if len(k) < 8 {
+		return 0, nil
+	}
 	return binary.BigEndian.Uint64(k), k[8:]
 }
 
