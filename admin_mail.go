@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -149,12 +150,15 @@ func (a *Admin) showMessage(m mailbox.Message) (control.Message, error) {
 	if err != nil {
 		return shown, err
 	}
-	shown.Subject, shown.Preview = mime.DecodeHeader(st.Envelope.Subject), st.Preview
+	shown.Subject, shown.Preview = text(mime.DecodeHeader(st.Envelope.Subject)), text(st.Preview)
 	if from := st.Envelope.From; len(from) > 0 {
-		shown.From = showFrom(from[0])
+		shown.From = text(showFrom(from[0]))
 	}
 	return shown, nil
 }
+
+// text is what others wrote as valid UTF-8, which is what can be told.
+func text(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 // showFrom is an author as people read it.
 func showFrom(f mime.Address) string {

@@ -127,7 +127,7 @@ func (a *Admin) showEntry(e spool.Entry) control.QueueEntry {
 		return control.QueueEntry{}
 	}
 	shown := control.QueueEntry{
-		ID: m.ID.String(), Arrived: m.Arrived, Size: m.Size, From: m.Envelope.From.Path(), MessageID: m.MessageID,
+		ID: m.ID.String(), Arrived: m.Arrived, Size: m.Size, From: m.Envelope.From.Path(), MessageID: text(m.MessageID),
 		Protocol: m.Origin.Protocol, Peer: m.Origin.Peer, Account: m.Origin.Account,
 		Recipients: make([]control.QueueRecipient, len(e.Recipients)),
 	}
@@ -148,7 +148,7 @@ func showRecipient(r spool.Recipient) control.QueueRecipient {
 		shown.Next = time.Time{}
 	}
 	if r.Last != (envelope.Reply{}) {
-		shown.Reply = r.Last.String()
+		shown.Reply = text(r.Last.String())
 	}
 	return shown
 }

@@ -28,7 +28,7 @@ func Dial(socket string) (*Client, error) {
 	}
 	c.Close()
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return connect(ctx, socket) }
-	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial}}}, nil
+	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, nil
 }
 
 // Close lets go of idle connections.

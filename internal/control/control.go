@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// Service is all that an administrator can do. Errors are of type *Error.
+// Service is all that an administrator can do. Errors are of type *Error; texts are
+// valid UTF-8.
 type Service interface {
 	// Status tells how the server or the data directory is.
 	Status(ctx context.Context) (Status, error)

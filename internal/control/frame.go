@@ -3,10 +3,9 @@ package control
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
-
-	"errors"
 )
 
 // Requests and replies are lines of JSON. A request is one line, its argument; an

@@ -139,11 +139,11 @@ func Serve(l net.Listener, svc Service) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       callerOf,
 	}
+	srv.SetKeepAlivesEnabled(false) // a connection is cheap here, and what is left of a refused import stays on its own
 	err := srv.Serve(l)
 	cancel()
 	srv.Close() // calls that wait for their caller to read or write end here
@@ -174,8 +174,10 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.calls.Add(1)
 	defer h.calls.Done()
-	// Progress of an import is told while its messages still come in.
-	_ = http.NewResponseController(w).EnableFullDuplex()
+	if r.URL.Path == pathPrefix+"Import" {
+		// Progress is told while messages still come in.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := newFrameWriter(w)
 	result, err := h.run(r, out)

@@ -101,13 +101,14 @@ func listenOwnerOnly(path string) (net.Listener, error) {
 		l.Close()
 		return nil, err
 	}
-	return &socket{UnixListener: l.(*net.UnixListener), path: path}, nil
+	return &socket{UnixListener: l.(*net.UnixListener), path: path, admits: allowed}, nil
 }
 
 // socket is a listening socket that removes its own name.
 type socket struct {
 	*net.UnixListener
 	path   string
+	admits func(uid int) bool
 	remove sync.Once
 }
 
@@ -125,7 +126,7 @@ func (s *socket) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peer(c); err == nil && allowed(uid) {
+		if uid, err := peer(c); err == nil && s.admits(uid) {
 			return admitted{c, uid}, nil
 		}
 		c.Close()
