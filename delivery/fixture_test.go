@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"postroad/internal/account"
@@ -20,45 +22,69 @@ import (
 )
 
 // fixture is a whole house without its doors: store, spool, mailboxes, directory.
-// The accounts are alice@a.test and bob@a.test.
+// The accounts are alice@a.test and bob@a.test. In a bubble of synctest, time passes
+// only when a test says so.
 type fixture struct {
-	t     testing.TB
-	dir   string
-	clock *clock
-	cfg   Config
-	dns   *dnstest.Resolver
-	st    *store.Store
-	sp    *spool.Spool
-	mb    *mailbox.Service
-	ac    *account.Directory
-	stop  func() // of the runner
+	t    testing.TB
+	dir  string
+	cfg  Config
+	dns  *dnstest.Resolver
+	net  *network
+	st   *store.Store
+	sp   *spool.Spool
+	mb   *mailbox.Service
+	ac   *account.Directory
+	run  *Runner
+	stop func() // of the runner
 }
 
-// clock is the time that spool and runner see; waiting for it to come is not needed.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
+// template is a data directory with the accounts in it: making their password
+// hashes anew for each test would take most of the time.
+var template string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "delivery")
+	if err == nil {
+		template = dir
+		err = makeTemplate(dir)
+	}
+	code := 1
+	if err == nil {
+		code = m.Run()
+	} else {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
 
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+func makeTemplate(dir string) error {
+	st, err := store.Open(dir, store.Options{})
+	if err != nil {
+		return err
+	}
+	ac, mb := account.Open(st, nil), mailbox.New(st, mailbox.Options{})
+	if _, err := ac.AddDomain("a.test"); err != nil {
+		return err
+	}
+	for _, name := range []string{"alice", "bob"} {
+		_, err := ac.Add(envelope.Address{Local: name, Domain: "a.test"}, "secret secret", func(tx store.Tx, a account.Account) error {
+			return mb.CreateDefaults(tx, mailbox.Owner(a.ID))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return st.Close()
 }
 
 func newFixture(t testing.TB) *fixture {
-	f := &fixture{t: t, dir: t.TempDir(), clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}, dns: new(dnstest.Resolver)}
+	f := &fixture{t: t, dir: filepath.Join(t.TempDir(), "data"), dns: new(dnstest.Resolver), net: new(network)}
+	if err := os.CopyFS(f.dir, os.DirFS(template)); err != nil {
+		t.Fatal(err)
+	}
 	f.open()
 	t.Cleanup(func() { f.check(); f.close() })
-	for _, name := range []string{"alice", "bob"} {
-		f.account(name)
-	}
 	return f
 }
 
@@ -68,9 +94,9 @@ func (f *fixture) open() {
 	if f.st, err = store.Open(f.dir, store.Options{}); err != nil {
 		f.t.Fatal(err)
 	}
-	f.sp = spool.Open(f.st, f.clock.Now)
-	f.mb = mailbox.New(f.st, mailbox.Options{Now: f.clock.Now})
-	f.ac = account.Open(f.st, f.clock.Now)
+	f.sp = spool.Open(f.st, time.Now)
+	f.mb = mailbox.New(f.st, mailbox.Options{Now: time.Now})
+	f.ac = account.Open(f.st, time.Now)
 }
 
 func (f *fixture) close() {
@@ -81,16 +107,6 @@ func (f *fixture) close() {
 }
 
 func (f *fixture) reopen() { f.close(); f.open() }
-
-func (f *fixture) account(name string) {
-	f.ac.AddDomain("a.test")
-	_, err := f.ac.Add(envelope.Address{Local: name, Domain: "a.test"}, "secret secret", func(tx store.Tx, a account.Account) error {
-		return f.mb.CreateDefaults(tx, mailbox.Owner(a.ID))
-	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-}
 
 // check holds everything in the store against everything else.
 func (f *fixture) check() {
@@ -118,12 +134,16 @@ func (f *fixture) start() {
 	f.t.Helper()
 	c := f.cfg
 	c.Store, c.Spool, c.Mailboxes, c.Accounts, c.Resolver = f.st, f.sp, f.mb, f.ac, f.dns
-	c.Hostname, c.Now, c.AllowPrivate = "mx.a.test", f.clock.Now, true
+	c.Hostname = "mx.a.test"
+	if c.Dial == nil {
+		c.Dial = f.net.Dial
+	}
 	c.Schedule.Jitter = -1
 	if testing.Verbose() {
 		c.Log = slog.New(slog.NewTextHandler(f.t.Output(), nil))
 	}
 	r := New(c)
+	f.run = r
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -140,6 +160,13 @@ func (f *fixture) halt() {
 		f.stop()
 		f.stop = nil
 	}
+}
+
+// runnerBusy is the number of attempts under way.
+func (f *fixture) runnerBusy() int {
+	f.run.mu.Lock()
+	defer f.run.mu.Unlock()
+	return f.run.active
 }
 
 func path(s string) envelope.Address {
@@ -252,34 +279,19 @@ func (f *fixture) queue() []string {
 	return all
 }
 
-// until waits for a condition that other goroutines bring about. Time on the wall
-// decides nothing but when to give up.
-func (f *fixture) until(what string, cond func() bool) {
+// drained waits until nothing more happens, and then the queue must be empty.
+func (f *fixture) drained() {
 	f.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); {
-		if time.Now().After(end) {
-			f.t.Fatalf("never: %s; the queue holds %v", what, f.queue())
-		}
-		time.Sleep(time.Millisecond)
+	synctest.Wait()
+	if q := f.queue(); len(q) > 0 {
+		f.t.Fatalf("the queue holds %q", q)
 	}
 }
 
-func (f *fixture) drained() {
-	f.t.Helper()
-	f.until("the queue is empty", func() bool { return len(f.queue()) == 0 })
-}
-
-// idle waits until nothing is due or being tried.
-func (f *fixture) idle() {
-	f.t.Helper()
-	f.until("nothing is active", func() bool {
-		for _, q := range f.queue() {
-			if strings.HasSuffix(q, " active") {
-				return false
-			}
-		}
-		return true
-	})
+// pass lets time pass, and what it brings happen.
+func (f *fixture) pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 func contextDone(t *testing.T) (context.Context, context.CancelFunc) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
@@ -56,6 +57,7 @@ type batch struct {
 	r          *Runner
 	structures map[store.ID]read
 	owners     map[uint64]string
+	buf        []byte
 }
 
 type read struct {
@@ -68,7 +70,7 @@ func (b *batch) prepare(d spool.Due) (arrival, error) {
 	got, ok := b.structures[id]
 	if !ok {
 		got.err = b.r.guarded("read the structure of "+id.String(), func() (err error) {
-			got.structure, err = b.r.structure(id)
+			got.structure, err = b.structure(id)
 			return err
 		})
 		b.structures[id] = got
@@ -90,17 +92,20 @@ func (b *batch) owner(id uint64) string {
 }
 
 // structure reads a body once, with its checksum.
-func (r *Runner) structure(id store.ID) ([]byte, error) {
-	body, err := r.cfg.Store.OpenBody(id)
+func (b *batch) structure(id store.ID) ([]byte, error) {
+	body, err := b.r.cfg.Store.OpenBody(id)
 	if err != nil {
 		return nil, err
 	}
 	defer body.Close()
-	s, err := mime.Scan(body.Reader())
-	if err != nil {
+	if b.buf == nil {
+		b.buf = make([]byte, 32<<10)
+	}
+	scanner := mime.NewScanner()
+	if _, err := io.CopyBuffer(scanner, body.Reader(), b.buf); err != nil {
 		return nil, err
 	}
-	return s.AppendBinary(nil)
+	return scanner.Finish().AppendBinary(nil)
 }
 
 // deliverAll delivers together, or one by one when that fails.

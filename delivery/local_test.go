@@ -7,13 +7,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"postroad/internal/envelope"
 	"postroad/internal/store"
 	"postroad/spool"
 )
 
-func TestLocalDelivery(t *testing.T) {
+func TestLocalDelivery(t *testing.T) { synctest.Test(t, testLocalDelivery) }
+
+func testLocalDelivery(t *testing.T) {
 	f := newFixture(t)
 	f.start()
 	id := f.submit("<s@x.test>", "alice@a.test", "bob@a.test")
@@ -29,7 +33,9 @@ func TestLocalDelivery(t *testing.T) {
 	}
 }
 
-func TestManyLocalMessagesEachOnce(t *testing.T) {
+func TestManyLocalMessagesEachOnce(t *testing.T) { synctest.Test(t, testManyLocalMessagesEachOnce) }
+
+func testManyLocalMessagesEachOnce(t *testing.T) {
 	f := newFixture(t)
 	want := make(map[string]bool)
 	for i := range 300 {
@@ -58,7 +64,9 @@ func TestManyLocalMessagesEachOnce(t *testing.T) {
 
 // TestStopAnywhere ends the runner and the store at every moment of a busy time: each
 // message is in each mailbox once in the end.
-func TestStopAnywhere(t *testing.T) {
+func TestStopAnywhere(t *testing.T) { synctest.Test(t, testStopAnywhere) }
+
+func testStopAnywhere(t *testing.T) {
 	f := newFixture(t)
 	for i := range 200 {
 		f.submit(fmt.Sprintf("<s%d@x.test>", i), "alice@a.test", "bob@a.test")
@@ -77,7 +85,9 @@ func TestStopAnywhere(t *testing.T) {
 
 // TestClaimedAndNeverSettled: what a process had in its hands when it died is
 // delivered by the next.
-func TestClaimedAndNeverSettled(t *testing.T) {
+func TestClaimedAndNeverSettled(t *testing.T) { synctest.Test(t, testClaimedAndNeverSettled) }
+
+func testClaimedAndNeverSettled(t *testing.T) {
 	f := newFixture(t)
 	f.submit("<s@x.test>", "alice@a.test")
 	if due, err := f.sp.Claim(10); err != nil || len(due) != 1 {
@@ -92,6 +102,10 @@ func TestClaimedAndNeverSettled(t *testing.T) {
 }
 
 func TestRemovedWhileClaimedIsNotDelivered(t *testing.T) {
+	synctest.Test(t, testRemovedWhileClaimedIsNotDelivered)
+}
+
+func testRemovedWhileClaimedIsNotDelivered(t *testing.T) {
 	f := newFixture(t)
 	f.submit("<s@x.test>", "alice@a.test", "bob@a.test")
 	due, err := f.sp.Claim(10)
@@ -111,13 +125,15 @@ func TestRemovedWhileClaimedIsNotDelivered(t *testing.T) {
 // runner is one that does not run by itself.
 func (f *fixture) runner() *Runner {
 	c := f.cfg
-	c.Store, c.Spool, c.Mailboxes, c.Accounts, c.Resolver, c.Now, c.Hostname = f.st, f.sp, f.mb, f.ac, f.dns, f.clock.Now, "mx.a.test"
+	c.Store, c.Spool, c.Mailboxes, c.Accounts, c.Resolver, c.Now, c.Hostname = f.st, f.sp, f.mb, f.ac, f.dns, time.Now, "mx.a.test"
 	r := New(c)
 	r.hard = f.t.Context()
 	return r
 }
 
-func TestAccountGoneIsReported(t *testing.T) {
+func TestAccountGoneIsReported(t *testing.T) { synctest.Test(t, testAccountGoneIsReported) }
+
+func testAccountGoneIsReported(t *testing.T) {
 	f := newFixture(t)
 	id := f.submit("<alice@a.test>", "bob@a.test")
 	if err := f.ac.Remove(path("bob@a.test"), nil); err != nil {
@@ -134,7 +150,9 @@ func TestAccountGoneIsReported(t *testing.T) {
 	}
 }
 
-func TestAccountGoneAndNullSender(t *testing.T) {
+func TestAccountGoneAndNullSender(t *testing.T) { synctest.Test(t, testAccountGoneAndNullSender) }
+
+func testAccountGoneAndNullSender(t *testing.T) {
 	f := newFixture(t)
 	f.submit("<>", "bob@a.test", "alice@a.test")
 	if err := f.ac.Remove(path("bob@a.test"), nil); err != nil {
@@ -147,7 +165,9 @@ func TestAccountGoneAndNullSender(t *testing.T) {
 	}
 }
 
-func TestSuccessIsReported(t *testing.T) {
+func TestSuccessIsReported(t *testing.T) { synctest.Test(t, testSuccessIsReported) }
+
+func testSuccessIsReported(t *testing.T) {
 	f := newFixture(t)
 	rcpts := f.rcpts("bob@a.test")
 	rcpts[0].Notify = envelope.NotifySuccess
@@ -168,13 +188,18 @@ func TestSuccessIsReported(t *testing.T) {
 
 // TestDamagedBodyIsHeld: a message whose bytes have changed is neither delivered
 // nor dropped, and the others are delivered.
-func TestDamagedBodyIsHeld(t *testing.T) {
+func TestDamagedBodyIsHeld(t *testing.T) { synctest.Test(t, testDamagedBodyIsHeld) }
+
+func testDamagedBodyIsHeld(t *testing.T) {
 	f := newFixture(t)
 	bad := f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<s@x.test>")}}, "Return-Path: <>\r\nSubject: UNIQUE-MARK\r\n\r\nx\r\n", f.rcpts("alice@a.test")...)
 	f.submit("<s@x.test>", "alice@a.test")
 	flip(t, f.dir, "UNIQUE-MARK")
 	f.start()
-	f.until("one is held", func() bool { q := f.queue(); return len(q) == 1 && q[0] == "alice@a.test hold" })
+	synctest.Wait()
+	if q := f.queue(); len(q) != 1 || q[0] != "alice@a.test hold" {
+		t.Errorf("the queue holds %q", q)
+	}
 	if got := f.mail("alice"); len(got) != 1 || got[0] != letter {
 		t.Errorf("alice has %q", got)
 	}
@@ -216,7 +241,9 @@ func flip(t *testing.T, dir, mark string) {
 }
 
 // TestStoreFailure: a store that refuses loses nothing.
-func TestClosedStoreLosesNothing(t *testing.T) {
+func TestClosedStoreLosesNothing(t *testing.T) { synctest.Test(t, testClosedStoreLosesNothing) }
+
+func testClosedStoreLosesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.submit("<s@x.test>", "alice@a.test")
 	due, err := f.sp.Claim(10)
@@ -236,7 +263,9 @@ func TestClosedStoreLosesNothing(t *testing.T) {
 	}
 }
 
-func TestLargeMessage(t *testing.T) {
+func TestLargeMessage(t *testing.T) { synctest.Test(t, testLargeMessage) }
+
+func testLargeMessage(t *testing.T) {
 	f := newFixture(t)
 	text := "Return-Path: <>\r\nSubject: big\r\n\r\n" + strings.Repeat("0123456789abcdef\r\n", 200_000)
 	f.accept(&spool.Message{}, text, f.rcpts("alice@a.test")...)
@@ -275,7 +304,9 @@ func BenchmarkLocal(b *testing.B) {
 		}
 		b.StartTimer()
 		f.start()
-		f.drained()
+		for len(f.queue()) > 0 {
+			time.Sleep(time.Millisecond)
+		}
 		f.halt()
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/delivery")

@@ -286,11 +286,13 @@ func (a *attempt) settle(reply envelope.Reply) {
 	a.left = nil
 }
 
-// connect opens a connection; without TLS where the policy allows it and TLS fails.
+// connect opens a connection; once more and without TLS where the policy allows it
+// and TLS is what failed. A password never goes that way.
 func (a *attempt) connect(ctx context.Context, host string, ip netip.Addr) (*smtpc.Conn, error) {
 	o := a.options()
 	conn, err := a.dial(ctx, host, ip, o)
-	if o.TLS == smtpc.Opportunistic && errors.Is(err, smtpc.ErrTLS) {
+	e, ok := errors.AsType[*smtpc.Error](err)
+	if ok && e.Phase == "STARTTLS" && o.TLS == smtpc.Opportunistic && o.Username == "" {
 		o.TLS = smtpc.None
 		return a.dial(ctx, host, ip, o)
 	}

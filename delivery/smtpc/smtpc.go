@@ -225,7 +225,7 @@ func (c *Conn) secure(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return c.fault("STARTTLS", reply, err)
-	case reply.Code != 220 && c.opts.TLS == Opportunistic:
+	case reply.Code != 220 && c.opts.TLS == Opportunistic && !c.broken:
 		return nil
 	case reply.Code != 220:
 		return c.fault("STARTTLS", reply, nil)
