@@ -1,0 +1,369 @@
+package smtpd
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postroad/internal/account"
+	"postroad/internal/envelope"
+	"postroad/internal/store"
+	"postroad/internal/store/storetest"
+	"postroad/spool"
+)
+
+// directory is a small town: example.test is ours.
+type directory struct {
+	mu     sync.Mutex
+	broken error
+	asked  int // Verify calls
+}
+
+var town = map[string][]account.Target{
+	"alice@example.test":      {{Account: 1, Address: addr("alice@example.test")}},
+	"bob@example.test":        {{Account: 2, Address: addr("bob@example.test")}},
+	"postmaster@example.test": {{Account: 1, Address: addr("alice@example.test")}},
+	"both@example.test":       {{Account: 1, Address: addr("alice@example.test")}, {Account: 2, Address: addr("bob@example.test")}},
+	"away@example.test":       {{Address: addr("someone@elsewhere.test")}},
+	"info@example.test":       {{Account: 1, Address: addr("alice@example.test")}},
+	"jörg@example.test":       {{Account: 2, Address: addr("bob@example.test")}},
+}
+
+func addr(s string) envelope.Address {
+	a, err := envelope.ParseAddress(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func (d *directory) failure() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.broken
+}
+
+func (d *directory) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken = err
+}
+
+func (d *directory) IsLocal(domain string) (bool, error) {
+	return strings.EqualFold(domain, "example.test"), d.failure()
+}
+
+func (d *directory) Resolve(a envelope.Address) ([]account.Target, error) {
+	c := a.Canonical()
+	if c.Domain != "example.test" {
+		return []account.Target{{Address: a}}, d.failure()
+	}
+	if c.Local == "loop" {
+		return nil, account.ErrLoop
+	}
+	if t, ok := town[c.String()]; ok {
+		return t, d.failure()
+	}
+	return nil, errors.Join(account.ErrUnknown, d.failure())
+}
+
+func (d *directory) Verify(_ context.Context, user, password string) (account.Account, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked++
+	if d.broken != nil {
+		return account.Account{}, d.broken
+	}
+	if (user == "alice@example.test" || user == "bob@example.test") && password == "secret" {
+		return account.Account{ID: town[user][0].Account, Address: addr(user)}, nil
+	}
+	return account.Account{}, account.ErrCredentials
+}
+
+func (d *directory) MaySend(id account.ID, a envelope.Address) (bool, error) {
+	targets, err := d.Resolve(a)
+	if errors.Is(err, account.ErrUnknown) {
+		return false, nil
+	}
+	for _, t := range targets {
+		if t.Account == id {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// queue is the spool, watched: it remembers what was accepted.
+type queue struct {
+	*spool.Spool
+	st *store.Store
+
+	mu   sync.Mutex
+	got  []accepted
+	fail error
+	gate chan struct{} // if set, Accept waits for it
+}
+
+type accepted struct {
+	spool.Message
+	rcpts []spool.Recipient
+}
+
+func (q *queue) Accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft) error {
+	if q.gate != nil {
+		<-q.gate
+	}
+	q.mu.Lock()
+	fail := q.fail
+	q.mu.Unlock()
+	if fail != nil {
+		return fail
+	}
+	if err := q.Spool.Accept(m, rcpts, d); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.got = append(q.got, accepted{*m, rcpts})
+	return nil
+}
+
+func (q *queue) messages() []accepted {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return append([]accepted(nil), q.got...)
+}
+
+// body reads an accepted message as final delivery shows it.
+func (q *queue) body(t *testing.T, m accepted) string {
+	t.Helper()
+	b, err := q.st.OpenBody(m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	all, err := io.ReadAll(b.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(all)
+}
+
+// content is the body without our fields, found by the end of the Received field or
+// of the fields that a submission lacked.
+func (q *queue) content(t *testing.T, m accepted) string {
+	t.Helper()
+	body := q.body(t, m)
+	_, rest, ok := strings.Cut(body, "; Fri, 20 Nov 2026 09:10:16 +0000\r\n")
+	if !ok {
+		t.Fatalf("no Received field in %q", body)
+	}
+	return rest
+}
+
+// clock is the time in all tests that do not watch it.
+func clock() time.Time { return time.Date(2026, 11, 20, 9, 10, 16, 0, time.UTC) }
+
+// house is a server with what stands behind it.
+type house struct {
+	*Server
+	accounts *directory
+	queue    *queue
+	addr     string
+	log      *syncBuffer
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// open starts a server on loopback. change may change its config and its limits.
+func open(t testing.TB, kind Kind, implicitTLS bool, change ...func(*Config)) *house {
+	t.Helper()
+	h := build(t, kind, implicitTLS, change...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.serve(t, l)
+	return h
+}
+
+func build(t testing.TB, kind Kind, implicitTLS bool, change ...func(*Config)) *house {
+	t.Helper()
+	st := storetest.Open(t, new(spool.Spool).References)
+	return buildOn(t, st, kind, implicitTLS, change...)
+}
+
+func buildOn(t testing.TB, st *store.Store, kind Kind, implicitTLS bool, change ...func(*Config)) *house {
+	h := &house{accounts: &directory{}, log: &syncBuffer{}}
+	h.queue = &queue{Spool: spool.Open(st, clock), st: st}
+	c := Config{
+		Hostname: "mx.example.test", Store: st, Spool: h.queue, Accounts: h.accounts,
+		TLS: certificate(t), Now: clock, Log: slog.New(slog.NewTextHandler(h.log, nil)),
+		Limits: Limits{AuthDelay: -1},
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	h.Server = NewServer(kind, implicitTLS, c)
+	return h
+}
+
+func (h *house) serve(t testing.TB, l net.Listener) {
+	h.addr = l.Addr().String()
+	ended := make(chan error, 1)
+	go func() { ended <- h.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		stop, now := context.WithCancel(ctx)
+		now() // what a test left open is cut off
+		h.Shutdown(stop)
+		if err := <-ended; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+		if strings.Contains(h.log.String(), "engine failed") {
+			t.Errorf("the engine failed:\n%s", h.log)
+		}
+	})
+}
+
+var certificate = func() func(testing.TB) *tls.Config {
+	make := sync.OnceValues(func() (*tls.Config, error) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"mx.example.test"}}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+		return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, err
+	})
+	return func(t testing.TB) *tls.Config {
+		c, err := make()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+}()
+
+// client is the peer's end of a dialogue.
+type client struct {
+	net.Conn
+	t testing.TB
+	r *bufio.Reader
+}
+
+func (h *house) dial(t testing.TB) *client {
+	t.Helper()
+	nc, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newClient(t, nc)
+}
+
+func newClient(t testing.TB, nc net.Conn) *client {
+	t.Cleanup(func() { nc.Close() })
+	nc.SetDeadline(time.Now().Add(20 * time.Second))
+	return &client{nc, t, bufio.NewReader(nc)}
+}
+
+// startTLS begins TLS on the connection.
+func (c *client) startTLS() {
+	c.t.Helper()
+	tc := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true})
+	if err := tc.Handshake(); err != nil {
+		c.t.Fatalf("TLS handshake: %v", err)
+	}
+	c.Conn, c.r = tc, bufio.NewReader(tc)
+}
+
+func (c *client) send(s string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.Conn, s); err != nil {
+		c.t.Logf("send: %v", err)
+	}
+}
+
+// reply reads a reply: all its lines, joined by LF.
+func (c *client) reply() (string, error) {
+	var lines []string
+	for {
+		line, err := c.r.ReadString('\n')
+		if err != nil {
+			return strings.Join(append(lines, line), "\n"), err
+		}
+		line = strings.TrimSuffix(line, "\r\n")
+		lines = append(lines, line)
+		if len(line) < 4 || line[3] != '-' {
+			return strings.Join(lines, "\n"), nil
+		}
+	}
+}
+
+// talk plays a script: "> x" sends a line, "< x" expects a reply whose last line begins
+// with x, "<-" expects the end of the connection, "tls" begins TLS.
+func (c *client) talk(script string) {
+	c.t.Helper()
+	for line := range strings.SplitSeq(script, "\n") {
+		line = strings.TrimLeft(line, "\t")
+		switch {
+		case line == "":
+		case line == "tls":
+			c.startTLS()
+		case line == ">":
+			c.send("\r\n")
+		case strings.HasPrefix(line, "> "):
+			c.send(line[2:] + "\r\n")
+		case line == "<-":
+			if got, err := c.reply(); err == nil {
+				c.t.Errorf("the connection goes on: %q", got)
+			}
+		case strings.HasPrefix(line, "< "):
+			c.expect(line[2:])
+		default:
+			c.t.Fatalf("a script has the line %q", line)
+		}
+	}
+}
+
+func (c *client) expect(prefix string) string {
+	c.t.Helper()
+	got, err := c.reply()
+	last := got[strings.LastIndexByte(got, '\n')+1:]
+	if err != nil || !strings.HasPrefix(last, prefix) {
+		c.t.Fatalf("got %q (%v), want %q", got, err, prefix)
+	}
+	return got
+}
+
+func limits(f func(*Limits)) func(*Config) { return func(c *Config) { f(&c.Limits) } }

@@ -1,0 +1,73 @@
+package smtpd
+
+import "time"
+
+// Limits bound what one peer may take. A zero field takes the default.
+//
+//	field                     default  what a peer is told beyond it
+//	Connections                   500  421 4.3.2, closed
+//	PerAddress                     50  421 4.7.0, closed
+//	Recipients                  1,000  452 4.5.3 at RCPT; announced as LIMITS RCPTMAX
+//	MessageSize                50 MiB  552 5.3.4 at MAIL (SIZE) or after the data; announced as SIZE
+//	Line                       12,288  500 5.5.6, closed
+//	CommandsPerMinute         100,000  421 4.7.0, closed
+//	Errors                         20  421 4.7.0, closed
+//	AuthFailures                    3  421 4.7.0, closed
+//	Received                      100  554 5.4.6
+//	TransactionsPerConnection  1 mio.  421 4.7.0, closed
+//	CommandTimeout              5 min  421 4.4.2, closed
+//	DataTimeout                 3 min  closed
+//	DataRate                  500 B/s  closed
+//	HandshakeTimeout             30 s  closed
+type Limits struct {
+	Connections int // open at once, on one listener
+	PerAddress  int // of these, from one IPv4 address or IPv6 /64; loopback too
+
+	Recipients  int   // RCPT commands accepted in one transaction
+	MessageSize int64 // octets of a message, before our trace fields
+
+	// Line is the longest command line. RFC 4954 asks for 12,288 octets in AUTH. Lines
+	// of a message have no limit: real ones have reached 64 KiB, and none is
+	// ever held as a whole.
+	Line int
+
+	CommandsPerMinute int           // since the last accepted message, in any minute
+	Errors            int           // 4yz and 5yz replies since the last accepted message
+	AuthFailures      int           // on one connection
+	AuthDelay         time.Duration // before the reply to a failed login; 0 is 1 s, below 0 is none
+	Received          int           // Received fields: a message with more is in a loop
+
+	TransactionsPerConnection int
+
+	CommandTimeout   time.Duration // for a whole command, from our last reply
+	DataTimeout      time.Duration // for the next octets of a message
+	DataRate         int           // octets per second that a message must come at, after DataTimeout
+	HandshakeTimeout time.Duration // for TLS
+}
+
+func (l Limits) withDefaults() Limits {
+	or(&l.Connections, 500)
+	or(&l.PerAddress, 50)
+	or(&l.Recipients, 1000)
+	or(&l.MessageSize, 50<<20)
+	or(&l.Line, 12288)
+	or(&l.CommandsPerMinute, 100_000)
+	or(&l.Errors, 20)
+	or(&l.AuthFailures, 3)
+	or(&l.AuthDelay, time.Second)
+	or(&l.Received, 100)
+	or(&l.TransactionsPerConnection, 1_000_000)
+	or(&l.CommandTimeout, 5*time.Minute)
+	or(&l.DataTimeout, 3*time.Minute)
+	or(&l.DataRate, 500)
+	or(&l.HandshakeTimeout, 30*time.Second)
+	return l
+}
+
+// or sets a field that is zero.
+func or[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

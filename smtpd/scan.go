@@ -1,0 +1,137 @@
+package smtpd
+
+import "bytes"
+
+// lines watches the line ends of a message. Content reaches us with dots taken off.
+type lines struct {
+	bare bool // a CR without LF, or an LF without CR, was seen
+	nul  bool // a NUL was seen
+	cr   bool // the last octet was a CR
+}
+
+// write looks at the next octets.
+func (l *lines) write(p []byte) {
+	l.nul = l.nul || bytes.IndexByte(p, 0) >= 0
+	if l.cr && len(p) > 0 && p[0] != '\n' {
+		l.bare = true
+	}
+	ends := bytes.Count(p, []byte("\n")) // that are to be preceded by CR
+	if l.cr && len(p) > 0 && p[0] == '\n' {
+		ends--
+	}
+	for rest := p; len(rest) > 0; {
+		l.cr = false
+		i := bytes.IndexByte(rest, '\r')
+		if i < 0 {
+			break
+		}
+		if rest = rest[i+1:]; len(rest) == 0 {
+			l.cr = true
+		} else if rest[0] == '\n' {
+			ends--
+		} else {
+			l.bare = true
+		}
+	}
+	l.bare = l.bare || ends != 0
+}
+
+// end tells that the message is over.
+func (l *lines) end() { l.bare = l.bare || l.cr }
+
+// Bounds of the header scan: how far it looks, and how much of a field it keeps.
+const (
+	scanned   = 1 << 20
+	fieldSize = 16 << 10
+)
+
+// header finds in a message's header what decides about its coming in. It keeps one
+// field at a time, and gives up looking after a MiB.
+type header struct {
+	ended bool // the header is over; nothing changes any more
+
+	received  int      // Received fields
+	date      bool     // there is a Date field
+	messageID string   // of the first Message-ID field
+	from      []string // the bodies of From fields, at most two
+	tooLong   bool     // a From field was longer than what is kept
+
+	seen  int
+	field []byte // the present field, unfinished
+	cut   bool   // the present field was longer than what is kept
+	line  int    // octets of the present line so far
+	cr    bool   // the present line is a CR so far
+}
+
+// write looks at the next octets.
+func (h *header) write(p []byte) {
+	for len(p) > 0 && !h.ended {
+		i := bytes.IndexByte(p, '\n')
+		if i < 0 {
+			h.part(p)
+			return
+		}
+		h.part(p[:i+1])
+		h.endLine()
+		p = p[i+1:]
+	}
+}
+
+// part takes a piece of a line.
+func (h *header) part(p []byte) {
+	if h.line == 0 && p[0] != ' ' && p[0] != '\t' {
+		h.endField()
+	}
+	h.cr = h.line == 0 && p[0] == '\r' || h.cr && p[0] == '\n'
+	h.line += len(p)
+	h.seen += len(p)
+	room := max(0, fieldSize-len(h.field))
+	h.cut = h.cut || len(p) > room
+	h.field = append(h.field, p[:min(len(p), room)]...)
+	if h.seen > scanned {
+		h.end()
+	}
+}
+
+// endLine follows the line's LF. A line of nothing else ends the header.
+func (h *header) endLine() {
+	if h.line == 1 || h.line == 2 && h.cr {
+		h.end()
+	}
+	h.line, h.cr = 0, false
+}
+
+// endField judges the field that is complete.
+func (h *header) endField() {
+	name, body, ok := bytes.Cut(h.field, []byte(":"))
+	if ok {
+		h.take(string(bytes.ToLower(bytes.TrimRight(name, " \t"))), body)
+	}
+	h.field, h.cut = h.field[:0], false
+}
+
+func (h *header) take(name string, body []byte) {
+	switch name {
+	case "received":
+		h.received++
+	case "date":
+		h.date = true
+	case "message-id":
+		if h.messageID == "" {
+			h.messageID = string(bytes.TrimSpace(body[:min(len(body), 998)]))
+		}
+	case "from":
+		h.tooLong = h.tooLong || h.cut
+		if len(h.from) < 2 {
+			h.from = append(h.from, string(body))
+		}
+	}
+}
+
+// end tells that the header is over.
+func (h *header) end() {
+	if !h.ended {
+		h.endField()
+		h.ended, h.field = true, nil
+	}
+}
