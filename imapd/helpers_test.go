@@ -47,8 +47,16 @@ type option func(*Config)
 
 func newHouse(t testing.TB, options ...option) *house {
 	t.Helper()
+	h := buildHouse(t, store.Options{}, options...)
+	h.srv, h.addr = h.serve(false)
+	return h
+}
+
+// buildHouse is newHouse without a listener.
+func buildHouse(t testing.TB, so store.Options, options ...option) *house {
+	t.Helper()
 	h := &house{t: t}
-	st := storetest.Open(t, func(r store.Reader) iter.Seq[store.ID] { return h.config.Mailboxes.References(r) })
+	st := storetest.OpenDir(t, t.TempDir(), so, func(r store.Reader) iter.Seq[store.ID] { return h.config.Mailboxes.References(r) })
 	h.config = Config{
 		Store:     st,
 		Mailboxes: mailbox.New(st, mailbox.Options{Quota: func(r store.Reader, o mailbox.Owner) int64 { return account.Quota(r, account.ID(o)) }}),
@@ -59,7 +67,6 @@ func newHouse(t testing.TB, options ...option) *house {
 		o(&h.config)
 	}
 	h.owner = h.addAccount(user)
-	h.srv, h.addr = h.serve(false)
 	return h
 }
 

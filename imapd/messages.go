@@ -325,7 +325,7 @@ func (s *session) follow(write func(seq uint32) error) error {
 			return s.refuse("read what changed", err)
 		}
 		if c.Removed {
-			s.wire.bye("the selected mailbox was removed")
+			s.wire.bye(removed)
 			return nil
 		}
 		if err := s.tellExpunged(write, c.Expunged); err != nil {

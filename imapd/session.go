@@ -183,7 +183,7 @@ func (s *session) unselect() {
 // mailbox returns the selected mailbox, or why the command cannot be done.
 func (s *session) mailbox() (*selected, error) {
 	if s.sel == nil || s.sel.gone {
-		return nil, no(imap.ResponseCodeNonExistent, "the selected mailbox was removed")
+		return nil, no(imap.ResponseCodeNonExistent, removed)
 	}
 	return s.sel, nil
 }
@@ -248,7 +248,7 @@ func (s *session) tell(w teller, expunge bool) error {
 			s.log.Error("cannot read what changed in a mailbox", "mailbox", s.sel.id, "err", err)
 			return nil
 		case c.Removed:
-			s.wire.bye("the selected mailbox was removed")
+			s.wire.bye(removed)
 			return nil
 		}
 		if err := s.tellExpunged(w.WriteExpunge, c.Expunged); err != nil {
@@ -361,6 +361,7 @@ func (s *session) refuse(doing string, err error) error {
 	}
 	for _, r := range refusals() {
 		if errors.Is(err, r.err) {
+			s.leaveRemoved()
 			return no(r.code, r.text)
 		}
 	}
@@ -373,6 +374,18 @@ func (s *session) refuse(doing string, err error) error {
 	}
 	return no(imap.ResponseCodeServerBug, fmt.Sprintf("the server failed to %s; its log says why", doing))
 }
+
+// leaveRemoved ends the session when somebody else has removed its mailbox.
+func (s *session) leaveRemoved() {
+	if s.sel == nil || s.sel.gone {
+		return
+	}
+	if _, err := s.srv.Mailboxes.ByID(s.sel.id); errors.Is(err, mailbox.ErrNotFound) {
+		s.wire.bye(removed)
+	}
+}
+
+const removed = "the selected mailbox was removed"
 
 type refusal struct {
 	err  error

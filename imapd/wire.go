@@ -173,12 +173,13 @@ func (w *wire) timedOut(err error, why string) {
 	}
 }
 
-// leave says BYE with the reason that bye gave.
+// leave says BYE with the reason that bye gave, and is the last to say anything.
 func (w *wire) leave() error {
 	w.mu.Lock()
 	why := w.farewell
 	w.mu.Unlock()
 	w.say("* BYE " + why)
+	w.abort(net.ErrClosed)
 	return io.EOF
 }
 
