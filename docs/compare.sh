@@ -4,9 +4,10 @@
 # all below one directory. Nothing outside it is touched, and a Postfix or Dovecot
 # that runs already is left alone.
 #
-#   compare.sh start [DIR]   start; DIR is made below /var/tmp when not given
-#   compare.sh show DIR      say again where they listen
-#   compare.sh stop DIR      stop them, by their process ids; DIR stays
+#   compare.sh start [DIR]            start; DIR is made below /var/tmp when not given
+#   compare.sh show DIR               say again where they listen
+#   compare.sh measure DIR POSTROAD   load them with the command POSTROAD, a minute and a half
+#   compare.sh stop DIR               stop them, by their process ids; DIR stays
 #
 # Ports: DISCARD_PORT (12525), MAIL_PORT (12526), IMAP_PORT (12143). Neither server
 # keeps a log of the mail that goes through, which is in their favour; LOG=yes
@@ -176,6 +177,23 @@ show() {
 	END
 }
 
+# measure takes the figures that docs/bench.md compares.
+measure() { # the command postroad
+	eval "$(show)"
+	for connections in 1 10 50; do
+		"$1" bench smtp --addr "$DISCARD_SMTP" --to bench@example.test -c $connections -d 8s \
+			--pid "$DISCARD_PID" --path "$DIR" --settle 30s
+	done
+	for accounts in 1 10; do
+		# shellcheck disable=SC2046 # one word for each account
+		"$1" bench e2e --addr "$MAIL_SMTP" --imap-addr "$MAIL_IMAP" -c 10 -d 8s \
+			$(seq -f "--account=user%g@example.test:$PASSWORD" $accounts) \
+			--pid "$MAIL_PIDS" --path "$DIR" --settle 30s
+	done
+	"$1" bench imap --addr "$MAIL_IMAP" --user "imap$$@example.test" --password "$PASSWORD" -n 5000 --idle 100 \
+		--pid "${MAIL_PIDS#*,}" --path "$DIR"
+}
+
 # end stops the process of a pid file, which still has to be the one named.
 end() { # pid file, name
 	[ -s "$1" ] || return 0
@@ -197,10 +215,11 @@ stop() {
 
 case ${1:-} in
 start) start "${2:-}" ;;
-show | stop)
+show | stop | measure)
 	[ -e "${2:?say which directory}/ports" ] || die "$2 was not made by compare.sh start"
 	dir=$(cd "$2" && pwd)
-	"$1"
+	[ "$1" != measure ] || command -v "${3:?say which postroad}" >/dev/null || die "$3 is not a command"
+	"$1" "${3:-}"
 	;;
-*) die "use: compare.sh start [DIR] | show DIR | stop DIR" ;;
+*) die "use: compare.sh start [DIR] | show DIR | measure DIR POSTROAD | stop DIR" ;;
 esac

@@ -136,6 +136,7 @@ func (b *imapBench) fill(ctx context.Context) error {
 	if err := f.connect(ctx); err != nil {
 		return err
 	}
+	defer f.logout() // after the counting, which a process that ends would confuse
 	watch, err := b.o.Watch.start()
 	if err != nil {
 		return err
@@ -186,13 +187,16 @@ func (f *filling) connect(ctx context.Context) error {
 func (f *filling) run() error {
 	var all sync.WaitGroup
 	for _, c := range f.conns {
-		all.Go(func() {
-			defer c.logout()
-			f.appendOn(c)
-		})
+		all.Go(func() { f.appendOn(c) })
 	}
 	all.Wait()
 	return f.err
+}
+
+func (f *filling) logout() {
+	for _, c := range f.conns {
+		c.logout()
+	}
 }
 
 func (f *filling) appendOn(c *imapConn) {

@@ -202,11 +202,21 @@ type process struct {
 }
 
 // cpu is the processor time of all processes that w names and their descendants.
-// A descendant that ended is in its parent's figure.
+// A descendant that ended is in its parent's figure; one that ends while we read
+// may be in neither, therefore we look twice and believe the larger.
 func (s system) cpu(w Watch) (time.Duration, error) {
 	if !w.watches() {
 		return 0, nil
 	}
+	first, err := s.cpuNow(w)
+	if err != nil {
+		return 0, err
+	}
+	second, err := s.cpuNow(w)
+	return max(first, second), err
+}
+
+func (s system) cpuNow(w Watch) (time.Duration, error) {
 	all, err := s.processes()
 	if err != nil {
 		return 0, err
