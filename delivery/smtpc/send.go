@@ -130,6 +130,8 @@ func (t *transaction) pipelined() {
 	}
 	data := t.expect(c.opts.Timeouts.Data)
 	switch {
+	case c.broken: // a reply was missing or out of turn: no more is said
+		t.lost()
 	case data.Code == 354 && accepted > 0:
 		t.content()
 	case data.Code == 354: // nobody is left: an empty message ends the transaction (RFC 2920, 3.1)
