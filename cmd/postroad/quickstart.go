@@ -63,7 +63,9 @@ func (f quickstartFlags) config(dir string) (config.Config, error) {
 	if err := c.Check(); err != nil {
 		return c, usagef("%v", err)
 	}
-	return c, nil
+	var err error
+	c.DataDir, err = filepath.Abs(c.DataDir) // so that what is printed works from anywhere
+	return c, err
 }
 
 // credentials reads the --user flags.
@@ -102,11 +104,11 @@ func (a *app) runQuickstart(ctx context.Context, f quickstartFlags) error {
 	if err != nil {
 		return err
 	}
-	srv, accounts, err := postroad.OpenQuickstart(postroad.QuickstartOptions{Config: cfg, Users: users, Log: newLog(a.err, cfg.Log)})
+	srv, accounts, err := postroad.OpenQuickstart(postroad.QuickstartOptions{Config: cfg, Options: postroad.Options{Log: newLog(a.err, cfg.Log)}, Users: users})
 	if err != nil {
 		return startError(err)
 	}
-	if err := a.show(readyOf(cfg, srv, accounts), func(w io.Writer) { showReady(w, cfg, srv, accounts) }); err != nil {
+	if err := a.show(readyOf(cfg, srv, accounts), func(w io.Writer) { showReady(w, cfg, srv, accounts, a.dir) }); err != nil {
 		return err
 	}
 	return serveUntilDone(ctx, a.err, srv, cfg)
@@ -120,7 +122,7 @@ type ready struct {
 	Submissions string                `json:"submissions"`
 	IMAP        string                `json:"imap"`
 	IMAPS       string                `json:"imaps"`
-	LMTP        string                `json:"lmtp"`
+	LMTP        string                `json:"lmtp,omitempty"`
 	Control     string                `json:"control"`
 	Certificate string                `json:"certificate"`
 	Accounts    []postroad.Credential `json:"accounts"`
@@ -138,7 +140,7 @@ func readyOf(cfg config.Config, srv *postroad.Server, accounts []postroad.Creden
 func certificate(cfg config.Config) string { return filepath.Join(cfg.DataDir, "tls", "cert.pem") }
 
 // showReady prints what a person needs to go on.
-func showReady(w io.Writer, cfg config.Config, srv *postroad.Server, accounts []postroad.Credential) {
+func showReady(w io.Writer, cfg config.Config, srv *postroad.Server, accounts []postroad.Credential, dir string) {
 	fmt.Fprintf(w, "postroad is ready; everything is in %s\n\n", cfg.DataDir)
 	fmt.Fprintln(w, "For a mail client (it will ask about the certificate, which is self-signed):")
 	t := newTable(w)
@@ -156,32 +158,36 @@ func showReady(w io.Writer, cfg config.Config, srv *postroad.Server, accounts []
 	}
 	flush(t)
 	showCurl(w, certificate(cfg), srv, accounts)
-	fmt.Fprintf(w, "Look after it from another shell with `postroad status%s`. Stop it with Ctrl-C.\n", dirFlag(cfg))
+	fmt.Fprintf(w, "Look after it from another shell with `postroad status%s`. Stop it with Ctrl-C.\n", dirFlag(dir))
 }
 
-func dirFlag(cfg config.Config) string {
-	if cfg.DataDir == config.Default().DataDir {
+func dirFlag(dir string) string {
+	if dir == "" {
 		return ""
 	}
-	return " --dir " + quoted(cfg.DataDir)
+	return " --dir " + quoted(dir)
 }
 
-// showCurl prints a line that sends a message to the first account's, and one that
-// reads the newest of its INBOX.
+// showCurl prints a line that sends a message from the first account to the last, and
+// one that reads the newest of its INBOX.
 func showCurl(w io.Writer, cert string, srv *postroad.Server, accounts []postroad.Credential) {
 	if len(accounts) == 0 {
 		return
 	}
-	me, to := accounts[0], accounts[len(accounts)-1]
-	login := fmt.Sprintf("curl -sS --cacert %s --user %s", quoted(cert), quoted(me.Address+":"+me.Password))
+	from, to := accounts[0], accounts[len(accounts)-1]
 	if url := curlURL("smtp", srv.Addr("submissions"), srv.Addr("submission")); url != "" {
-		fmt.Fprintf(w, "\nSend a message:\n\n  printf 'From: %s\\nTo: %s\\nSubject: hello\\n\\nHello\\n' | %s --crlf --mail-from %s --mail-rcpt %s -T - %s\n",
-			me.Address, to.Address, login, quoted(me.Address), quoted(to.Address), url)
+		fmt.Fprintf(w, "\nSend a message:\n\n  printf '%%s\\n' %s %s 'Subject: hello' '' 'Hello' | %s --crlf --mail-from %s --mail-rcpt %s -T - %s\n",
+			quoted("From: "+from.Address), quoted("To: "+to.Address), curl(cert, from), quoted(from.Address), quoted(to.Address), url)
 	}
 	if url := curlURL("imap", srv.Addr("imaps"), srv.Addr("imap")); url != "" {
-		fmt.Fprintf(w, "\nRead the first one:\n\n  %s '%s/INBOX;MAILINDEX=1'\n", login, url)
+		fmt.Fprintf(w, "\nRead the newest one:\n\n  %s '%s/INBOX;MAILINDEX=*'\n", curl(cert, to), url)
 	}
 	fmt.Fprintln(w)
+}
+
+// curl is the beginning of a line that logs in.
+func curl(cert string, c postroad.Credential) string {
+	return fmt.Sprintf("curl -sS --ssl-reqd --cacert %s --user %s", quoted(cert), quoted(c.Address+":"+c.Password))
 }
 
 // curlURL is a listener as curl wants it, with TLS from the start or by STARTTLS.
@@ -190,7 +196,7 @@ func curlURL(scheme, implicit, starttls string) string {
 	case implicit != "":
 		return scheme + "s://" + implicit
 	case starttls != "":
-		return scheme + "://" + starttls + " --ssl-reqd"
+		return scheme + "://" + starttls
 	}
 	return ""
 }
