@@ -197,6 +197,10 @@ func (r *Runner) Run(ctx context.Context) error {
 // claim takes what falls due and hands it out until ctx is done.
 func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
 	for ctx.Err() == nil {
+		if r.cfg.Store.Failed() != nil { // it has said so; nothing that we do could be recorded
+			<-ctx.Done()
+			return
+		}
 		due, err := r.cfg.Spool.Claim(claimSize)
 		if err != nil {
 			r.cfg.Log.Error("the queue cannot be read in full", "err", err)

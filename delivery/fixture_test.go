@@ -30,6 +30,7 @@ type fixture struct {
 	cfg  Config
 	dns  *dnstest.Resolver
 	net  *network
+	fs   store.FS // of the bodies; nil is the real one
 	st   *store.Store
 	sp   *spool.Spool
 	mb   *mailbox.Service
@@ -78,8 +79,11 @@ func makeTemplate(dir string) error {
 	return st.Close()
 }
 
-func newFixture(t testing.TB) *fixture {
-	f := &fixture{t: t, dir: filepath.Join(t.TempDir(), "data"), dns: new(dnstest.Resolver), net: new(network)}
+func newFixture(t testing.TB) *fixture { return newFixtureOn(t, nil) }
+
+// newFixtureOn keeps the bodies on another disk.
+func newFixtureOn(t testing.TB, fs store.FS) *fixture {
+	f := &fixture{t: t, fs: fs, dir: filepath.Join(t.TempDir(), "data"), dns: new(dnstest.Resolver), net: new(network)}
 	if err := os.CopyFS(f.dir, os.DirFS(template)); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +95,7 @@ func newFixture(t testing.TB) *fixture {
 func (f *fixture) open() {
 	f.t.Helper()
 	var err error
-	if f.st, err = store.Open(f.dir, store.Options{}); err != nil {
+	if f.st, err = store.Open(f.dir, store.Options{FS: f.fs}); err != nil {
 		f.t.Fatal(err)
 	}
 	f.sp = spool.Open(f.st, time.Now)
@@ -134,6 +138,7 @@ func (f *fixture) start() {
 	f.t.Helper()
 	c := f.cfg
 	c.Store, c.Spool, c.Mailboxes, c.Accounts, c.Resolver = f.st, f.sp, f.mb, f.ac, f.dns
+	c.Hostname = "mx.a.test"
 	c.Hostname = "mx.a.test"
 	if c.Dial == nil {
 		c.Dial = f.net.Dial

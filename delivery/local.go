@@ -185,24 +185,23 @@ func (r *Runner) logDelivered(as []arrival, placed []mailbox.Placed) {
 }
 
 // deliverReported delivers to a recipient whose sender wants to hear of success.
+// When there is no room for the report, the mail is delivered without one.
 func (r *Runner) deliverReported(ctx context.Context, a arrival) {
 	o := outcome{due: a.due, verdict: delivered, reply: r.ours("2.1.5", "delivered to the mailbox")}
 	rep, err := r.report(a.due.Message, []outcome{o})
-	if err != nil {
+	var gone []spool.Due
+	if err == nil {
+		gone, err = r.deliver([]arrival{a}, rep)
+	}
+	_, refused := errors.AsType[*refusal](err)
+	switch {
+	case err == nil:
+		r.unknown(ctx, gone)
+	case refused || errors.Is(err, store.ErrFull):
+		r.deliverAll(ctx, []arrival{a})
+	default:
 		r.storeTrouble(ctx, err, a.due)
-		return
 	}
-	gone, err := r.deliver([]arrival{a}, rep)
-	if _, refused := errors.AsType[*refusal](err); refused {
-		o.verdict, o.reply = undecided, r.ours("4.3.0", "the mailbox does not take the message: "+err.Error())
-		r.record(ctx, []outcome{o})
-		return
-	}
-	if err != nil {
-		r.storeTrouble(ctx, err, a.due)
-		return
-	}
-	r.unknown(ctx, gone)
 }
 
 // unknown fails recipients whose account is gone since the message was accepted.

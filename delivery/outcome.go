@@ -36,6 +36,7 @@ type outcome struct {
 	tls      string // of the connection
 	reports  bool   // the next hop itself reports success (it offers DSN)
 	doubtful bool   // the reply to the whole message is missing: it may have been delivered
+	quiet    bool // no report is made: there is no room for one
 
 	// Set by judge.
 	verdict verdict
@@ -74,7 +75,7 @@ func (r *Runner) record(ctx context.Context, outcomes []outcome) {
 	for i := range outcomes {
 		r.cfg.Schedule.judge(&outcomes[i], now)
 	}
-	for {
+	for len(outcomes) > 0 {
 		removed, err := r.settle(outcomes)
 		switch {
 		case err == nil:
@@ -83,16 +84,32 @@ func (r *Runner) record(ctx context.Context, outcomes []outcome) {
 		case errors.Is(err, errRemoved):
 			outcomes = without(outcomes, removed)
 			r.cfg.Spool.GiveBack(removed...)
-			continue
-		}
-		if outcomes = r.postpone(ctx, err, outcomes); len(outcomes) == 0 {
-			return
+		case errors.Is(err, store.ErrFull) && !outcomes[0].quiet:
+			r.cfg.Log.Error("no room for reports: what failed is kept and tried again", "id", outcomes[0].due.Message.ID, "err", err)
+			r.withoutReports(outcomes, now)
+		default:
+			outcomes = r.postpone(ctx, err, outcomes)
 		}
 	}
 }
 
+// withoutReports changes outcomes so that they need no room: nobody is failed without
+// a word to the sender, and reports of success are not made.
+func (r *Runner) withoutReports(outcomes []outcome, now time.Time) {
+	for i := range outcomes {
+		o := &outcomes[i]
+		switch kind := reportKind(o); {
+		case kind == failed:
+			o.verdict, o.next = deferred, now.Add(r.cfg.Schedule.vary(r.cfg.Schedule.Min))
+		case kind == deferred:
+			o.delay, o.due.Recipient.Delayed = false, false
+		}
+		o.quiet = true
+	}
+}
+
 // postpone gives back all but what was relayed, and returns that after a pause;
-// nothing when there is no more time.
+// nothing when there is no more time or hope.
 func (r *Runner) postpone(ctx context.Context, err error, outcomes []outcome) []outcome {
 	var kept []outcome
 	var back []spool.Due
@@ -104,7 +121,7 @@ func (r *Runner) postpone(ctx context.Context, err error, outcomes []outcome) []
 		}
 	}
 	r.storeTrouble(ctx, err, back...)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && r.cfg.Store.Failed() == nil {
 		return kept
 	}
 	for _, o := range kept {

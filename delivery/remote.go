@@ -136,7 +136,7 @@ func worse(a, b error) error {
 }
 
 // errPrivate means that a name leads to addresses that mail from outside must not reach.
-var errPrivate = errors.New("leads to a private address, where mail is not sent to (allow_private)")
+var errPrivate = errors.New("leads to a private address only, and DNS is not trusted with those; a route can send mail there")
 
 // errLoop means that we ourselves are the destination's mail host.
 var errLoop = errors.New("mail for this domain leads back to this server")

@@ -52,7 +52,7 @@ func drafts(reports []*report) []*store.Draft {
 func reportKind(o *outcome) verdict {
 	n := o.due.Recipient.Notify
 	switch {
-	case o.due.Message.Envelope.From.IsZero(): // RFC 3461, 6.2, and RFC 5321, 4.5.5
+	case o.quiet, o.due.Message.Envelope.From.IsZero(): // RFC 3461, 6.2, and RFC 5321, 4.5.5
 		return undecided
 	case (o.verdict == failed || o.verdict == expired) && n.Wants(envelope.NotifyFailure):
 		return failed
