@@ -1,0 +1,275 @@
+package postroad_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+
+	"postroad"
+	"postroad/internal/config"
+	"postroad/internal/dns/dnstest"
+)
+
+// embedded is a server in this process.
+type embedded struct {
+	*postroad.Server
+	users []postroad.Credential
+	stop  func()
+}
+
+// testConfig listens on free ports of loopback, with its data in a test directory.
+func testConfig(t testing.TB, hostname string) config.Config {
+	cfg := config.Default()
+	cfg.Hostname = hostname
+	cfg.DataDir = t.TempDir()
+	cfg.Listen = config.Listen{
+		SMTP: "127.0.0.1:0", Submission: "127.0.0.1:0", Submissions: "127.0.0.1:0",
+		IMAP: "127.0.0.1:0", IMAPS: "127.0.0.1:0", LMTP: config.Off,
+	}
+	return cfg
+}
+
+// embed starts a server with the given accounts; it is stopped when the test ends.
+func embed(t testing.TB, cfg config.Config, o postroad.Options, users ...postroad.Credential) *embedded {
+	t.Helper()
+	o.Log = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s, users, err := postroad.OpenQuickstart(postroad.QuickstartOptions{Config: cfg, Options: o, Users: users})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stopped := false
+	e := &embedded{Server: s, users: users, stop: func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("%s did not stop cleanly: %v", cfg.Hostname, err)
+		}
+	}}
+	t.Cleanup(e.stop)
+	return e
+}
+
+type testLog struct{ t testing.TB }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Logf("%s", strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
+}
+
+// login opens an IMAP session with a mailbox selected.
+func login(t testing.TB, addr string, c postroad.Credential, mailbox string, o *imapclient.Options) *imapclient.Client {
+	t.Helper()
+	client, err := imapclient.DialInsecure(addr, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if err := client.Login(c.Address, c.Password).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Select(mailbox, nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// newest waits until the selected mailbox has n messages, and returns the last one's text.
+func newest(t testing.TB, client *imapclient.Client, n uint32) string {
+	t.Helper()
+	eventually(t, fmt.Sprintf("message %d in the mailbox", n), func() bool {
+		if err := client.Noop().Wait(); err != nil {
+			t.Fatal(err)
+		}
+		return client.Mailbox().NumMessages >= n
+	})
+	var set imap.SeqSet
+	set.AddNum(n)
+	section := &imap.FetchItemBodySection{Peek: true}
+	msgs, err := client.Fetch(set, &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{section}}).Collect()
+	if err != nil || len(msgs) != 1 {
+		t.Fatalf("fetch: %d messages, %v", len(msgs), err)
+	}
+	return string(msgs[0].FindBodySection(section))
+}
+
+// submit sends a message through the submission listener of a server.
+func submit(t testing.TB, s *embedded, from postroad.Credential, to []string, text string) error {
+	t.Helper()
+	client, err := smtp.Dial(s.Addr("submission"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Auth(sasl.NewPlainClient("", from.Address, from.Password)); err != nil {
+		return err
+	}
+	return client.SendMail(from.Address, to, strings.NewReader(text))
+}
+
+// Two servers in one process mail each other over SMTP, and a failure comes back.
+func TestTwoServersInOneProcess(t *testing.T) {
+	zone := &dnstest.Resolver{}
+	var dialer net.Dialer
+	port := map[string]string{} // where the mail exchanger of each domain really listens
+	options := postroad.Options{
+		Resolver: zone, AllowPrivate: true,
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			host, _, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			return dialer.DialContext(ctx, network, port[host])
+		},
+	}
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	ben := postroad.Credential{Address: "ben@two.test", Password: "b-password"}
+	one := embed(t, testConfig(t, "mx.one.test"), options, ann)
+	two := embed(t, testConfig(t, "mx.two.test"), options, ben)
+	zone.MX("one.test", "mx.one.test")
+	zone.Host("mx.one.test", "127.0.0.11")
+	zone.MX("two.test", "mx.two.test")
+	zone.Host("mx.two.test", "127.0.0.12")
+	port["127.0.0.11"], port["127.0.0.12"] = one.Addr("smtp"), two.Addr("smtp")
+
+	body := "From: ann@one.test\r\nTo: ben@two.test\r\nSubject: over the wire\r\nMessage-ID: <1@one.test>\r\nDate: Fri, 2 Jan 2026 03:04:05 +0000\r\n\r\n.a line that begins with a dot\r\n"
+	if err := submit(t, one, ann, []string{ben.Address}, body); err != nil {
+		t.Fatal(err)
+	}
+	bens := login(t, two.Addr("imap"), ben, "INBOX", nil)
+	got := newest(t, bens, 2)
+	if !strings.HasSuffix(got, body) {
+		t.Errorf("the message came out changed:\n%s", got)
+	}
+	if n := strings.Count(got, "Return-Path: "); n != 1 || !strings.HasPrefix(got, "Return-Path: <ann@one.test>\r\n") {
+		t.Errorf("%d Return-Path fields in\n%s", n, got)
+	}
+	if n := strings.Count(got, "\nReceived: "); n != 2 {
+		t.Errorf("%d Received fields, want one of each server:\n%s", n, got)
+	}
+
+	if err := submit(t, two, ben, []string{"nobody@one.test"}, strings.ReplaceAll(body, "ann@one", "ben@two")); err != nil {
+		t.Fatal(err)
+	}
+	report := newest(t, bens, 3)
+	for _, want := range []string{"Return-Path: <>\r\n", "multipart/report", "Final-Recipient: rfc822; nobody@one.test", "Action: failed", "5.1.1"} {
+		if !strings.Contains(report, want) {
+			t.Errorf("the report has no %q:\n%s", want, report)
+		}
+	}
+}
+
+// New mail is told to an idle session whichever way it came.
+func TestIdleHearsOfMailFromAnyListener(t *testing.T) {
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
+	exists := make(chan uint32, 10)
+	client := login(t, s.Addr("imap"), ann, "INBOX", &imapclient.Options{UnilateralDataHandler: &imapclient.UnilateralDataHandler{
+		Mailbox: func(d *imapclient.UnilateralDataMailbox) {
+			if d.NumMessages != nil {
+				exists <- *d.NumMessages
+			}
+		},
+	}})
+	idle, err := client.Idle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "Subject: x\r\nFrom: ann@one.test\r\n\r\nx\r\n"
+	want := uint32(2)
+	for name, send := range map[string]func() error{
+		"smtp": func() error {
+			client, err := smtp.Dial(s.Addr("smtp"))
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return client.SendMail("x@far.test", []string{ann.Address}, strings.NewReader(text))
+		},
+		"submission": func() error { return submit(t, s, ann, []string{ann.Address}, text) },
+		"imap": func() error {
+			other := login(t, s.Addr("imap"), ann, "Drafts", nil)
+			cmd := other.Append("INBOX", int64(len(text)), nil)
+			if _, err := io.WriteString(cmd, text); err != nil {
+				return err
+			}
+			if err := cmd.Close(); err != nil {
+				return err
+			}
+			_, err := cmd.Wait()
+			return err
+		},
+	} {
+		if err := send(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		select {
+		case n := <-exists:
+			if n != want {
+				t.Errorf("%s: EXISTS %d, want %d", name, n, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: IDLE heard nothing in a minute", name)
+		}
+		want++
+	}
+	if err := idle.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASecondServerOnOneDirectoryIsRefused(t *testing.T) {
+	cfg := testConfig(t, "mx.one.test")
+	embed(t, cfg, postroad.Options{})
+	if s, err := postroad.Open(cfg, postroad.Options{}); err == nil {
+		s.Close()
+		t.Error("two servers have one data directory open")
+	}
+}
+
+func TestSMTPBeyondLoopbackIsRefused(t *testing.T) {
+	for _, addr := range []config.Addr{"0.0.0.0:0", "[::]:0", "192.0.2.1:25", ":2525"} {
+		cfg := testConfig(t, "mx.one.test")
+		cfg.Listen.SMTP = addr
+		s, err := postroad.Open(cfg, postroad.Options{})
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "loopback") {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+}
+
+// What quickstart makes stays as it is when it is started again.
+func TestQuickstartTwice(t *testing.T) {
+	cfg := testConfig(t, "localhost")
+	first := embed(t, cfg, postroad.Options{})
+	first.stop()
+	second := embed(t, cfg, postroad.Options{})
+	if fmt.Sprint(first.users) != fmt.Sprint(second.users) || len(first.users) != 2 {
+		t.Errorf("accounts changed from %d to %d, or their passwords did", len(first.users), len(second.users))
+	}
+	for _, u := range second.users {
+		client := login(t, second.Addr("imap"), u, "INBOX", nil)
+		if n := client.Mailbox().NumMessages; n != 1 {
+			t.Errorf("%s has %s messages, want the one welcome", u.Address, strconv.Itoa(int(n)))
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package postroad_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// binary builds the real command once and returns its path.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "postroad-test")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "postroad")
+	out, err := exec.Command("go", "build", "-o", path, "./cmd/postroad").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the command: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built {
+		if path, err := binary(); err == nil {
+			os.RemoveAll(filepath.Dir(path))
+		}
+	}
+	os.Exit(code)
+}
+
+// built says that binary was called, and that there is something to remove.
+var built bool
+
+// process is a running `postroad quickstart`.
+type process struct {
+	t   testing.TB
+	cmd *exec.Cmd
+	log *os.File
+
+	Data        string `json:"data"`
+	SMTP        string `json:"smtp"`
+	Submission  string `json:"submission"`
+	Submissions string `json:"submissions"`
+	IMAP        string `json:"imap"`
+	IMAPS       string `json:"imaps"`
+	Control     string `json:"control"`
+	Accounts    []struct {
+		Address  string `json:"address"`
+		Password string `json:"password"`
+	} `json:"accounts"`
+}
+
+func postroadPath(t testing.TB) string {
+	t.Helper()
+	built = true
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// launch starts the real binary on free ports and returns when it is ready.
+func launch(t testing.TB, dir string, args ...string) *process {
+	t.Helper()
+	p, err := tryLaunch(t, dir, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func tryLaunch(t testing.TB, dir string, args ...string) (*process, error) {
+	t.Helper()
+	p := &process{t: t}
+	p.cmd = exec.Command(postroadPath(t), append([]string{"quickstart", "--json", "--dir", dir,
+		"--smtp", "127.0.0.1:0", "--submission", "127.0.0.1:0", "--submissions", "127.0.0.1:0",
+		"--imap", "127.0.0.1:0", "--imaps", "127.0.0.1:0"}, args...)...)
+	var err error
+	if p.log, err = os.Create(dir + ".log"); err != nil {
+		return nil, err
+	}
+	p.cmd.Stderr = p.log
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, p)
+	}
+	if err != nil {
+		p.kill()
+		return nil, fmt.Errorf("the server did not become ready: %w\n%s", err, p.logText())
+	}
+	return p, nil
+}
+
+// kill ends the process at once, as a crash would.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+	p.log.Close()
+}
+
+// stop asks the process to end, and fails the test when it does not end cleanly.
+func (p *process) stop() {
+	p.t.Helper()
+	p.cmd.Process.Signal(os.Interrupt)
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Errorf("the server did not stop cleanly: %v\n%s", err, p.logText())
+	}
+	p.log.Close()
+}
+
+func (p *process) logText() string {
+	b, _ := os.ReadFile(p.log.Name())
+	return string(b[max(0, len(b)-4000):])
+}

@@ -1,0 +1,99 @@
+package postroad
+
+import (
+	"crypto/tls"
+
+	"postroad/delivery"
+	"postroad/delivery/smtpc"
+	"postroad/imapd"
+	"postroad/internal/config"
+	"postroad/internal/dns"
+	"postroad/smtpd"
+)
+
+// What each part of the server is told of the config.
+
+func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
+	l := s.cfg.Limits
+	return smtpd.Config{
+		Hostname: s.cfg.Hostname, Store: s.house.store, Spool: s.house.spool, Accounts: s.house.accounts,
+		TLS: cert, Log: s.log, Now: o.Now,
+		Limits: smtpd.Limits{
+			Connections: l.Connections, PerAddress: l.ConnectionsPerAddress,
+			Recipients: l.Recipients, MessageSize: int64(l.MessageSize), Received: l.Hops,
+			CommandsPerMinute: l.CommandsPerMinute, Errors: l.Errors, CommandTimeout: l.SMTPTimeout.Std(),
+		},
+	}
+}
+
+func (s *Server) imapConfig(o Options, cert *tls.Config) imapd.Config {
+	l := s.cfg.Limits
+	return imapd.Config{
+		Mailboxes: s.house.mailboxes, Store: s.house.store, Accounts: s.house.accounts,
+		TLS: cert, Log: s.log, Now: o.Now,
+		Limits: imapd.Limits{
+			Connections: l.Connections, PerAddress: l.ConnectionsPerAddress,
+			MessageSize: int64(l.MessageSize), Idle: l.IMAPTimeout.Std(),
+		},
+	}
+}
+
+func (s *Server) deliveryConfig(o Options) delivery.Config {
+	if o.Resolver == nil {
+		o.Resolver = dns.System()
+	}
+	r, d := s.cfg.Retry, s.cfg.Delivery
+	delayAfter := r.DelayNotice.Std()
+	if delayAfter == 0 {
+		delayAfter = -1 // never, in delivery's words
+	}
+	jitter := r.Jitter
+	if jitter == 0 {
+		jitter = -1 // none
+	}
+	return delivery.Config{
+		Store: s.house.store, Spool: s.house.spool, Mailboxes: s.house.mailboxes, Accounts: s.house.accounts,
+		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, AllowPrivate: o.AllowPrivate,
+		Schedule: delivery.Schedule{Min: r.First.Std(), Max: r.Max.Std(), Expire: r.Expire.Std(), DelayAfter: delayAfter, Jitter: jitter},
+		Routes:   routes(s.cfg.Routes),
+		Limits: delivery.Limits{
+			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
+			Connect: d.ConnectTimeout.Std(), Drain: s.cfg.ShutdownTimeout.Std(),
+		},
+		Timeouts: smtpc.Timeouts{Command: d.CommandTimeout.Std()},
+		Now:      o.Now, Log: s.log,
+	}
+}
+
+func routes(list []config.Route) []delivery.Route {
+	var out []delivery.Route
+	for _, r := range list {
+		out = append(out, delivery.Route{
+			Domain: r.Domain, Host: r.Host, Port: r.Port, TLS: routeTLS[r.TLS],
+			Username: r.Username, Password: string(r.Password),
+		})
+	}
+	return out
+}
+
+var routeTLS = map[config.TLSMode]smtpc.TLS{
+	config.TLSNone:          smtpc.None,
+	config.TLSOpportunistic: smtpc.Opportunistic,
+	config.TLSRequired:      smtpc.Required,
+	config.TLSImplicit:      smtpc.Implicit,
+}
+
+func (s *Server) adminConfig(o Options) AdminConfig {
+	h := s.house
+	return AdminConfig{
+		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace,
+		Now: o.Now, Hostname: s.cfg.Hostname, Started: s.started,
+		Listeners: func() map[string]string {
+			open := map[string]string{}
+			for _, v := range s.serving {
+				open[v.name] = v.listener.Addr().String()
+			}
+			return open
+		},
+	}
+}

@@ -1,0 +1,347 @@
+// Package postroad is a whole mail server in a value: SMTP in, a durable spool, a
+// delivery loop out, IMAP to read. Open builds it from a config, Run serves until
+// its context is done, and nothing is shared between servers: a test or a program
+// may hold several.
+//
+//	cfg := config.Default()
+//	cfg.DataDir = t.TempDir()
+//	srv, err := postroad.Open(cfg, postroad.Options{})
+//	...
+//	err = srv.Run(ctx)
+package postroad
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postroad/delivery"
+	"postroad/imapd"
+	"postroad/internal/account"
+	"postroad/internal/config"
+	"postroad/internal/control"
+	"postroad/internal/dns"
+	"postroad/internal/mailbox"
+	"postroad/internal/store"
+	"postroad/internal/trace"
+	"postroad/smtpd"
+	"postroad/spool"
+)
+
+// Options are what a config file cannot hold; the zero value is a real server's.
+type Options struct {
+	Log      *slog.Logger                                                      // nil discards
+	Now      func() time.Time                                                  // nil is time.Now
+	Resolver dns.Resolver                                                      // nil asks the system's DNS
+	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil is a net.Dialer's
+	MXPort   int                                                               // where mail exchangers listen; 0 is 25
+	// AllowPrivate lets a mail exchanger have a loopback or private address. DNS
+	// of strangers decides where we connect, so a real server says no.
+	AllowPrivate bool
+}
+
+// Server is a mail server that is open: it owns its data directory and listens.
+type Server struct {
+	// Set by Open, never changed.
+	cfg     config.Config
+	log     *slog.Logger
+	house   *house
+	runner  *delivery.Runner
+	admin   *Admin
+	serving []serving
+	control net.Listener
+	started time.Time
+}
+
+// serving is one listener and what answers there.
+type serving struct {
+	name     string
+	listener net.Listener
+	server   interface {
+		Serve(net.Listener) error
+		Shutdown(context.Context) error
+	}
+}
+
+// house is the store and what is kept in it.
+type house struct {
+	store     *store.Store
+	accounts  *account.Directory
+	spool     *spool.Spool
+	mailboxes *mailbox.Service
+	trace     *trace.Log
+}
+
+// openHouse opens the data directory, or makes it. The caller closes the store.
+func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.Logger) (*house, error) {
+	st, err := store.Open(dir, store.Options{Now: now, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &house{
+		store:    st,
+		accounts: account.Open(st, now),
+		spool:    spool.Open(st, now),
+		mailboxes: mailbox.New(st, mailbox.Options{Now: now, Quota: func(r store.Reader, o mailbox.Owner) int64 {
+			return account.Quota(r, account.ID(o))
+		}}),
+		trace: trace.New(st, limits),
+	}, nil
+}
+
+// Open opens the data directory and binds every listener of cfg; it serves nothing
+// yet. The caller runs the server, or closes it.
+func Open(cfg config.Config, o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if err := checkReach(cfg.Listen); err != nil {
+		return nil, err
+	}
+	h, err := openHouse(cfg.DataDir, trace.Limits{Age: cfg.Trace.Age.Std(), Events: cfg.Trace.Events}, o.Now, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: o.Log, house: h, started: o.Now()}
+	if err := s.build(o); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// build makes what stands on the store, and binds the listeners.
+func (s *Server) build(o Options) error {
+	certificate, err := tlsConfig(s.cfg, o.Now())
+	if err != nil {
+		return err
+	}
+	s.runner = delivery.New(s.deliveryConfig(o))
+	if err := s.listen(o, certificate); err != nil {
+		return err
+	}
+	s.admin = NewAdmin(s.adminConfig(o))
+	s.control, err = control.Listen(s.cfg.DataDir)
+	return err
+}
+
+// checkReach refuses to offer SMTP beyond this machine. The engine in use has known
+// faults that a hostile peer can use (smtpd's package comment names them).
+func checkReach(l config.Listen) error {
+	for name, addr := range map[string]config.Addr{
+		"smtp": l.SMTP, "submission": l.Submission, "submissions": l.Submissions, "lmtp": l.LMTP,
+	} {
+		if addr != config.Off && !isLoopback(addr) {
+			return fmt.Errorf("listen.%s: %s is not a loopback address, and this version's SMTP listeners "+
+				"are not yet fit to meet strangers; use 127.0.0.1 or [::1], behind a server that is", name, addr)
+		}
+	}
+	return nil
+}
+
+func isLoopback(addr config.Addr) bool {
+	if strings.HasPrefix(string(addr), "unix:") {
+		return true
+	}
+	host, _, err := net.SplitHostPort(string(addr))
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// listen binds the listeners of the config and makes their servers.
+func (s *Server) listen(o Options, cert *tls.Config) error {
+	smtp, imap := s.smtpConfig(o, cert), s.imapConfig(o, cert)
+	l := s.cfg.Listen
+	for _, x := range []struct {
+		name   string
+		addr   config.Addr
+		server func() serving
+	}{
+		{"smtp", l.SMTP, func() serving { return serving{server: smtpd.NewServer(smtpd.MX, false, smtp)} }},
+		{"submission", l.Submission, func() serving { return serving{server: smtpd.NewServer(smtpd.Submission, false, smtp)} }},
+		{"submissions", l.Submissions, func() serving { return serving{server: smtpd.NewServer(smtpd.Submission, true, smtp)} }},
+		{"lmtp", l.LMTP, func() serving { return serving{server: smtpd.NewServer(smtpd.LMTP, false, smtp)} }},
+		{"imap", l.IMAP, func() serving { return serving{server: imapd.NewServer(false, imap)} }},
+		{"imaps", l.IMAPS, func() serving { return serving{server: imapd.NewServer(true, imap)} }},
+	} {
+		if x.addr == config.Off {
+			continue
+		}
+		listener, err := bind(x.addr)
+		if err != nil {
+			return fmt.Errorf("listen.%s: %w", x.name, err)
+		}
+		v := x.server()
+		v.name, v.listener = x.name, listener
+		s.serving = append(s.serving, v)
+		if !isLoopback(x.addr) {
+			s.log.Warn("this version's IMAP engine has known faults under hostile input; keep it behind a firewall", "listener", x.name, "addr", x.addr)
+		}
+	}
+	return nil
+}
+
+// bind listens at a TCP address or a unix socket; a socket left by an earlier
+// process is replaced.
+func bind(addr config.Addr) (net.Listener, error) {
+	path, unix := strings.CutPrefix(string(addr), "unix:")
+	if !unix {
+		return net.Listen("tcp", string(addr))
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	return net.Listen("unix", path)
+}
+
+// Addr returns the address that a listener is bound to ("smtp", "submission",
+// "submissions", "imap", "imaps", "lmtp"), or "" when it is off.
+func (s *Server) Addr(listener string) string {
+	for _, v := range s.serving {
+		if v.name == listener {
+			return v.listener.Addr().String()
+		}
+	}
+	return ""
+}
+
+// ControlSocket is the path of the socket at which `postroad` commands reach the server.
+func (s *Server) ControlSocket() string { return control.SocketPath(s.cfg.DataDir) }
+
+// Admin is what an administrator may do, on the running server.
+func (s *Server) Admin() *Admin { return s.admin }
+
+// Close gives up the listeners and the data directory of a server that is not running.
+func (s *Server) Close() error {
+	for _, v := range s.serving {
+		v.listener.Close()
+	}
+	if s.control != nil {
+		s.control.Close()
+	}
+	return s.house.store.Close()
+}
+
+// Run serves until ctx is done, then lets sessions end within the config's shutdown
+// timeout, and closes the data directory. It returns nil after a clean stop, and an
+// error when a part of the server failed.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g, gctx := errgroup.WithContext(ctx)
+	for _, v := range s.serving {
+		s.log.Info("listening", "listener", v.name, "addr", v.listener.Addr().String())
+		g.Go(func() error {
+			err := v.server.Serve(v.listener)
+			if gctx.Err() != nil {
+				return nil // Shutdown may have come before Serve
+			}
+			return part(v.name, err)
+		})
+	}
+	g.Go(func() error { return part("control socket", control.Serve(s.control, s.admin)) })
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	g.Go(func() error { return part("delivery", s.runner.Run(background)) })
+	g.Go(func() error { return s.maintain(background) })
+	g.Go(func() error {
+		<-gctx.Done()
+		s.shutdown()
+		stopBackground()
+		return nil
+	})
+	err := g.Wait()
+	return errors.Join(err, s.house.store.Close())
+}
+
+// part names the part of the server that an error ended.
+func part(name string, err error) error {
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// shutdown ends what takes new work: sessions first, the control socket last.
+func (s *Server) shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout.Std())
+	defer cancel()
+	s.log.Info("stopping", "within", s.cfg.ShutdownTimeout.String())
+	var g errgroup.Group
+	for _, v := range s.serving {
+		g.Go(func() error {
+			if err := v.server.Shutdown(ctx); err != nil {
+				s.log.Warn("sessions were cut off", "listener", v.name, "err", err)
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	s.control.Close()
+}
+
+// maintain does the house-keeping until ctx is done: compaction of bodies, and the
+// pruning of the trace.
+func (s *Server) maintain(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			s.housekeeping(ctx, now)
+		}
+	}
+}
+
+func (s *Server) housekeeping(ctx context.Context, now time.Time) {
+	if freed, err := s.house.store.Compact(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("compaction failed", "err", err)
+	} else if freed > 0 {
+		s.log.Info("compacted", "octets", freed)
+	}
+	if n, err := s.house.trace.Prune(ctx, now); err != nil && ctx.Err() == nil {
+		s.log.Error("pruning the trace failed", "err", err)
+	} else if n > 0 {
+		s.log.Info("pruned the trace", "events", n)
+	}
+}
+
+// Version is the version of this build: the module's, and the commit it was made
+// from where the build knows it.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	version := info.Main.Version
+	if version == "" || version == "(devel)" {
+		version = release
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			version += " (" + s.Value[:min(12, len(s.Value))] + ")"
+		}
+	}
+	return version
+}
+
+// release is the version that the CHANGELOG begins with.
+const release = "0.1.0"
