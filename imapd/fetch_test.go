@@ -289,24 +289,54 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-func BenchmarkFetchFlags(b *testing.B) {
+func BenchmarkFetch(b *testing.B) {
 	h := newHouse(b)
 	const messages = 100_000
 	h.fill("INBOX", messages)
 	c := h.loggedIn()
 	c.open("INBOX")
-	b.ReportAllocs()
-	for b.Loop() {
-		c.send("a FETCH 1:* (UID FLAGS)\r\n")
-		for {
-			line, err := c.r.ReadSlice('\n')
-			if err != nil {
-				b.Fatal(err)
+	for _, items := range []string{"(UID FLAGS)", "ENVELOPE", "BODYSTRUCTURE", "BODY.PEEK[]"} {
+		b.Run(items, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.send("x FETCH 1:* " + items + "\r\n")
+				for line := []byte("*"); line[0] != 'x'; {
+					var err error
+					if line, err = c.r.ReadSlice('\n'); err != nil {
+						b.Fatal(err)
+					}
+				}
 			}
-			if line[0] == 'a' {
-				break
-			}
-		}
+			b.ReportMetric(float64(messages)*float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+		})
 	}
-	b.ReportMetric(float64(messages)*float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+}
+
+func BenchmarkLogin(b *testing.B) {
+	h := newHouse(b)
+	h.loggedIn()
+	for b.Loop() {
+		h.loggedIn().conn.Close()
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	h := newHouse(b)
+	c := h.loggedIn()
+	msg := "Subject: x\r\n\r\n" + strings.Repeat("x", 4096) + "\r\n"
+	for b.Loop() {
+		c.send(fmt.Sprintf("a APPEND INBOX {%d+}\r\n%s\r\n", len(msg), msg))
+		c.expect("a OK ...")
+	}
+}
+
+func BenchmarkStore(b *testing.B) {
+	h := newHouse(b)
+	h.fill("INBOX", 100_000)
+	c := h.loggedIn()
+	c.open("INBOX")
+	for b.Loop() {
+		c.send("a STORE 1:* -FLAGS.SILENT (\\Seen)\r\n")
+		c.expect("a OK ...")
+	}
 }

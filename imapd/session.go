@@ -396,6 +396,7 @@ type refusal struct {
 // refusals are the errors that a client can do something about.
 func refusals() []refusal {
 	return []refusal{
+		{account.ErrNotFound, imap.ResponseCodeExpired, "your account was removed"},
 		{mailbox.ErrNotFound, imap.ResponseCodeNonExistent, "there is no such mailbox"},
 		{mailbox.ErrExists, imap.ResponseCodeAlreadyExists, "there is such a mailbox already"},
 		{mailbox.ErrName, imap.ResponseCodeCannot, "that is not a possible mailbox name"},

@@ -114,7 +114,7 @@ func FuzzSession(f *testing.F) {
 		"a SELECT INBOX\r\nb SEARCH RETURN (SAVE) OR NOT SMALLER 5 (SINCE 1-Jan-2020 BODY {1+}\r\nx)\r\nc FETCH $ UID\r\n",
 		"a CREATE x (USE (\\Sent))\r\nb RENAME x y\r\nc DELETE y\r\n",
 		"a SELECT INBOX\r\nb STORE 1 +FLAGS (\\Deleted x)\r\nc COPY 1 Trash\r\nd MOVE 1 Trash\r\ne EXPUNGE\r\n",
-		"a UNAUTHENTICATE\r\nb AUTHENTICATE PLAIN\r\n*\r\nc AUTHENTICATE PLAIN AGEAYg==\r\n",
+		"a UNAUTHENTICATE\r\nb CAPABILITY\r\nc SELECT INBOX\r\n",
 		"a ENABLE IMAP4rev2 UTF8=ACCEPT\r\nb APPEND INBOX UTF8 (~{3+}\r\na:b)\r\n",
 		"a NOOP {5+}\r\nx\r\ny\r\n\r\n( {3}\r\n",
 		"a SELECT INBOX\r\nb FETCH 1 (BODY[1.2.HEADER.FIELDS (a b)]<1.2> BINARY[1]<0.1> BINARY.SIZE[1])\r\n",
@@ -133,7 +133,7 @@ func FuzzSession(f *testing.F) {
 	srv := NewServer(false, h.config)
 	f.Cleanup(func() { srv.Shutdown(context.Background()) })
 	f.Fuzz(func(t *testing.T, input []byte) {
-		if bytes.Contains(bytes.ToUpper(input), []byte("LOGIN")) {
+		if upper := bytes.ToUpper(input); bytes.Contains(upper, []byte("LOGIN")) || bytes.Contains(upper, []byte("PLAIN")) {
 			t.Skip() // failed logins take their time
 		}
 		client, server := net.Pipe()

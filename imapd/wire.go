@@ -195,6 +195,7 @@ func (w *wire) lost(err error) error {
 	if end {
 		return w.leave()
 	}
+	w.abort(err)
 	return err
 }
 

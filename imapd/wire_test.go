@@ -133,6 +133,22 @@ func TestFraming(t *testing.T) {
 	}
 }
 
+func TestMessageSizeLimit(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Limits.MessageSize = 10 })
+	h.loggedIn().dialog(`
+		> a APPEND INBOX {10+}
+		> 12345: 890
+		< a OK ...
+		> b APPEND INBOX {11}
+		< b NO [TOOBIG] ...
+		> c APPEND INBOX {11+}
+		> 12345: 8901
+		< c NO [TOOBIG] ...
+		> d STATUS INBOX (MESSAGES APPENDLIMIT)
+		< * STATUS INBOX (MESSAGES 1 APPENDLIMIT 10)
+		< d OK ...`)
+}
+
 // What is not a client is sent away before it gets anywhere.
 func TestBeforeLogin(t *testing.T) {
 	for _, tt := range []struct{ name, script string }{
@@ -469,6 +485,15 @@ type onlyListener struct{ net.Listener }
 
 func (onlyListener) Close() error   { return nil }
 func (onlyListener) Addr() net.Addr { return pipeAddr{} }
+
+// A client that vanishes in the middle of a message leaves no message, and that is not our error.
+func TestGoneWhileAppending(t *testing.T) {
+	h := newHouse(t)
+	c := h.loggedIn()
+	c.dialog("> a APPEND INBOX {100}\n< + go on\n> half of it")
+	c.conn.Close()
+	h.loggedIn().dialog("> a STATUS INBOX (MESSAGES)\n< * STATUS INBOX (MESSAGES 0)\n< a OK ...")
+}
 
 // A client that does not come to an end is cut off when the time is up.
 func TestShutdownInTime(t *testing.T) {
