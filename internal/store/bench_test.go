@@ -86,3 +86,29 @@ func cpuTime() int64 {
 	runtime.KeepAlive(&u)
 	return syscall.TimevalToNsec(u.Utime) + syscall.TimevalToNsec(u.Stime)
 }
+
+// BenchmarkOpenBody measures reading a message of 4 KiB, from the look at the index on.
+func BenchmarkOpenBody(b *testing.B) {
+	s, err := store.Open(b.TempDir(), store.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	var ids []store.ID
+	for i := range 200 {
+		ids = append(ids, put(b, s, octets(4096, uint64(i))))
+	}
+	p := make([]byte, 4096)
+	for i := 0; b.Loop(); i++ {
+		body, err := s.OpenBody(ids[i%len(ids)])
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := body.ReadAt(p, 0); err != nil {
+			b.Fatal(err)
+		}
+		if err := body.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

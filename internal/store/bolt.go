@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -20,7 +21,7 @@ const (
 	indexName = "index.db"
 	// boltMap is the address space set aside for the index. While the file fits, bbolt
 	// never has to move its map, for which it would wait until all views have ended.
-	boltMap = 64 << 30
+	boltMap = min(64<<30, math.MaxInt)
 	// boltFill packs pages well: most keys are written in ascending order.
 	boltFill = 0.9
 	// lockWait is how long the process before us may take to end.

@@ -269,6 +269,9 @@ func (a *appender) gather(batch []*op) (buf []byte, offset int64) {
 	if len(all) == 1 {
 		return all[0].buf, a.size
 	}
+	if cap(a.buf) > 2*maxBatchOctets {
+		a.buf = nil // one update was larger than a batch should be
+	}
 	a.buf = a.buf[:0]
 	for _, d := range all {
 		a.buf = append(a.buf, d.buf...)

@@ -13,7 +13,9 @@
 //
 // After a failed fsync or commit nobody knows what the disk holds. The store then
 // refuses every write with ErrFailed, keeps serving reads, and is healed by closing
-// and opening it. A full disk is no failure: new bodies get ErrFull, the rest works.
+// and opening it. A full disk is no failure: new bodies get ErrFull, the rest works, at
+// the end from pages that the index has freed and from the ballast. Only when even those
+// are used up does an index commit fail, and with it the store.
 package store
 
 import (

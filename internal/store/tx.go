@@ -46,13 +46,17 @@ func (b *batch) run(s *Store, w writer, ops []*op) error {
 	return nil
 }
 
+// maxKept is how many bodies a batch may touch without the next one giving back the memory:
+// emptying a map costs what it once held.
+const maxKept = 16 * maxBatch
+
 func (b *batch) begin(s *Store, w writer) {
 	b.s, b.w = s, w
-	b.bodies = b.bodies[:0]
-	if b.index == nil {
-		b.index = map[ID]int{}
+	if b.index == nil || len(b.bodies) > maxKept {
+		b.bodies, b.values, b.index = nil, nil, map[ID]int{}
 	}
 	clear(b.index)
+	b.bodies = b.bodies[:0]
 	b.values = b.values[:0]
 	b.dropped = b.dropped[:0]
 	b.changed = false

@@ -326,6 +326,8 @@ func TestIDsRise(t *testing.T) {
 		next(fmt.Sprintf("step %d", i), ids[0])
 		l.drop(ids[0])
 		next(fmt.Sprintf("step %d, not committed", i), l.s.NewID())
+		clock = clock.Add(time.Minute)
+		next(fmt.Sprintf("step %d, a minute later", i), l.put(10)[0])
 		if i%2 == 0 {
 			l.close()
 		} else {
