@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/textproto"
@@ -250,4 +251,27 @@ func (c *smtpConn) send(t testing.TB, text []byte) string {
 	c.w.WriteString(".\r\n")
 	c.w.Flush()
 	return c.reply()
+}
+
+// readThrough fetches a message without keeping it, and returns its length.
+func readThrough(t *testing.T, client *imapclient.Client, n uint32) (octets int64) {
+	t.Helper()
+	var set imap.SeqSet
+	set.AddNum(n)
+	cmd := client.Fetch(set, &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{{Peek: true}}})
+	for msg := cmd.Next(); msg != nil; msg = cmd.Next() {
+		for item := msg.Next(); item != nil; item = msg.Next() {
+			if body, ok := item.(imapclient.FetchItemDataBodySection); ok {
+				k, err := io.Copy(io.Discard, body.Literal)
+				if err != nil {
+					t.Fatal(err)
+				}
+				octets += k
+			}
+		}
+	}
+	if err := cmd.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return octets
 }
