@@ -14,6 +14,7 @@ var lostBDAT = [...]string{
 	"501 5.5.4 Too many arguments",
 	"501 5.5.4 Unknown BDAT argument",
 	"501 5.5.4 Malformed size argument",
+	"501 5.5.2 Bad command", // "BDAT " is one
 }
 
 func isLostBDAT(line string) bool {
@@ -28,8 +29,8 @@ func isLostBDAT(line string) bool {
 // amendments put the engine's replies right: what they begin with, and what takes its
 // place (RFC 5321, 4.2 and 4.3.2; RFC 2034; RFC 3463; RFC 4954).
 var amendments = [...]struct{ is, ought string }{
-	{"250 2.0.0 Roger, accepting mail from", "250 2.1.0 sender ok:"},
-	{"250 2.0.0 I'll make sure <", "250 2.1.5 recipient ok: <"},
+	{"250 2.0.0 Roger, accepting mail from", "250 2.1.0 accepting mail from"},
+	{"250 2.0.0 I'll make sure <", "250 2.1.5 <"},
 	{"250 2.0.0 Session reset", "250 2.0.0 reset"},
 	{"250 2.0.0 I have successfully done nothing", "250 2.0.0 ok"},
 	{"235 2.0.0 Authentication succeeded", "235 2.7.0 logged in"},
@@ -39,7 +40,6 @@ var amendments = [...]struct{ is, ought string }{
 	{"502 5.5.1 Please introduce yourself first.", "503 5.5.1 say EHLO first"},
 	{"502 5.5.1 Missing MAIL FROM command.", "503 5.5.1 say MAIL first"},
 	{"502 5.5.1 Missing RCPT TO command.", "503 5.5.1 no valid recipients"},
-	{"502 5.5.1 Already running in TLS", "503 5.5.1 TLS is in use"},
 	{"502 5.5.1 MAIL not allowed", "503 5.5.1 MAIL not allowed"},
 	{"502 5.5.1 RCPT not allowed", "503 5.5.1 RCPT not allowed"},
 	{"502 5.5.1 DATA not allowed", "503 5.5.1 DATA not allowed"},
@@ -59,6 +59,9 @@ func (w *wire) amend(line string) string {
 	if helo, ok := strings.CutPrefix(line, "250 2.0.0 Hello "); ok {
 		w.esmtp.Store(false)
 		return "250 " + w.srv.Hostname + " greets " + envelope.Sanitize(helo, maxHelo)
+	}
+	if w.tls != nil && strings.HasPrefix(line, "502 5.5.1 TLS not supported") {
+		return "503 5.5.1 TLS is in use"
 	}
 	for _, a := range amendments {
 		if rest, ok := strings.CutPrefix(line, a.is); ok {

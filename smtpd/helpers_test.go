@@ -99,12 +99,15 @@ func (d *directory) MaySend(id account.ID, a envelope.Address) (bool, error) {
 	if errors.Is(err, account.ErrUnknown) {
 		return false, nil
 	}
+	if err != nil {
+		return false, err
+	}
 	for _, t := range targets {
 		if t.Account == id {
 			return true, nil
 		}
 	}
-	return false, err
+	return false, nil
 }
 
 // queue is the spool, watched: it remembers what was accepted.
@@ -115,6 +118,7 @@ type queue struct {
 	mu   sync.Mutex
 	got  []accepted
 	fail error
+	dry  bool          // remember only, store nothing
 	gate chan struct{} // if set, Accept waits for it
 }
 
@@ -127,19 +131,34 @@ func (q *queue) Accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft
 	if q.gate != nil {
 		<-q.gate
 	}
-	q.mu.Lock()
-	fail := q.fail
-	q.mu.Unlock()
-	if fail != nil {
-		return fail
-	}
-	if err := q.Spool.Accept(m, rcpts, d); err != nil {
+	if err := q.accept(m, rcpts, d); err != nil {
 		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.got = append(q.got, accepted{*m, rcpts})
 	return nil
+}
+
+func (q *queue) accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft) error {
+	q.mu.Lock()
+	fail, dry := q.fail, q.dry
+	q.mu.Unlock()
+	switch {
+	case fail != nil:
+		return fail
+	case dry:
+		m.ID, m.Size = d.ID(), d.Size()
+		d.Discard()
+		return nil
+	}
+	return q.Spool.Accept(m, rcpts, d)
+}
+
+func (q *queue) set(dry bool, fail error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dry, q.fail = dry, fail
 }
 
 func (q *queue) messages() []accepted {
@@ -235,6 +254,53 @@ func buildOn(t testing.TB, st *store.Store, kind Kind, implicitTLS bool, change 
 	}
 	h.Server = NewServer(kind, implicitTLS, c)
 	return h
+}
+
+// pipes is a listener for the ends of pipes, whose reads are as the peer's writes were.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+// piped starts a server that is reached by pipes.
+func piped(t testing.TB, kind Kind, change ...func(*Config)) (*house, *pipes) {
+	h := build(t, kind, false, change...)
+	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	h.serve(t, p)
+	return h, p
+}
+
+func (p *pipes) dial(t testing.TB) *client {
+	ours, theirs := net.Pipe()
+	p.conns <- theirs
+	return newClient(t, ours)
+}
+
+// throw sends the pieces of a whole session one after the other and returns all that
+// the server said until it closed.
+func (p *pipes) throw(t testing.TB, pieces ...string) string {
+	c := p.dial(t)
+	said := make(chan string)
+	go func() { b, _ := io.ReadAll(c); said <- string(b) }()
+	for _, piece := range pieces {
+		if _, err := io.WriteString(c, piece); err != nil {
+			break // it has closed
+		}
+	}
+	return <-said
 }
 
 func (h *house) serve(t testing.TB, l net.Listener) {

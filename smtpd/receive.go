@@ -28,6 +28,9 @@ func (s *session) receive(r io.Reader) error {
 	m := s.newMessage()
 	defer m.discard()
 	err := s.take(m, r)
+	if !chunked && s.ended.Load() {
+		s.endWithReply() // two ends can be read here: nobody shall profit from the second
+	}
 	if err == nil && (s.gone() || chunked && s.eof.Load()) {
 		// The engine takes the end of the connection for the end of a chunk.
 		err = replyCutOff

@@ -8,7 +8,8 @@ import (
 const hello = `
 	< 220 mx.example.test
 	> EHLO client.test
-	< 250 `
+	< 250
+	`
 
 const toAlice = hello + `
 	> MAIL FROM:<sender@far.test>
