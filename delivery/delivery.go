@@ -65,7 +65,7 @@ type Limits struct {
 	PerDestination        int           // conversations with one destination: 10
 	MessagesPerConnection int           // 100
 	Idle                  time.Duration // a connection waits this long for another message: 30 s
-	Connect               time.Duration // to one address: 30 s
+	Connect               time.Duration // one connection, or one question to the DNS: 30 s
 	Waiting               int           // remote recipients in memory that are not being tried yet: 10,000
 	Drain                 time.Duration // attempts under way may go on this long when Run ends: 10 s
 	ReturnSize            int64         // a larger message is reported by its header, unless RET=FULL asked for it: 50,000
@@ -117,12 +117,13 @@ type Runner struct {
 
 	mu      sync.Mutex // guards all below, and the fields of lanes that say so
 	lanes   map[string]*lane
-	turns   []*lane // those with something waiting, in the order of their turns
-	waiting int     // recipients in all queues
-	active  int     // attempts under way
-	retries int     // those of them that are not a recipient's first
-	stopped bool    // Run is ending: nothing new begins
-	work    sync.WaitGroup
+	turns   []*lane        // those with something waiting, in the order of their turns
+	waiting int            // recipients in all queues
+	active  int            // attempts under way
+	retries int            // those of them that are not a recipient's first
+	idle    int            // connections that wait for another message
+	stopped bool           // Run is ending: nothing new begins
+	work    sync.WaitGroup // attempts, and connections that are idle
 }
 
 // New returns a Runner that does nothing yet.
@@ -245,12 +246,12 @@ func (r *Runner) pause(ctx context.Context) {
 	}
 }
 
-// guarded runs fn and makes an error of a panic: one message that nobody foresaw
+// guarded runs fn and makes a refusal of a panic: one message that nobody foresaw
 // must not stop the delivery of all others.
 func (r *Runner) guarded(what string, fn func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s: %v", what, p)
+			err = &refusal{fmt.Errorf("%s: %v", what, p)}
 			r.cfg.Log.Error("recovered from a panic", "doing", what, "panic", p)
 		}
 	}()

@@ -234,30 +234,41 @@ func (r *Runner) borrow(l *lane) *idleConn {
 	for len(l.idle) > 0 {
 		c := l.idle[len(l.idle)-1]
 		l.idle = l.idle[:len(l.idle)-1]
-		if c.timer.Stop() {
+		if c.timer.Stop() { // otherwise its time is up, and expire has it
+			r.idle--
+			r.work.Done()
 			return c
 		}
 	}
 	return nil
 }
 
-// keep lets a connection wait for another message, or closes it.
+// keep lets a connection wait for another message, or closes it. The caller is an attempt.
 func (r *Runner) keep(l *lane, conn *smtpc.Conn, sent int) {
-	r.mu.Lock()
-	if r.stopped || conn.Broken() || sent >= r.cfg.Limits.MessagesPerConnection {
-		r.mu.Unlock()
+	if !r.park(l, conn, sent) {
 		conn.Close()
-		return
 	}
+}
+
+func (r *Runner) park(l *lane, conn *smtpc.Conn, sent int) bool {
+	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.stopped || conn.Broken() || sent >= r.cfg.Limits.MessagesPerConnection || r.idle >= r.cfg.Limits.Attempts {
+		return false
+	}
+	r.idle++
+	r.work.Add(1) // until it is borrowed or closed
 	c := &idleConn{conn: conn, sent: sent}
 	c.timer = time.AfterFunc(r.cfg.Limits.Idle, func() { r.expire(l, c) })
 	l.idle = append(l.idle, c)
+	return true
 }
 
 // expire closes a connection that waited in vain.
 func (r *Runner) expire(l *lane, c *idleConn) {
+	defer r.work.Done()
 	r.mu.Lock()
+	r.idle--
 	l.idle = slices.DeleteFunc(l.idle, func(x *idleConn) bool { return x == c })
 	r.forget(l)
 	r.mu.Unlock()
@@ -279,7 +290,10 @@ func (r *Runner) stop() {
 	r.cfg.Spool.GiveBack(back...)
 	for _, c := range idle {
 		if c.timer.Stop() {
-			r.work.Go(c.conn.Close)
+			go func() {
+				defer r.work.Done()
+				c.conn.Close()
+			}()
 		}
 	}
 }

@@ -36,7 +36,7 @@ type outcome struct {
 	tls      string // of the connection
 	reports  bool   // the next hop itself reports success (it offers DSN)
 	doubtful bool   // the reply to the whole message is missing: it may have been delivered
-	quiet    bool // no report is made: there is no room for one
+	quiet    bool   // no report is made: there is no room for one
 
 	// Set by judge.
 	verdict verdict

@@ -51,7 +51,7 @@ func (r *Runner) attempt(l *lane, job []spool.Due) (reached bool, reply envelope
 		a.settle(r.ours("4.3.0", "this attempt failed: "+err.Error()))
 	}
 	a.record()
-	return a.reached || len(a.left) == 0, a.last
+	return a.reached, a.last
 }
 
 // record makes the outcomes durable. Of what has no answer, a damaged message waits
@@ -171,6 +171,8 @@ func (a *attempt) hosts(ctx context.Context) ([]string, error) {
 	if _, ok := envelope.Literal(a.lane.domain); ok {
 		return []string{a.lane.domain}, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
+	defer cancel()
 	hosts, err := dns.Hosts(ctx, a.r.cfg.Resolver, a.lane.domain)
 	if err != nil {
 		return nil, err
@@ -213,7 +215,13 @@ func (a *attempt) lookup(ctx context.Context, host string) ([]netip.Addr, error)
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{ip}, nil
 	}
-	return a.r.cfg.Resolver.LookupHost(ctx, host)
+	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
+	defer cancel()
+	addrs, err := a.r.cfg.Resolver.LookupHost(ctx, host)
+	if err == nil && len(addrs) == 0 {
+		err = fmt.Errorf("%s: %w", host, dns.ErrNotFound)
+	}
+	return addrs, err
 }
 
 // notPublic are networks that netip does not name.

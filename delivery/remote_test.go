@@ -585,6 +585,27 @@ func TestDeadDestinationIsTriedOnce(t *testing.T) {
 	})
 }
 
+func TestDeadNameServersAreAskedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		f.dns.Fail("y.test", dnstest.ErrServFail)
+		for range 50 {
+			f.submit("<alice@a.test>", "one@y.test")
+		}
+		f.start()
+		synctest.Wait()
+		if n := f.dns.Asked("y.test"); n > 4 {
+			t.Errorf("%d questions", n)
+		}
+		f.dns.Fail("y.test", nil)
+		p := f.site("y.test", public(1), &peer{})
+		f.pass(10 * time.Minute)
+		f.drained()
+		if n := len(p.got()); n != 50 {
+			t.Errorf("the peer has %d", n)
+		}
+	})
+}
+
 // TestMemoryIsBounded: recipients beyond the bound go back into the spool and are
 // tried later; none is lost and none counts it as an attempt.
 func TestMemoryIsBounded(t *testing.T) {
