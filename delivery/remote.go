@@ -354,6 +354,9 @@ func (a *attempt) send(conn *smtpc.Conn, sent int) {
 	a.r.keep(a.lane, conn, sent)
 }
 
+// BUG: a crash of ours after the final dot and before the reply is recorded sends the
+// message again, and the trace does not say "possibly delivered" then.
+
 // transact runs one transaction with the recipients that are left, and reports
 // whether another one makes sense: recipients that were too many for this one.
 func (a *attempt) transact(conn *smtpc.Conn) (again bool) {

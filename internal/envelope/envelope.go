@@ -100,13 +100,14 @@ func Sanitize(s string, max int) string {
 		if !isText(r) && r != '\uFF20' && r != '\uFE6B' {
 			r = '?'
 		}
-		if b.Len()+utf8.RuneLen(r)+1 > max {
+		gap := ""
+		if space {
+			gap, space = " ", false
+		}
+		if b.Len()+len(gap)+utf8.RuneLen(r) > max {
 			break
 		}
-		if space {
-			b.WriteByte(' ')
-			space = false
-		}
+		b.WriteString(gap)
 		b.WriteRune(r)
 	}
 	return b.String()

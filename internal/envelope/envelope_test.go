@@ -39,8 +39,9 @@ func TestSanitize(t *testing.T) {
 		{"\xff\xfe", 80, "??"},
 		{"a\u0085b\u2028c\u202ed", 80, "a?b?c?d"},
 		{"grüße", 80, "grüße"},
-		{strings.Repeat("x", 100), 10, "xxxxxxxxx"},
-		{"äöü", 6, "äö"},
+		{strings.Repeat("x", 100), 10, "xxxxxxxxxx"},
+		{"äöü", 5, "äö"},
+		{"ab cd", 3, "ab"},
 		{"x", 0, ""},
 	} {
 		if got := Sanitize(tt.in, tt.max); got != tt.want {
