@@ -153,6 +153,7 @@ func (r *Runner) draftReport(rep *report, m *spool.Message, about []outcome, bod
 	}
 	rep.message = &spool.Message{
 		ID: rep.draft.ID(), Size: rep.draft.Size(), Skip: int64(len(returnPath)), MessageID: doc.MessageID,
+		About:    m.ID.String(),
 		Envelope: envelope.Envelope{Body: envelope.Body8Bit, UTF8: doc.UTF8},
 	}
 	return nil

@@ -44,6 +44,7 @@ type Message struct {
 	Envelope  envelope.Envelope
 	Origin    Origin
 	MessageID string // the Message-ID field, for the trace; may be empty
+	About     string // the id of the message that this one reports on; only the trace keeps it
 
 	recipients int // when it was accepted
 }
@@ -153,7 +154,7 @@ func (s *Spool) Add(tx store.Tx, m *Message, rcpts []Recipient, kind trace.Kind)
 func received(m *Message, rcpts []Recipient, kind trace.Kind) trace.Event {
 	e := trace.Event{
 		Time: m.Arrived, Kind: kind, From: m.Envelope.From.Path(), MessageID: m.MessageID, Size: m.Size,
-		Protocol: m.Origin.Protocol, Peer: m.Origin.Peer, TLS: m.Origin.TLS, Account: m.Origin.Account,
+		Protocol: m.Origin.Protocol, Peer: m.Origin.Peer, TLS: m.Origin.TLS, Account: m.Origin.Account, Related: m.About,
 	}
 	if m.Origin.Helo != "" {
 		e.Peer += " (" + m.Origin.Helo + ")"
