@@ -146,9 +146,6 @@ func (t *transfer) fits(page []record) error {
 
 // translate gives m the places that its keywords have in the target.
 func (t *transfer) translate(m *record) error {
-	if t.source == t.target || len(m.flags.keywords) == 0 {
-		return nil
-	}
 	var set []uint16
 	for _, k := range m.flags.keywords {
 		place, err := t.place(k)

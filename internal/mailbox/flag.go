@@ -157,7 +157,7 @@ func (k *keywords) flags(set flagSet) Flags {
 		}
 	}
 	slices.Sort(fl)
-	return fl
+	return slices.Clip(fl) // it will be shared, and who appends to it must get a copy
 }
 
 // A flagShower turns sets into Flags and makes the same set's Flags once only.

@@ -51,6 +51,17 @@ func TestFlagsHas(t *testing.T) {
 	}
 }
 
+// Messages share their Flags; appending to one's leaves the others' alone.
+func TestFlagsAreClipped(t *testing.T) {
+	h := open(t, Options{})
+	id := h.box("a").ID
+	h.fill(id, 2, `\Seen`)
+	list := h.all(id)
+	if one, other := append(list[0].Flags, "a"), append(list[1].Flags, "b"); one[1] != "a" || other[1] != "b" {
+		t.Errorf("got %v and %v", one, other)
+	}
+}
+
 func TestImpossibleKeyword(t *testing.T) {
 	h := open(t, Options{})
 	id := h.box("a").ID

@@ -92,7 +92,10 @@ func (s *Service) Append(id ID, draft *store.Draft, st *mime.Structure, internal
 		}
 		return also(tx, placed)
 	}, draft)
-	return placed, err
+	if err != nil {
+		return Placed{}, err
+	}
+	return placed, nil
 }
 
 // fits says ErrOverQuota when an owner may not have size octets more.
@@ -235,7 +238,8 @@ func (s *Service) find(ctx context.Context, id ID, uids *roaring.Bitmap, ok func
 
 // Store changes flags of messages in bounded steps and returns the changed messages (also those whose flags were so
 // already, without a new modseq). unchangedSince, if not 0, leaves alone messages with a higher modseq and returns their
-// UIDs (RFC 7162). After an error the steps before it stay and are returned. ErrNotFound, ErrFlag, ErrLimit.
+// UIDs (RFC 7162). After an error the steps before it stay and are returned. What is returned takes some 100 octets for
+// each message; a caller for whom that is too much asks for fewer at a time. ErrNotFound, ErrFlag, ErrLimit.
 func (s *Service) Store(ctx context.Context, id ID, uids *roaring.Bitmap, op FlagOp, flags []string, unchangedSince uint64) (changed []Message, modified *roaring.Bitmap, err error) {
 	modified = roaring.New()
 	var told []Message

@@ -123,8 +123,8 @@ type Changes struct {
 }
 
 // Sync brings the view up to date and tells what is new. With expunge false, expunged messages stay
-// in the view until a Sync with expunge true (RFC 9051, 5.5 and 7.5.1). One Sync tells at most some 10,000
-// new and as many changed messages, so that its memory is bounded.
+// in the view until a Sync with expunge true (RFC 9051, 5.5 and 7.5.1). One Sync tells at most 10,000 new
+// and 10,000 changed messages, so that its memory is bounded; the expunged ones are 4 octets each.
 func (v *View) Sync(expunge bool) (Changes, error) {
 	v.drain()
 	known := v.s.hub.latest(v.room)
@@ -199,8 +199,8 @@ func (f *follower) arrivals(r store.Reader, next UID) error {
 func (f *follower) changes(r store.Reader, v *View) error {
 	for k, value := range r.Scan(changeKey(v.id, v.followed+1), changesOf(v.id).End()) {
 		c := decodeChange(value)
-		if !v.knows(c.uid) {
-			continue
+		if !v.at.uids.Contains(c.uid) {
+			continue // new, or came and went
 		}
 		if c.gone {
 			f.Expunged = append(f.Expunged, c.uid)
@@ -219,12 +219,6 @@ func (f *follower) changes(r store.Reader, v *View) error {
 		}
 	}
 	return nil
-}
-
-// knows reports whether a change of uid concerns the reader: not when it is new, came and
-// went, or was expunged before.
-func (v *View) knows(uid UID) bool {
-	return uid < v.at.next && v.at.uids.Contains(uid) && !v.held.Contains(uid)
 }
 
 // advance makes what was read the state of the view.

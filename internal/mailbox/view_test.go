@@ -52,6 +52,11 @@ func TestSyncTells(t *testing.T) {
 	if c := h.sync(v, true); !c.empty() || waiting(v) {
 		t.Errorf("told again %+v", c)
 	}
+	h.append(id, small)
+	h.sync(v, true)
+	if waiting(v) {
+		t.Error("woken for what was told already")
+	}
 }
 
 // What came and went is not told; what came and changed is new, as it is now.
@@ -159,9 +164,13 @@ func TestSyncOfRemoved(t *testing.T) {
 	h := open(t, Options{})
 	id := h.box("a").ID
 	h.fill(id, 2)
-	v := h.view(id)
+	v, empty := h.view(id), h.view(h.box("b").ID)
+	h.must(h.Remove(t.Context(), owner, "b"))
 	h.must(h.Remove(t.Context(), owner, "a"))
 	h.box("a")
+	if !waiting(v) || !waiting(empty) {
+		t.Error("nobody is woken")
+	}
 	for range 2 {
 		if c := h.sync(v, true); !c.Removed || len(c.Expunged) != 0 {
 			t.Errorf("told %+v", c)
@@ -170,6 +179,7 @@ func TestSyncOfRemoved(t *testing.T) {
 	if _, _, err := h.View(id); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a view of a removed mailbox: %v", err)
 	}
+	empty.Close()
 	if v.Close(); len(h.hub.rooms) != 0 {
 		t.Error("a room is left when the last view has closed")
 	}
@@ -206,19 +216,27 @@ func TestViewsShare(t *testing.T) {
 }
 
 // No wake-up is lost: a reader that sleeps until Changed sees every message, however the
-// commits fall. Run with -race.
+// commits fall, also while views open. Run with -race.
 func TestNoLostWakeUp(t *testing.T) {
-	const messages, readers = 150, 4
+	const messages, readers = 150, 8
 	h := open(t, Options{})
 	id := h.box("a").ID
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, readers)
-	for range readers {
-		v := h.view(id)
-		go func() { done <- follow(ctx, v, messages) }()
+	read := func() {
+		v, _, err := h.View(id)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer v.Close()
+		done <- follow(ctx, v, messages)
 	}
 	for i := range messages {
+		if i < readers {
+			go read()
+		}
 		h.append(id, small)
 		if i%10 == 9 {
 			h.kill(id, UID(i))

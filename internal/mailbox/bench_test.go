@@ -1,0 +1,206 @@
+package mailbox
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"postroad/internal/mime"
+	"postroad/internal/store"
+)
+
+// BenchmarkAdd delivers to one mailbox, whose size must not matter. cpu-ns/op is the time within
+// the transaction, without the commit.
+func BenchmarkAdd(b *testing.B) {
+	for _, size := range []int{0, 100_000} {
+		for _, senders := range []int{1, 10} {
+			b.Run(fmt.Sprintf("in=%d/senders=%d", size, senders), func(b *testing.B) { benchmarkAdd(b, size, senders) })
+		}
+	}
+}
+
+func benchmarkAdd(b *testing.B, size, senders int) {
+	h := open(b, Options{})
+	m := h.box(inbox)
+	for n := 0; n < size; n += 10_000 {
+		h.fill(m.ID, 10_000)
+	}
+	_, structure := h.draft(benchText)
+	octets, err := structure.AppendBinary(nil)
+	h.must(err)
+	var within time.Duration // the committer runs one function at a time
+	b.SetParallelism(max(senders/2, 1))
+	one := func() {
+		d := h.st.NewDraft()
+		if _, err := d.Write([]byte(benchText)); err != nil {
+			b.Error(err)
+		}
+		a := Arrival{Body: d.ID(), Size: d.Size(), Structure: octets, Internal: time.Now()}
+		err := h.st.Update(func(tx store.Tx) error {
+			start := time.Now()
+			_, err := h.Add(tx, owner, inbox, a)
+			within += time.Since(start)
+			return err
+		}, d)
+		if err != nil {
+			b.Error(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	if senders == 1 {
+		for b.Loop() {
+			one()
+		}
+	} else {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				one()
+			}
+		})
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(within.Nanoseconds())/float64(b.N), "add-ns/op")
+}
+
+const benchText = "From: Anna <anna@example.test>\r\nTo: Bob <bob@example.test>\r\nDate: Sat, 29 Feb 2020 23:30:00 -0800\r\n" +
+	"Message-ID: <1234567890@example.test>\r\nSubject: the minutes of the meeting\r\nMIME-Version: 1.0\r\n" +
+	"Content-Type: text/plain; charset=utf-8\r\n\r\nworld\r\n"
+
+// BenchmarkView opens views of a mailbox with a million messages: the first, and those that
+// share what it has read.
+func BenchmarkView(b *testing.B) {
+	const size = 1_000_000
+	h := open(b, Options{})
+	id := h.box("a").ID
+	h.bare(id, size)
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			v, _, err := h.View(id)
+			h.must(err)
+			v.Close()
+		}
+	})
+	b.Run("further", func(b *testing.B) {
+		h.view(id)
+		for b.Loop() {
+			v, _, err := h.View(id)
+			h.must(err)
+			v.Close()
+		}
+	})
+	v := h.view(id)
+	if n := v.UIDs().GetCardinality(); n != size {
+		b.Errorf("%d messages", n)
+	}
+	b.Logf("%d octets for the UIDs", v.UIDs().GetSizeInBytes())
+	h.must(h.Remove(b.Context(), owner, "a"))
+}
+
+// bare adds n messages with one body and without a structure each.
+func (h house) bare(id ID, n int) {
+	h.fill(id, 1)
+	for n--; n > 0; n -= 50_000 {
+		h.must(h.st.Update(func(tx store.Tx) error {
+			box, err := loadBox(tx, id)
+			if err != nil {
+				return err
+			}
+			first, _, err := getRecord(tx, id, 1)
+			e := h.edit(tx, box)
+			for range min(n, 50_000) {
+				m := first
+				if err := e.add(&m, nil); err != nil {
+					return err
+				}
+			}
+			h.must(err)
+			return e.save()
+		}))
+	}
+}
+
+// BenchmarkSync tells one new message to a view of a large mailbox.
+func BenchmarkSync(b *testing.B) {
+	for _, size := range []int{10, 100_000} {
+		b.Run(fmt.Sprintf("in=%d", size), func(b *testing.B) {
+			h := open(b, Options{})
+			id := h.box("a").ID
+			h.bare(id, size)
+			v := h.view(id)
+			for b.Loop() {
+				b.StopTimer()
+				h.append(id, small)
+				b.StartTimer()
+				if c := h.sync(v, true); len(c.New) != 1 {
+					b.Fatalf("told %+v", c)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkWake is what a commit costs for each view that is open.
+func BenchmarkWake(b *testing.B) {
+	h := open(b, Options{})
+	id := h.box("a").ID
+	for range 1000 {
+		h.view(id)
+	}
+	for b.Loop() {
+		h.hub.changed(id)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/view")
+}
+
+func BenchmarkSearch(b *testing.B) {
+	const size = 10_000
+	h := open(b, Options{})
+	id := h.box("a").ID
+	for n := 0; n < size; n += 1000 {
+		h.different(id, 1000)
+	}
+	for _, c := range []struct {
+		what string
+		c    Criterion
+	}{
+		{"flag", has(`\Seen`)},
+		{"subject", header("subject", "nowhere")},
+		{"body", body("nowhere")},
+	} {
+		b.Run(c.what, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				found, err := h.Search(b.Context(), id, nil, c.c)
+				h.must(err)
+				if !found.IsEmpty() {
+					b.Errorf("found %v", found)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/size, "us/message")
+		})
+	}
+}
+
+// different appends n messages with a body each.
+func (h house) different(id ID, n int) {
+	drafts := make([]*store.Draft, n)
+	var structure *mime.Structure
+	for i := range drafts {
+		drafts[i], structure = h.draft(benchText)
+	}
+	octets, err := structure.AppendBinary(nil)
+	h.must(err)
+	h.must(h.st.Update(func(tx store.Tx) error {
+		for _, d := range drafts {
+			b, err := loadBox(tx, id)
+			if err != nil {
+				return err
+			}
+			if _, err := h.arrive(tx, b, Arrival{Body: d.ID(), Size: d.Size(), Structure: octets}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, drafts...))
+}
