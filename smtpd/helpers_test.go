@@ -167,6 +167,15 @@ func (q *queue) messages() []accepted {
 	return append([]accepted(nil), q.got...)
 }
 
+// take is messages, and forgets them.
+func (q *queue) take() []accepted {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	got := q.got
+	q.got = nil
+	return got
+}
+
 // body reads an accepted message as final delivery shows it.
 func (q *queue) body(t *testing.T, m accepted) string {
 	t.Helper()

@@ -336,7 +336,8 @@ func TestShutdownCutsOff(t *testing.T) {
 // A message streams: 50 MB cost a bounded heap, however long its lines are.
 func TestMemoryOfALargeMessage(t *testing.T) {
 	const size = 50 << 20
-	for name, line := range map[string]string{"short lines": strings.Repeat("0123456789abcde", 5) + "\r\n", "one line": strings.Repeat("x", 4096)} {
+	short := strings.Repeat("0123456789abcde", 5) + "\r\n"
+	for name, line := range map[string]string{"short lines": strings.Repeat(short, 100), "one line": strings.Repeat("x", 4096)} {
 		for _, way := range []string{"DATA", "BDAT"} {
 			t.Run(name+" in "+way, func(t *testing.T) {
 				h := open(t, MX, false, limits(func(l *Limits) { l.MessageSize = size + 100 }))
