@@ -215,6 +215,22 @@ func TestViewsShare(t *testing.T) {
 	}
 }
 
+// Whichever view closes, the others are still woken.
+func TestCloseLeavesTheOthers(t *testing.T) {
+	for closed := range 3 {
+		h := open(t, Options{})
+		id := h.box("a").ID
+		views := []*View{h.view(id), h.view(id), h.view(id)}
+		views[closed].Close()
+		h.append(id, small)
+		for i, v := range views {
+			if waiting(v) != (i != closed) {
+				t.Errorf("after view %d has closed: view %d", closed, i)
+			}
+		}
+	}
+}
+
 // No wake-up is lost: a reader that sleeps until Changed sees every message, however the
 // commits fall, also while views open. Run with -race.
 func TestNoLostWakeUp(t *testing.T) {
