@@ -3,6 +3,7 @@ package postroad
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -161,9 +162,13 @@ func parseAddress(s string) (envelope.Address, error) {
 	return addr, nil
 }
 
-// parseID reads a message id.
+// parseID reads a message id. Zero names nothing, and would be taken by filters for
+// everything.
 func parseID(s string) (store.ID, error) {
 	id, err := store.ParseID(s)
+	if err == nil && id == 0 {
+		err = fmt.Errorf("%q is not the id of a message", s)
+	}
 	if err != nil {
 		return 0, control.Errorf(control.Invalid, "%v", err)
 	}

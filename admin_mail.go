@@ -56,7 +56,7 @@ func (a *Admin) CreateMailbox(ctx context.Context, m control.MailboxName) (contr
 	}
 	made, err := a.c.Mailboxes.Create(owner, m.Mailbox, role)
 	if err != nil {
-		return control.Mailbox{}, adminError(fmt.Errorf("%s: %w", m.Mailbox, err))
+		return control.Mailbox{}, adminError(err)
 	}
 	if err := a.c.Mailboxes.Subscribe(owner, made.Name, true); err != nil {
 		return control.Mailbox{}, adminError(err)
@@ -71,10 +71,7 @@ func (a *Admin) RenameMailbox(ctx context.Context, r control.RenameMailbox) erro
 	if err != nil {
 		return err
 	}
-	if err := a.c.Mailboxes.Rename(ctx, owner, r.From, r.To); err != nil {
-		return adminError(fmt.Errorf("rename %s to %s: %w", r.From, r.To, err))
-	}
-	return nil
+	return adminError(a.c.Mailboxes.Rename(ctx, owner, r.From, r.To))
 }
 
 // RemoveMailbox removes a mailbox with its messages.
@@ -83,10 +80,7 @@ func (a *Admin) RemoveMailbox(ctx context.Context, m control.MailboxName) error 
 	if err != nil {
 		return err
 	}
-	if err := a.c.Mailboxes.Remove(ctx, owner, m.Mailbox); err != nil {
-		return adminError(fmt.Errorf("%s: %w", m.Mailbox, err))
-	}
-	return nil
+	return adminError(a.c.Mailboxes.Remove(ctx, owner, m.Mailbox))
 }
 
 // box returns the mailbox that a name means.
@@ -96,10 +90,7 @@ func (a *Admin) box(m control.MailboxName) (mailbox.Mailbox, account.Account, er
 		return mailbox.Mailbox{}, acct, err
 	}
 	box, err := a.c.Mailboxes.Get(owner, m.Mailbox)
-	if err != nil {
-		err = adminError(fmt.Errorf("%s: %w", m.Mailbox, err))
-	}
-	return box, acct, err
+	return box, acct, adminError(err)
 }
 
 // Messages lists a mailbox.
@@ -326,7 +317,7 @@ func (im *importing) add(tx store.Tx) error {
 	for _, w := range im.waiting {
 		placed, err := im.a.c.Mailboxes.Add(tx, im.box.Owner, im.box.Name, w.Arrival)
 		if err != nil {
-			return fmt.Errorf("%s: %w", im.box.Name, err)
+			return err
 		}
 		trace.Record(tx, w.Body, trace.Event{
 			Time: im.a.c.Now(), Kind: trace.Appended, MessageID: w.messageID, Size: w.Size,
