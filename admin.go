@@ -162,6 +162,15 @@ func parseAddress(s string) (envelope.Address, error) {
 	return addr, nil
 }
 
+// parseDomain reads a domain's name.
+func parseDomain(s string) (string, error) {
+	domain, err := envelope.ParseDomain(s)
+	if err != nil {
+		return "", control.Errorf(control.Invalid, "%v", err)
+	}
+	return domain, nil
+}
+
 // parseID reads a message id. Zero names nothing, and would be taken by filters for
 // everything.
 func parseID(s string) (store.ID, error) {

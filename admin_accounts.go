@@ -26,6 +26,9 @@ func (a *Admin) Domains(ctx context.Context) ([]control.Domain, error) {
 
 // AddDomain makes mail for a domain end here.
 func (a *Admin) AddDomain(ctx context.Context, name string) (control.Domain, error) {
+	if _, err := parseDomain(name); err != nil {
+		return control.Domain{}, err
+	}
 	d, err := a.c.Accounts.AddDomain(name)
 	return control.Domain(d), adminError(err)
 }
@@ -242,12 +245,12 @@ func (a *Admin) alias(addr envelope.Address) (account.Alias, error) {
 // parseAlias reads an alias's addresses; "@domain" is the catch-all.
 func parseAlias(c control.Alias) (addr envelope.Address, targets []envelope.Address, err error) {
 	if len(c.Address) > 0 && c.Address[0] == '@' {
-		addr.Domain, err = envelope.ParseDomain(c.Address[1:])
+		addr.Domain, err = parseDomain(c.Address[1:])
 	} else {
 		addr, err = parseAddress(c.Address)
 	}
 	if err != nil {
-		return addr, nil, adminError(err)
+		return addr, nil, err
 	}
 	for _, t := range c.Targets {
 		target, err := parseAddress(t)

@@ -287,11 +287,13 @@ func read(draft *store.Draft, m control.ImportMessage) (arrival, error) {
 	}}, err
 }
 
-// flush commits what waits in one transaction, within the owner's quota.
+// flush commits what waits in one transaction, within the owner's quota. After an
+// error nothing waits any more.
 func (im *importing) flush() error {
 	if len(im.waiting) == 0 {
 		return nil
 	}
+	defer im.discard()
 	if err := im.fits(); err != nil {
 		return err
 	}
@@ -304,7 +306,6 @@ func (im *importing) flush() error {
 	}
 	im.done.Messages += int64(len(im.waiting))
 	im.done.Octets += im.octets
-	im.waiting, im.octets = im.waiting[:0], 0
 	if im.progress != nil {
 		im.progress(im.done)
 	}
@@ -341,9 +342,10 @@ func (im *importing) fits() error {
 	return err
 }
 
-// discard drops what was not committed.
+// discard forgets what waits; drafts that were committed are not touched by it.
 func (im *importing) discard() {
 	for _, w := range im.waiting {
 		w.draft.Discard()
 	}
+	im.waiting, im.octets = im.waiting[:0], 0
 }

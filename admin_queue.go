@@ -71,8 +71,8 @@ func parseFilter(f control.QueueFilter) ([]spool.Filter, error) {
 	}
 	var err error
 	if f.Domain != "" {
-		if filter.Domain, err = envelope.ParseDomain(f.Domain); err != nil {
-			return nil, adminError(err)
+		if filter.Domain, err = parseDomain(f.Domain); err != nil {
+			return nil, err
 		}
 	}
 	if filter.Sender, err = pattern(f.Sender); err != nil {
@@ -114,8 +114,8 @@ func pattern(s string) (string, error) {
 	case s == "" || s == "<>":
 		return s, nil
 	case s[0] == '@':
-		domain, err := envelope.ParseDomain(s[1:])
-		return "@" + domain, adminError(err)
+		domain, err := parseDomain(s[1:])
+		return "@" + domain, err
 	}
 	addr, err := parseAddress(s)
 	return addr.String(), err
