@@ -2,7 +2,9 @@ package smtpd
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -108,9 +110,25 @@ func (s *session) accept(m *message) error {
 	}
 	m.kept = true
 	s.accepted()
-	s.log.Info("message accepted", "id", m.id(), "from", m.from(), "rcpts", len(m.rcpts), "size", m.size,
+	s.log.Info("message accepted", "id", m.id(), "from", m.from(), "to", m.tx.to(), "size", m.size,
 		"account", msg.Origin.Account, "outcome", "queued", "reply", "250 2.0.0")
 	return nil
+}
+
+// namedInLog is how many recipients a line of the log names.
+const namedInLog = 10
+
+// to names the recipients for the log.
+func (tx *transaction) to() string {
+	var b strings.Builder
+	for i, a := range tx.given {
+		if i == namedInLog {
+			fmt.Fprintf(&b, " and %d more", len(tx.given)-i)
+			break
+		}
+		b.WriteString(a.Path())
+	}
+	return b.String()
 }
 
 // message is a message that is coming in.

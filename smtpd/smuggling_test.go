@@ -63,6 +63,51 @@ func TestSmugglingByTheOctetAndAtOnce(t *testing.T) {
 	}
 }
 
+// Every text of up to six of the octets that matter, followed by an end of data: it is
+// answered without a wait, and what is stored is what the standard says was sent.
+func TestEveryShortText(t *testing.T) {
+	const octets = "\r\n.a"
+	h, p := piped(t, MX)
+	h.queue.set(true, nil)
+	for length := range 7 {
+		for n := range 1 << (2 * length) {
+			text := make([]byte, length)
+			for i := range text {
+				text[i] = octets[n>>(2*i)&3]
+			}
+			stream := string(text) + "\r\n.\r\n"
+			said := p.throw(t, opening, stream, "QUIT\r\n")
+			got := h.queue.take()
+			if !strings.Contains(said, "\r\n250 2.0.0 queued") && !strings.Contains(said, "\r\n550 5.6.11") {
+				t.Fatalf("%q has no answer:\n%s", text, said)
+			}
+			want, rest, clean := standard(stream)
+			switch {
+			case len(got) > 1 || len(got) == 1 && !clean:
+				t.Fatalf("%q: %d messages; clean is %v\n%s", text, len(got), clean, said)
+			case len(got) == 0 && clean && rest == "":
+				t.Fatalf("%q was refused:\n%s", text, said)
+			case len(got) == 1 && got[0].Size != int64(len(want)+len(traced)):
+				t.Fatalf("%q: %d octets are stored, want %d", text, got[0].Size, len(want)+len(traced))
+			}
+		}
+	}
+}
+
+// traced is as long as our fields in front of a message of opening.
+const traced = "Return-Path: <sender@far.test>\r\nReceived: from client.test\r\n\tby mx.example.test with ESMTP id 0123456789abc\r\n" +
+	"\tfor <alice@example.test>; Fri, 20 Nov 2026 09:10:16 +0000\r\n"
+
+// standard reads the content of DATA as RFC 5321, 4.5.2 says, up to its end, and what
+// follows; clean tells that there was no bare CR or LF in the content.
+func standard(stream string) (content, rest string, clean bool) {
+	whole, rest, _ := strings.Cut("\r\n"+stream, "\r\n.\r\n")
+	if whole != "" {
+		content = strings.TrimPrefix(strings.ReplaceAll(whole, "\r\n.", "\r\n"), "\r\n") + "\r\n"
+	}
+	return content, rest, !strings.ContainsAny(strings.ReplaceAll(whole, "\r\n", ""), "\r\n")
+}
+
 // A message whose end the engine does not see has its answer all the same, at once.
 func TestBareCRBeforeTheEnd(t *testing.T) {
 	for _, end := range []string{"\r\r\n.\r\n", "\r\r\r\n.\r\n", "\r\n.\r\r\n.\r\n", "\r\r\r\r\n.\r\n"} {
