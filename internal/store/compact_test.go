@@ -77,9 +77,9 @@ func TestWhollyDeadSegmentsGoAtOnce(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	s := storetest.OpenDir(t, dir, store.Options{SegmentSize: 200_000}, refs)
-	steps := 150
-	if testing.Short() {
-		steps = 40
+	steps := 40
+	if *full {
+		steps = 400
 	}
 	var wg, background sync.WaitGroup
 	stop := make(chan struct{})

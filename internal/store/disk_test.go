@@ -248,9 +248,9 @@ func TestDamageIsToldAndNeverServed(t *testing.T) {
 			files[name] = b
 		}
 	}
-	rounds := 200
-	if testing.Short() {
-		rounds = 30
+	rounds := 40
+	if *full {
+		rounds = 2000
 	}
 	r := rand.New(rand.NewPCG(7, 7))
 	refused := 0

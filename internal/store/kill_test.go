@@ -83,9 +83,9 @@ func bodyOf(id store.ID, size int) []byte {
 
 // The process is killed at random moments; whatever it said it had kept is there.
 func TestKill(t *testing.T) {
-	rounds := 25
-	if testing.Short() {
-		rounds = 4
+	rounds := 6
+	if *full {
+		rounds = 300
 	}
 	dir := t.TempDir()
 	kept, dropped := map[store.ID]bool{}, map[store.ID]bool{}
