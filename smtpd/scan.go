@@ -1,6 +1,10 @@
 package smtpd
 
-import "bytes"
+import (
+	"bytes"
+
+	"postroad/internal/envelope"
+)
 
 // lines watches the line ends of a message. Content reaches us with dots taken off.
 type lines struct {
@@ -43,6 +47,8 @@ func (l *lines) end() { l.bare = l.bare || l.cr }
 const (
 	scanned   = 1 << 20
 	fieldSize = 16 << 10
+
+	maxMessageID = 998 // octets: a line (RFC 5322, 2.1.1)
 )
 
 // header finds in a message's header what decides about its coming in. It keeps one
@@ -118,7 +124,7 @@ func (h *header) take(name string, body []byte) {
 		h.date = true
 	case "message-id":
 		if h.messageID == "" {
-			h.messageID = string(bytes.TrimSpace(body[:min(len(body), 998)]))
+			h.messageID = envelope.Sanitize(string(bytes.TrimSpace(body)), maxMessageID)
 		}
 	case "from":
 		h.tooLong = h.tooLong || h.cut

@@ -5,7 +5,8 @@
 // fields that we put in front.
 //
 // Every peer is bounded in memory, time and number: Limits is the one table. A message
-// streams: it costs its connection about 150 KiB, whatever its size.
+// streams: whatever its size, its connection holds 32 KiB of it, 16 KiB of a header
+// field, up to 64 KiB of a submission's header, and the store's draft of 128 KiB.
 //
 // The protocol is spoken by go-smtp's server, one of its values for each connection,
 // with a wire between it and the network: there every octet passes in the clear, so that

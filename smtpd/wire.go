@@ -38,6 +38,7 @@ const (
 	tooManyWords = "421 4.7.0 too many commands in a minute"
 	tooManyFalse = "421 4.7.0 too many errors"
 	lostCount    = "421 4.7.0 a BDAT out of place: its octets cannot be told from commands"
+	foreign      = "554 5.5.0 this is a mail server"
 	bareEnd      = "550 5.6.11 the message has a bare CR or LF before what looks like its end"
 )
 
@@ -194,12 +195,24 @@ func (w *wire) Read(p []byte) (int, error) {
 		p = p[:min(len(p), commandRead)]
 	}
 	n, err := w.Conn.Read(p)
+	if w.window == 0 && isForeign(p[:n]) {
+		w.hangUp(foreign)
+		return 0, io.EOF
+	}
 	w.look(p[:n])
 	if err != nil {
 		w.eof.Store(errors.Is(err, io.EOF))
 		w.fault = err
 	}
 	return n, err
+}
+
+// isForeign reports whether a peer's first octets are another protocol's. A web page can
+// make a browser send a request to any port, with commands of ours in it.
+func isForeign(p []byte) bool {
+	line, _, _ := bytes.Cut(p, []byte("\n"))
+	return bytes.Contains(line, []byte(" HTTP/")) || bytes.HasPrefix(line, []byte("SSH-")) ||
+		bytes.HasPrefix(p, []byte{0x16, 0x03}) // a TLS handshake
 }
 
 // readable returns the error that a Read is to end with at once, if any.
