@@ -239,7 +239,7 @@ func (a *app) accountRemove() *cobra.Command {
 			if err := a.sure(yes, fmt.Sprintf("remove %s with %s?", acct.Address, count(acct.Messages, "message"))); err != nil {
 				return err
 			}
-			if err := svc.RemoveAccount(ctx, args[0]); err != nil {
+			if err := a.during("removing "+acct.Address, func() error { return svc.RemoveAccount(ctx, args[0]) }); err != nil {
 				return err
 			}
 			return a.did("removed", acct.Address)

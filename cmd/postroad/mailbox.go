@@ -75,7 +75,8 @@ func (a *app) mailboxRemove() *cobra.Command {
 			if err := a.sure(yes, fmt.Sprintf("remove %s of %s with its messages?", args[1], args[0])); err != nil {
 				return err
 			}
-			if err := svc.RemoveMailbox(ctx, control.MailboxName{Account: args[0], Mailbox: args[1]}); err != nil {
+			name := control.MailboxName{Account: args[0], Mailbox: args[1]}
+			if err := a.during("removing "+args[1], func() error { return svc.RemoveMailbox(ctx, name) }); err != nil {
 				return err
 			}
 			return a.did("removed", args[1])

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -354,5 +355,54 @@ func poll(ts *testscript.TestScript, what string, ok func() bool) {
 		if time.Now().After(until) {
 			ts.Fatalf("waited in vain for %s", what)
 		}
+	}
+}
+
+// stalled opens an SMTP session that is in the middle of a message.
+func stalled(t *testing.T, addr string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	c, err := smtp.NewClient(conn, "localhost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Mail("carol@example.net"), c.Rcpt("alice@example.test")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Data(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASecondSignalEndsAtOnce(t *testing.T) {
+	var addr string
+	p, err := launch(t.TempDir(), append([]string{"quickstart", "--json", "--dir", "data", "--user", "alice@example.test:secret"}, freePorts...), func(key, value string) {
+		if key == "SMTP" {
+			addr = value
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.kill()
+	stalled(t, addr)
+	began := time.Now()
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	for { // until the server has seen it
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	err = p.cmd.Wait()
+	status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !status.Signaled() || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended with %v after %v", err, time.Since(began))
 	}
 }

@@ -206,6 +206,14 @@ func (p *progressLine) end() {
 	}
 }
 
+// during shows a line while work goes on that does not tell how far it is.
+func (a *app) during(what string, work func() error) error {
+	line := a.progress()
+	line.show("%s ...", what)
+	defer line.end()
+	return work()
+}
+
 func (p *progressLine) of(v control.Progress) {
 	if v.Total > 0 {
 		p.show("%s: %d of %d (%d %%)", v.What, v.Done, v.Total, v.Done*100/v.Total)

@@ -31,9 +31,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	if ctx.Err() != nil && (errors.Is(err, control.Cancelled) || errors.Is(err, context.Canceled)) {
+		err = errors.New("interrupted")
+	}
 	a.complain(err)
-	if usage, ok := errors.AsType[*usageError](err); ok || !a.started {
-		_ = usage
+	if _, ok := errors.AsType[*usageError](err); ok || !a.started {
 		fmt.Fprintf(a.err, "see %s --help\n", cmd.CommandPath())
 		return exitUsage
 	}

@@ -88,7 +88,11 @@ func (a *app) compactCommand() *cobra.Command {
 		long: `Give the space of removed messages back to the disk now. The server does so by
 itself, after a while, for segments that are mostly dead.`,
 		run: a.on(func(ctx context.Context, svc control.Service, _ []string) error {
-			c, err := svc.Compact(ctx)
+			var c control.Compacted
+			err := a.during("compacting", func() (err error) {
+				c, err = svc.Compact(ctx)
+				return err
+			})
 			if err != nil {
 				return err
 			}

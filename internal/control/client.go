@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -300,14 +301,26 @@ func (c *Client) Import(ctx context.Context, to MailboxName, messages iter.Seq2[
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		out.CloseWithError(send(newFrameWriter(out), messages))
+		buffered := bufio.NewWriterSize(out, 64<<10) // frames are small, and a pipe wakes its reader for each write
+		err := send(newFrameWriter(buffered), messages)
+		out.CloseWithError(errors.Join(err, buffered.Flush()))
 	}()
 	defer func() { in.Close(); <-ended }() // the source is not read after we return
 	body, err := c.post(ctx, "Import", io.MultiReader(request(to), in))
 	if err != nil {
 		return Imported{}, err
 	}
-	return decode[Imported](c.follow(ctx, body, following(progress)))
+	var last Imported // what is known when the call is broken off
+	result, err := c.follow(ctx, body, following(func(p Imported) {
+		last = p
+		if progress != nil {
+			progress(p)
+		}
+	}))
+	if result == nil {
+		return last, err
+	}
+	return decode[Imported](result, err)
 }
 
 func (c *Client) Trace(ctx context.Context, q TraceQuery) iter.Seq2[Life, error] {

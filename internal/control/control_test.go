@@ -432,6 +432,24 @@ func TestAnImportThatIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// What is known of an import that is broken off is told.
+func TestAnImportThatIsCancelled(t *testing.T) {
+	c := start(t, echo{})
+	ctx, cancel := context.WithCancel(t.Context())
+	source := func(yield func(ImportMessage, error) bool) {
+		for yield(ImportMessage{Name: "x", Body: strings.NewReader("text")}, nil) {
+		}
+	}
+	done, err := c.Import(ctx, MailboxName{}, source, func(p Imported) {
+		if p.Messages == 3 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, Cancelled) || done.Messages < 3 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -160,16 +160,7 @@ func peer(c *net.UnixConn) (uid int, err error) {
 
 // connect connects to a socket, or returns ErrNoServer.
 func connect(ctx context.Context, path string) (net.Conn, error) {
-	fits, release, err := short(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNoServer
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	d := net.Dialer{Timeout: connectTimeout}
-	c, err := d.DialContext(ctx, "unix", fits)
+	c, err := dial(ctx, path)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return nil, ErrNoServer
@@ -180,4 +171,14 @@ func connect(ctx context.Context, path string) (net.Conn, error) {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	return c, nil
+}
+
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	fits, release, err := short(path)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	d := net.Dialer{Timeout: connectTimeout}
+	return d.DialContext(ctx, "unix", fits)
 }
