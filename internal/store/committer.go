@@ -213,7 +213,7 @@ func (s *Store) appendSmall(batch []*op, octets int64) {
 		return
 	}
 	buf, offset := s.out.gather(batch)
-	if len(buf) == 0 {
+	if len(buf) == 0 || !s.lay(batch, int64(len(buf))) {
 		return
 	}
 	if _, err := s.out.file.WriteAt(buf, offset); err != nil {
@@ -224,11 +224,37 @@ func (s *Store) appendSmall(batch []*op, octets int64) {
 	_ = s.sync(s.out.file) // the store has failed then
 }
 
+// layAhead is how far the growing segment is filled with zeros before its bodies. An
+// append that overwrites changes neither length nor layout of the file, and its
+// fdatasync needs no commit of the file system's journal: half the time, measured.
+const layAhead = 1 << 20
+
+// lay makes sure that the next octets of the growing segment overwrite. Without room
+// for that they are appended after all. It reports false when the store has failed.
+func (s *Store) lay(batch []*op, octets int64) bool {
+	a := &s.out
+	if a.size+octets <= a.laid {
+		return true
+	}
+	from, to := max(a.laid, a.size), a.size+octets+min(layAhead, s.segmentSize)
+	if _, err := a.file.WriteAt(make([]byte, to-from), from); err != nil {
+		err = s.takeBack(err)
+		if s.Failed() != nil {
+			refuse(batch, true, err)
+			return false
+		}
+		return true
+	}
+	a.laid = to
+	return true
+}
+
 // takeBack cuts off a write for which there was no room. Any other failed write, or a
 // failed cut, is a failed store.
 func (s *Store) takeBack(err error) error {
 	if isFull(err) {
 		cut := s.out.file.Truncate(s.out.size)
+		s.out.laid = s.out.size
 		if cut == nil {
 			return asFull(err)
 		}
@@ -244,7 +270,18 @@ type appender struct {
 	file File   // nil before the first append
 	now  *segment
 	size int64 // where the next append goes
+	laid int64 // where the zeros end that were laid ahead; below size when there are none
 	buf  []byte
+}
+
+// trim cuts off the zeros that were laid ahead, and closes the file. Where it fails,
+// Open does it.
+func (a *appender) trim() error {
+	var err error
+	if a.laid > a.size {
+		err = a.file.Truncate(a.size)
+	}
+	return errors.Join(err, a.file.Close())
 }
 
 func (a *appender) takeNumber() uint64 {
@@ -297,7 +334,7 @@ func (s *Store) openSegment() error {
 		return errors.Join(err, file.Close())
 	}
 	s.closeSegment()
-	s.out.file, s.out.size = file, 0
+	s.out.file, s.out.size, s.out.laid = file, 0, 0
 	s.out.now = &segment{number: number}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,7 +347,7 @@ func (s *Store) closeSegment() {
 	if s.out.file == nil {
 		return
 	}
-	if err := s.out.file.Close(); err != nil {
+	if err := s.out.trim(); err != nil {
 		s.log.Warn("close a full segment", "segment", s.out.now.number, "err", err) // all of it is synced
 	}
 	s.batch.touch(s.out.now) // it may be wholly dead by now

@@ -242,7 +242,7 @@ func (s *Store) resume() error {
 		newest.damaged = true
 		return f.Close()
 	}
-	s.out.file, s.out.now, s.out.size = f, newest, newest.end
+	s.out.file, s.out.now, s.out.size, s.out.laid = f, newest, newest.end, newest.end
 	return nil
 }
 
@@ -334,7 +334,7 @@ func (s *Store) close() error {
 		errs = append(errs, s.engine.Close())
 	}
 	if s.out.file != nil {
-		errs = append(errs, s.out.file.Close())
+		errs = append(errs, s.out.trim())
 	}
 	s.files.close()
 	if s.unlock != nil {
