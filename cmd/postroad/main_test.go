@@ -23,6 +23,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// A process with the race detector sleeps a second before it exits; scripts start hundreds.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	testscript.Main(m, map[string]func(){"postroad": func() { os.Exit(run()) }})
 }
 
@@ -65,6 +67,7 @@ func copyData(env *testscript.Env, from string) error {
 	to := filepath.Join(env.WorkDir, "data")
 	env.Setenv("DATA", to)
 	env.Setenv("RUNNING", "false")
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	return os.CopyFS(to, os.DirFS(from))
 }
 
@@ -171,6 +174,7 @@ type slot struct{ *process }
 
 func withSlot(env *testscript.Env) error {
 	env.Values[slot{}] = &slot{}
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	return nil
 }
 
