@@ -2,6 +2,7 @@ package postroad
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/config"
 	"postroad/internal/control"
 	"postroad/internal/envelope"
 	"postroad/internal/mailbox"
@@ -76,6 +78,21 @@ func OpenAdmin(dir string) (*Admin, io.Closer, error) {
 	return NewAdmin(AdminConfig{
 		Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace,
 	}), h.store, nil
+}
+
+// CheckConfig says what would keep a server from starting with cfg, as far as that
+// shows without starting it.
+func CheckConfig(cfg config.Config) error {
+	if err := checkReach(cfg.Listen); err != nil {
+		return err
+	}
+	if cfg.TLS.Cert == "" {
+		return nil
+	}
+	if _, err := tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key); err != nil {
+		return fmt.Errorf("load the certificate %s: %w", cfg.TLS.Cert, err)
+	}
+	return nil
 }
 
 // checkDataDir refuses to make a data directory, which would be a mistyped name more

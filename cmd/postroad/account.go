@@ -39,7 +39,7 @@ pass show mail/carol | postroad account add carol@example.org --quota 5GB`,
 			if err != nil {
 				return err
 			}
-			password, err := a.choosePassword(args[0], generate)
+			password, err := a.choosePassword(ctx, args[0], generate)
 			if err != nil {
 				return err
 			}
@@ -65,11 +65,11 @@ func parseQuota(s string) (int64, error) {
 	return octets, nil
 }
 
-func (a *app) choosePassword(address string, generate bool) (string, error) {
+func (a *app) choosePassword(ctx context.Context, address string, generate bool) (string, error) {
 	if generate {
 		return postroad.NewPassword(), nil
 	}
-	return a.newPassword(address)
+	return a.newPassword(ctx, address)
 }
 
 func (a *app) showMade(verb string, acct control.Account, password string, generated bool) error {
@@ -165,15 +165,15 @@ the first line of standard input.`,
 		example:  "postroad account passwd alice@example.test\npostroad account passwd alice@example.test --generate",
 		complete: a.completing(false, accountNames),
 		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
+			acct, err := a.account(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			password, err := a.choosePassword(ctx, acct.Address, generate)
+			if err != nil {
+				return err
+			}
 			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
-				acct, err := svc.Account(ctx, args[0])
-				if err != nil {
-					return err
-				}
-				password, err := a.choosePassword(args[0], generate)
-				if err != nil {
-					return err
-				}
 				if err := svc.SetPassword(ctx, control.Credential{Address: args[0], Password: password}); err != nil {
 					return err
 				}
@@ -183,6 +183,16 @@ the first line of standard input.`,
 	}.cobra()
 	cmd.Flags().BoolVar(&generate, "generate", false, "make up a password and print it")
 	return cmd
+}
+
+// account looks an account up before a question is asked. The data directory is not
+// held open while somebody thinks about the answer.
+func (a *app) account(ctx context.Context, address string) (acct control.Account, err error) {
+	err = a.with(ctx, func(ctx context.Context, svc control.Service) error {
+		acct, err = svc.Account(ctx, address)
+		return err
+	})
+	return acct, err
 }
 
 func (a *app) accountDisable() *cobra.Command {
@@ -231,19 +241,21 @@ func (a *app) accountRemove() *cobra.Command {
 	cmd := command{
 		use: "remove ADDRESS", short: "remove an account with all its mail, for good", args: cobra.ExactArgs(1),
 		example: "postroad account remove carol@example.org", complete: a.completing(false, accountNames),
-		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
-			acct, err := svc.Account(ctx, args[0])
+		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
+			acct, err := a.account(ctx, args[0])
 			if err != nil {
 				return err
 			}
-			if err := a.sure(yes, fmt.Sprintf("remove %s with %s?", acct.Address, count(acct.Messages, "message"))); err != nil {
+			if err := a.sure(ctx, yes, fmt.Sprintf("remove %s with %s?", acct.Address, count(acct.Messages, "message"))); err != nil {
 				return err
 			}
-			if err := a.during("removing "+acct.Address, func() error { return svc.RemoveAccount(ctx, args[0]) }); err != nil {
-				return err
-			}
-			return a.did("removed", acct.Address)
-		}),
+			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
+				if err := a.during("removing "+acct.Address, func() error { return svc.RemoveAccount(ctx, args[0]) }); err != nil {
+					return err
+				}
+				return a.did("removed", acct.Address)
+			})
+		},
 	}.cobra()
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd

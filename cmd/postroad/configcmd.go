@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postroad"
 	"postroad/internal/config"
 )
 
@@ -27,6 +28,9 @@ every key with its value. Passwords are stars.`,
 			}
 			cfg, err := a.loadConfig()
 			if err != nil {
+				return err
+			}
+			if err := postroad.CheckConfig(cfg); err != nil {
 				return err
 			}
 			values, err := cfg.Values()

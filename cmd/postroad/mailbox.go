@@ -71,16 +71,18 @@ func (a *app) mailboxRemove() *cobra.Command {
 	cmd := command{
 		use: "remove ACCOUNT MAILBOX", short: "remove a mailbox with its messages, for good", args: cobra.ExactArgs(2),
 		complete: a.completing(false, accountNames, mailboxNames), example: "postroad mailbox remove alice@example.test Lists/postroad",
-		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
-			if err := a.sure(yes, fmt.Sprintf("remove %s of %s with its messages?", args[1], args[0])); err != nil {
+		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
+			if err := a.sure(ctx, yes, fmt.Sprintf("remove %s of %s with its messages?", args[1], args[0])); err != nil {
 				return err
 			}
 			name := control.MailboxName{Account: args[0], Mailbox: args[1]}
-			if err := a.during("removing "+args[1], func() error { return svc.RemoveMailbox(ctx, name) }); err != nil {
-				return err
-			}
-			return a.did("removed", args[1])
-		}),
+			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
+				if err := a.during("removing "+args[1], func() error { return svc.RemoveMailbox(ctx, name) }); err != nil {
+					return err
+				}
+				return a.did("removed", args[1])
+			})
+		},
 	}.cobra()
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd

@@ -28,7 +28,7 @@ func (a *app) quickstart() *cobra.Command {
 its own, the domain example.test, and accounts for alice and bob. Everything is kept
 in ./postroad-data, or --dir; the second start finds it again.`,
 		example: `postroad quickstart
-postroad quickstart --dir /tmp/mail --smtp 127.0.0.1:0 --lmtp off
+postroad quickstart --dir /tmp/mail --smtp 127.0.0.1:0 --imaps off
 postroad quickstart --json --user carol@example.test:secret`,
 		run: func(ctx context.Context, _ *cobra.Command, _ []string) error { return a.runQuickstart(ctx, f) },
 	}.cobra()
@@ -96,6 +96,9 @@ func cutCredential(s string) (address, password string, ok bool) {
 }
 
 func (a *app) runQuickstart(ctx context.Context, f quickstartFlags) error {
+	if a.config != "" || a.socket != "" {
+		return usagef("quickstart has no --config and no --socket; `postroad serve` runs a configuration")
+	}
 	cfg, err := f.config(a.dir)
 	if err != nil {
 		return err

@@ -26,6 +26,9 @@ error. SIGTERM and SIGINT let sessions end within shutdown_timeout; a second one
 stops at once, which loses nothing either.`,
 		example: "postroad serve --config /etc/postroad.toml",
 		run: func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			if a.socket != "" {
+				return usagef("serve has no --socket; it is control.sock in the data directory")
+			}
 			cfg, err := a.loadConfig()
 			if err != nil {
 				return err
