@@ -23,7 +23,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	a := &app{in: os.Stdin, out: &output{File: os.Stdout}, err: os.Stderr}
 	return a.run(ctx, os.Args[1:])
 }
 
@@ -37,4 +37,19 @@ type app struct {
 	config  string
 	socket  string
 	started bool // a command's own work began: errors are no longer about usage
+}
+
+// output is standard output that remembers what went wrong, so that a full disk
+// behind it is a failure of the command.
+type output struct {
+	*os.File
+	failed error
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.File.Write(p)
+	if err != nil {
+		o.failed = err
+	}
+	return n, err
 }

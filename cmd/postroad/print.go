@@ -4,14 +4,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/term"
 
 	"postroad/internal/config"
 	"postroad/internal/control"
@@ -181,11 +178,10 @@ type progressLine struct {
 const progressEvery = 100 * time.Millisecond
 
 func (a *app) progress() *progressLine {
-	f, ok := a.err.(*os.File)
-	if !ok || a.json || !term.IsTerminal(int(f.Fd())) {
+	if a.json || !isTerminal(a.err) {
 		return &progressLine{}
 	}
-	return &progressLine{w: f}
+	return &progressLine{w: a.err}
 }
 
 // show replaces the line, at most ten times a second.

@@ -28,6 +28,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	cmd, err := root.ExecuteContextC(ctx)
+	if o, ok := a.out.(*output); ok && err == nil {
+		err = o.failed
+	}
 	if err == nil {
 		return exitOK
 	}

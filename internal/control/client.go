@@ -11,6 +11,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"time"
 )
 
 // Client is the service of a running server. Any number of goroutines.
@@ -21,6 +22,10 @@ type Client struct {
 
 var _ Service = (*Client)(nil)
 
+// answerTimeout is how long a server may be silent after it got a request. It answers
+// before it begins its work.
+const answerTimeout = 30 * time.Second
+
 // Dial returns the service of the server that listens at a socket, or ErrNoServer.
 func Dial(socket string) (*Client, error) {
 	c, err := connect(context.Background(), socket)
@@ -29,7 +34,9 @@ func Dial(socket string) (*Client, error) {
 	}
 	c.Close()
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return connect(ctx, socket) }
-	return &Client{socket, &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, nil
+	return &Client{socket, &http.Client{Transport: &http.Transport{
+		DialContext: dial, DisableKeepAlives: true, ResponseHeaderTimeout: answerTimeout,
+	}}}, nil
 }
 
 // Close lets go of idle connections.

@@ -180,6 +180,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := newFrameWriter(w)
+	_ = out.flush() // the caller knows now that somebody is there, however long the work takes
 	result, err := h.run(r, out)
 	last := frame{Done: true, Error: asError(err)}
 	if result != nil {
