@@ -17,14 +17,25 @@ import (
 
 func main() { os.Exit(run()) }
 
-// run is main with an exit code. The first signal to stop cancels the context; after
-// it signals have their usual effect, so that the second ends the process at once.
+// run is main with an exit code.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 2) // none is lost, however close the second follows
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go obey(signals, cancel)
 	a := &app{in: os.Stdin, out: &output{File: os.Stdout}, err: os.Stderr}
 	return a.run(ctx, os.Args[1:])
+}
+
+// obey cancels at the first signal to stop. The second has its usual effect: it ends
+// the process at once.
+func obey(signals <-chan os.Signal, cancel func()) {
+	<-signals
+	cancel()
+	second := <-signals
+	signal.Reset(second)
+	_ = syscall.Kill(os.Getpid(), second.(syscall.Signal))
 }
 
 // app is one call of the command: its streams, and the flags that all commands have.
