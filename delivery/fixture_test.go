@@ -284,10 +284,17 @@ func (f *fixture) queue() []string {
 	return all
 }
 
+// settle lets happen what is under way; local delivery waits 2 ms for a commit that it
+// can join, and a report takes several deliveries.
+func settle() {
+	time.Sleep(20 * time.Millisecond) // of the bubble's time
+	synctest.Wait()
+}
+
 // drained waits until nothing more happens, and then the queue must be empty.
 func (f *fixture) drained() {
 	f.t.Helper()
-	synctest.Wait()
+	settle()
 	if q := f.queue(); len(q) > 0 {
 		f.t.Fatalf("the queue holds %q", q)
 	}
@@ -296,7 +303,7 @@ func (f *fixture) drained() {
 // pass lets time pass, and what it brings happen.
 func (f *fixture) pass(d time.Duration) {
 	time.Sleep(d)
-	synctest.Wait()
+	settle()
 }
 
 func contextDone(t *testing.T) (context.Context, context.CancelFunc) {

@@ -132,7 +132,7 @@ func (r *Runner) deliverAll(ctx context.Context, as []arrival) {
 func (r *Runner) deliver(as []arrival, rep *report) (gone []spool.Due, err error) {
 	placed := make([]mailbox.Placed, len(as))
 	err = r.guarded("deliver", func() error {
-		return r.cfg.Store.Update(func(tx store.Tx) error {
+		return r.cfg.Store.UpdateSoon(func(tx store.Tx) error {
 			gone = gone[:0] // it may run again
 			for i := range as {
 				if !account.Exists(tx, account.ID(as[i].due.Recipient.Account)) {

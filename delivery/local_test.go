@@ -196,7 +196,7 @@ func testDamagedBodyIsHeld(t *testing.T) {
 	f.submit("<s@x.test>", "alice@a.test")
 	flip(t, f.dir, "UNIQUE-MARK")
 	f.start()
-	synctest.Wait()
+	settle()
 	if q := f.queue(); len(q) != 1 || q[0] != "alice@a.test hold" {
 		t.Errorf("the queue holds %q", q)
 	}

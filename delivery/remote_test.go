@@ -124,7 +124,7 @@ func TestMixedRecipients(t *testing.T) {
 			"RCPT no@y.test": "550 5.1.1 unknown", "RCPT later@y.test": "450 4.2.0 greylisted"}})
 		f.start()
 		f.submit("<alice@a.test>", "yes@y.test", "no@y.test", "later@y.test")
-		synctest.Wait()
+		settle()
 		if q := f.queue(); len(q) != 1 || q[0] != "later@y.test deferred" {
 			t.Errorf("the queue holds %q", q)
 		}
@@ -199,7 +199,7 @@ func TestNames(t *testing.T) {
 				tt.setup(f)
 				f.start()
 				f.submit("<alice@a.test>", "one@y.test")
-				synctest.Wait()
+				settle()
 				got := f.mail("alice")
 				if tt.want == "" {
 					if q := f.queue(); len(q) != 1 || q[0] != "one@y.test deferred" || len(got) != 0 {
@@ -345,7 +345,7 @@ func TestRequireTLS(t *testing.T) {
 				f.site("y.test", public(1), tt.peer)
 				f.start()
 				f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>"), RequireTLS: true}}, letter, f.rcpts("one@y.test")...)
-				synctest.Wait()
+				settle()
 				if got := tt.peer.got(); len(got) != tt.want {
 					t.Errorf("the peer has %q", got)
 				}
@@ -535,7 +535,7 @@ func TestSlowDestination(t *testing.T) {
 			f.submit("<alice@a.test>", "one@slow.test")
 		}
 		f.submit("<alice@a.test>", "one@y.test", "bob@a.test")
-		synctest.Wait() // no time passes
+		settle() // hardly any time passes
 		if len(quick.got()) != 1 || len(f.mail("bob")) != 1 {
 			t.Errorf("the quick peer has %d, bob %d", len(quick.got()), len(f.mail("bob")))
 		}
@@ -561,7 +561,7 @@ func TestManyDeadDestinations(t *testing.T) {
 			t.Error("nothing is being tried")
 		}
 		f.submit("<alice@a.test>", "one@y.test")
-		synctest.Wait()
+		settle()
 		if len(quick.got()) != 1 {
 			t.Error("new mail waits for dead hosts")
 		}
@@ -592,7 +592,7 @@ func TestDeadNameServersAreAskedOnce(t *testing.T) {
 			f.submit("<alice@a.test>", "one@y.test")
 		}
 		f.start()
-		synctest.Wait()
+		settle()
 		if n := f.dns.Asked("y.test"); n > 4 {
 			t.Errorf("%d questions", n)
 		}
@@ -735,7 +735,7 @@ func TestStopDuringAttempt(t *testing.T) {
 		p := f.site("y.test", public(1), &peer{say: map[string]string{"DATA": "silence"}})
 		f.start()
 		id := f.submit("<alice@a.test>", "one@y.test")
-		synctest.Wait()
+		settle()
 		began := time.Now()
 		f.halt()
 		if d := time.Since(began); d != 10*time.Second {
@@ -775,7 +775,7 @@ func TestDamagedBodyOnTheWay(t *testing.T) {
 		f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>")}}, strings.Replace(letter, "body", "UNIQUE-MARK", 1), f.rcpts("one@y.test")...)
 		flip(t, f.dir, "UNIQUE-MARK")
 		f.start()
-		synctest.Wait()
+		settle()
 		if q := f.queue(); len(q) != 1 || q[0] != "one@y.test hold" || len(p.got()) != 0 {
 			t.Errorf("the queue holds %q, the peer has %q", q, p.got())
 		}

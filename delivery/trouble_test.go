@@ -113,7 +113,7 @@ func TestPoison(t *testing.T) {
 		}
 		f.submit("<s@x.test>", "alice@a.test", "carol@a.test", "bob@a.test")
 		f.start()
-		synctest.Wait()
+		settle()
 		if q := f.queue(); !slices.Equal(q, []string{"carol@a.test deferred"}) {
 			t.Errorf("the queue holds %q", q)
 		}

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -15,6 +16,8 @@ const (
 	// It is not a wait: when nothing else can run, yielding takes no time. Measured with
 	// 10 callers, it makes batches of 9 to 10 out of such of 5.
 	gatherYields = 8
+	// patienceSoon is how long UpdateSoon waits for another update to commit with.
+	patienceSoon = 2 * time.Millisecond
 )
 
 // An op is one Update on its way through the committer.
@@ -23,6 +26,7 @@ type op struct {
 	fn     func(Tx) error
 	drafts []*Draft
 	inner  bool // the store's own; may use the reserve
+	soon   bool // waits a little for company
 
 	// The committer's, until done is closed.
 	err      error
@@ -63,8 +67,10 @@ type queue struct {
 	waiting atomic.Int64 // len(ops), readable without the lock
 
 	mu     sync.Mutex
-	some   sync.Cond // ops is not empty or closed is set; L is &mu
+	some   sync.Cond // urgent or closed is set; L is &mu
 	ops    []*op
+	urgent bool        // one of ops is not to wait any longer
+	timer  *time.Timer // runs while ops are all in no hurry; sets urgent
 	closed bool
 }
 
@@ -77,10 +83,29 @@ func (q *queue) add(o *op) bool {
 	}
 	q.ops = append(q.ops, o)
 	q.waiting.Store(int64(len(q.ops)))
-	if len(q.ops) == 1 {
-		q.some.Signal()
+	switch {
+	case !o.soon:
+		q.hurry()
+	case !q.urgent && q.timer == nil:
+		q.timer = time.AfterFunc(patienceSoon, q.patienceEnded)
 	}
 	return true
+}
+
+// hurry has the committer take what waits. mu must be held.
+func (q *queue) hurry() {
+	if !q.urgent {
+		q.urgent = true
+		q.some.Signal()
+	}
+}
+
+func (q *queue) patienceEnded() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.ops) > 0 {
+		q.hurry()
+	}
 }
 
 // close lets the committer end once the queue is empty.
@@ -92,7 +117,8 @@ func (q *queue) close() {
 }
 
 // take appends the next batch to into: all that wait, within the bounds. It waits for
-// one, and yields a little while there are fewer than expected. Nothing when closed.
+// one that is urgent, and yields a little while there are fewer than expected. Nothing
+// when closed.
 func (q *queue) take(into []*op, expected int) []*op {
 	q.wait()
 	for range gatherYields {
@@ -109,13 +135,18 @@ func (q *queue) take(into []*op, expected int) []*op {
 	clear(q.ops[rest:])
 	q.ops = q.ops[:rest]
 	q.waiting.Store(int64(rest))
+	q.urgent = rest > 0
+	if q.timer != nil {
+		q.timer.Stop()
+		q.timer = nil
+	}
 	return into
 }
 
 func (q *queue) wait() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.ops) == 0 && !q.closed {
+	for !q.urgent && !q.closed {
 		q.some.Wait()
 	}
 }

@@ -148,8 +148,13 @@ func (s *Store) View(fn func(Reader) error) error { return s.engine.View(fn) }
 //	index commit     the commit point: fdatasync of the new pages, then of the root
 //	OnCommit, wake
 func (s *Store) Update(fn func(Tx) error, drafts ...*Draft) error {
-	o := &op{fn: fn, drafts: drafts, done: make(chan struct{})}
-	return s.submit(o)
+	return s.submit(&op{fn: fn, drafts: drafts, done: make(chan struct{})})
+}
+
+// UpdateSoon is Update for work that no peer waits for: it commits together with the
+// next Update, or alone after 2 ms without one. Under load it costs no commit of its own.
+func (s *Store) UpdateSoon(fn func(Tx) error, drafts ...*Draft) error {
+	return s.submit(&op{fn: fn, drafts: drafts, soon: true, done: make(chan struct{})})
 }
 
 func (s *Store) submit(o *op) error {
