@@ -24,9 +24,8 @@
 // with STARTTLS, parameters glued to a path or given twice, and MAIL without a space
 // before its parameters.
 //
-// BUG: Unknown MAIL and RCPT parameters get 500 (555 in RFC 5321); SIZE above 4 GiB gets
-// 501 (552); base64 that cannot be read in AUTH gets 454 (501). A fourth syntax error
-// ends the connection, whatever Limits.Errors says.
+// BUG: SIZE above 4 GiB gets 501 (552 in RFC 1870). A fourth syntax error ends the
+// connection, whatever Limits.Errors says.
 //
 // BUG: DELIVERBY, MT-PRIORITY, REQUIRETLS, BINARYMIME, HELP and ETRN are not offered.
 //
