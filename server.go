@@ -296,9 +296,12 @@ func (s *Server) shutdown() {
 	s.control.Close()
 }
 
-// maintain does the house-keeping until ctx is done: compaction of bodies, and the
-// pruning of the trace.
+// maintain does the house-keeping until ctx is done: what an earlier process left half
+// removed, then now and then compaction of bodies and pruning of the trace.
 func (s *Server) maintain(ctx context.Context) error {
+	if err := s.house.mailboxes.Sweep(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("finishing the removal of mailboxes failed", "err", err)
+	}
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
 	for {
