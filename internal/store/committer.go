@@ -48,10 +48,7 @@ func (s *Store) commit(batch []*op) error {
 	if err == nil {
 		s.easeDisk(free)
 	}
-	err = s.engine.Update(func(w writer) error {
-		err := s.batch.run(s, w, batch)
-		return cmp.Or(s.synced(), err)
-	})
+	err = s.engine.Update(func(w writer) error { return s.batch.run(s, w, batch) })
 	switch {
 	case errors.Is(err, errUnchanged):
 		return nil
@@ -224,19 +221,7 @@ func (s *Store) appendSmall(batch []*op, octets int64) {
 		return
 	}
 	s.out.size += int64(len(buf))
-	s.out.syncing = make(chan error, 1)
-	go func(file File) { s.out.syncing <- s.sync(file) }(s.out.file)
-}
-
-// synced waits until the bodies of the batch are durable. They are synced while the
-// functions of the batch run; the index commit comes after both.
-func (s *Store) synced() error {
-	if s.out.syncing == nil {
-		return nil
-	}
-	err := <-s.out.syncing
-	s.out.syncing = nil
-	return err
+	_ = s.sync(s.out.file) // the store has failed then
 }
 
 // layAhead is how far the growing segment is filled with zeros before its bodies. An
@@ -286,8 +271,6 @@ type appender struct {
 	now  *segment
 	size int64 // where the next append goes
 	laid int64 // where the zeros end that were laid ahead; below size when there are none
-
-	syncing chan error // the end of the fdatasync under way; nil when none is
 	buf  []byte
 }
 
