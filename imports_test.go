@@ -15,28 +15,29 @@ import (
 // mayImport is the house's plan: which of our packages each package may use. A
 // protocol never knows another, and what is stored knows no protocol.
 var mayImport = map[string]string{
-	"internal/envelope":        "",
-	"internal/listen":          "",
-	"internal/store":           "",
-	"internal/store/storetest": "internal/store",
-	"internal/mime":            "",
-	"internal/dns":             "internal/envelope", // one rule for what a domain name is
-	"internal/dns/dnstest":     "internal/dns",
-	"internal/dsn":             "internal/envelope",
-	"internal/config":          "",
-	"internal/control":         "",
-	"internal/mbox":            "",
-	"internal/bench":           "",
-	"internal/trace":           "internal/store",
-	"internal/account":         "internal/store internal/envelope",
-	"internal/mailbox":         "internal/store internal/mime",
-	"spool":                    "internal/store internal/envelope internal/trace",
-	"smtpd":                    "spool internal/store internal/account internal/envelope internal/listen",
-	"delivery/smtpc":           "internal/envelope",
-	"delivery":                 "delivery/smtpc spool internal/store internal/mailbox internal/account internal/envelope internal/mime internal/dns internal/dsn internal/trace",
-	"imapd":                    "internal/mailbox internal/mime internal/store internal/account internal/listen internal/trace",
-	"cmd/postroad":             ". internal/config internal/control internal/bench internal/mbox",
-	".":                        "*", // puts it together
+	"internal/envelope":          "",
+	"internal/listen":            "",
+	"internal/listen/listentest": "",
+	"internal/store":             "",
+	"internal/store/storetest":   "internal/store",
+	"internal/mime":              "",
+	"internal/dns":               "internal/envelope", // one rule for what a domain name is
+	"internal/dns/dnstest":       "internal/dns",
+	"internal/dsn":               "internal/envelope",
+	"internal/config":            "",
+	"internal/control":           "",
+	"internal/mbox":              "",
+	"internal/bench":             "",
+	"internal/trace":             "internal/store",
+	"internal/account":           "internal/store internal/envelope",
+	"internal/mailbox":           "internal/store internal/mime",
+	"spool":                      "internal/store internal/envelope internal/trace",
+	"smtpd":                      "spool internal/store internal/account internal/envelope internal/listen",
+	"delivery/smtpc":             "internal/envelope",
+	"delivery":                   "delivery/smtpc spool internal/store internal/mailbox internal/account internal/envelope internal/mime internal/dns internal/dsn internal/trace",
+	"imapd":                      "internal/mailbox internal/mime internal/store internal/account internal/listen internal/trace",
+	"cmd/postroad":               ". internal/config internal/control internal/bench internal/mbox",
+	".":                          "*", // puts it together
 }
 
 // protocolLibraries are for the packages that speak to peers, and for composing.

@@ -3,18 +3,12 @@ package imapd
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"iter"
 	"log/slog"
-	"math/big"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +17,7 @@ import (
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
+	"postroad/internal/listen/listentest"
 	"postroad/internal/mailbox"
 	"postroad/internal/mime"
 	"postroad/internal/store"
@@ -299,23 +294,11 @@ func like(want, got string) bool {
 }
 
 // certificate is one for 127.0.0.1.
-var certificate = sync.OnceValue(func() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-})
+func certificate(t testing.TB) *tls.Config {
+	config, _ := listentest.Certificate(t)
+	return config
+}
 
-func withTLS(c *Config) { c.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}} }
+func withTLS(t testing.TB) option { return func(c *Config) { c.TLS = certificate(t) } }
 
 func insecureTLS() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }

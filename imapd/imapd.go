@@ -48,7 +48,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"postroad/internal/account"
@@ -110,12 +109,7 @@ type Server struct {
 	ctx         context.Context // ends when sessions must not go on
 	cancel      context.CancelFunc
 
-	conns sync.WaitGroup // one for each connection; added to under mu
-
-	mu        sync.Mutex // guards the rest
-	closing   bool
-	listeners map[*listen.Listener]bool
-	wires     map[*wire]bool
+	group listen.Group // connections, and wires as its sessions
 }
 
 // NewServer returns a server that starts nothing. With implicitTLS its listeners speak TLS from the first
@@ -128,33 +122,21 @@ func NewServer(implicitTLS bool, c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Server{Config: c, implicitTLS: implicitTLS, listeners: map[*listen.Listener]bool{}, wires: map[*wire]bool{}}
+	s := &Server{Config: c, implicitTLS: implicitTLS}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.libs = newLibraries(s)
 	return s
 }
 
-// errShutDown is Serve's error on a server that was shut down before.
-var errShutDown = errors.New("the IMAP server has been shut down")
+var errNoTLS = errors.New("a listener that begins with TLS needs a certificate")
 
 // Serve accepts clients until Shutdown, and then returns nil. It closes ln.
 func (s *Server) Serve(ln net.Listener) error {
-	l := listen.New(ln, s.listenOptions(ln))
-	defer l.Close()
-	if !s.add(l) {
-		return errShutDown
+	if s.implicitTLS && s.TLS == nil {
+		ln.Close()
+		return errNoTLS
 	}
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return s.stopped(err)
-		}
-		if !s.join() {
-			conn.Close()
-			continue
-		}
-		go s.greet(conn)
-	}
+	return s.group.Serve(ln, s.listenOptions(ln), s.greet)
 }
 
 // listenOptions are the limits of a listener. On one that only this machine reaches, all clients have one address.
@@ -165,7 +147,7 @@ func (s *Server) listenOptions(ln net.Listener) listen.Options {
 		WriteTimeout: s.Limits.Write,
 		Log:          s.Log,
 	}
-	if isLocal(ln.Addr()) {
+	if listen.IsLocal(ln.Addr()) {
 		o.PerAddress = 0
 	}
 	if !s.implicitTLS {
@@ -175,43 +157,8 @@ func (s *Server) listenOptions(ln net.Listener) listen.Options {
 	return o
 }
 
-// isLocal reports whether an address is one that only this machine reaches.
-func isLocal(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
-	return !ok || tcp.IP.IsLoopback()
-}
-
-func (s *Server) add(l *listen.Listener) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closing {
-		s.listeners[l] = true
-	}
-	return !s.closing
-}
-
-// stopped is Serve's result after accepting ended.
-func (s *Server) stopped(err error) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return nil
-	}
-	return err
-}
-
-// join counts a connection in, unless the server is closing.
-func (s *Server) join() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closing {
-		s.conns.Add(1)
-	}
-	return !s.closing
-}
-
 // greet starts the session of a client, after the TLS handshake where that comes first.
-func (s *Server) greet(conn net.Conn) {
+func (s *Server) greet(conn *listen.Conn) {
 	if !s.implicitTLS {
 		s.start(newWire(s, conn))
 		return
@@ -220,7 +167,7 @@ func (s *Server) greet(conn net.Conn) {
 	if err != nil {
 		s.Log.Debug("TLS handshake failed", "peer", conn.RemoteAddr(), "err", err)
 		conn.Close()
-		s.conns.Done()
+		s.group.Ended()
 		return
 	}
 	s.start(newWire(s, tc))
@@ -236,25 +183,17 @@ func (s *Server) handshake(conn net.Conn) (*tls.Conn, error) {
 
 // start hands a wire to the library, which closes it in the end.
 func (s *Server) start(w *wire) {
-	s.mu.Lock()
-	s.wires[w] = true
-	closing := s.closing
-	s.mu.Unlock()
-	if closing {
-		w.bye(shuttingDown)
+	if !s.group.Add(w) {
+		w.Leave()
 	}
 	s.libs.serve(w)
 }
 
-const shuttingDown = "the server is shutting down"
-
 // ended is told by a wire that it was closed. The connection goes on when STARTTLS gave it a new wire.
 func (s *Server) ended(w *wire, moved bool) {
-	s.mu.Lock()
-	delete(s.wires, w)
-	s.mu.Unlock()
+	s.group.Remove(w)
 	if !moved {
-		s.conns.Done()
+		s.group.Ended()
 	}
 }
 
@@ -262,34 +201,6 @@ func (s *Server) ended(w *wire, moved bool) {
 // gone. When ctx ends first, it closes the remaining connections and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.cancel()
-	listeners := s.close()
-	gone := make(chan struct{})
-	go func() { s.conns.Wait(); close(gone) }()
-	select {
-	case <-gone:
-		return nil
-	case <-ctx.Done():
-	}
-	s.cancel()
-	for l := range listeners {
-		for _, conn := range l.Conns() {
-			conn.Abort()
-		}
-	}
-	<-gone
-	return ctx.Err()
-}
-
-// close ends accepting, and the sessions when they next wait for a command.
-func (s *Server) close() map[*listen.Listener]bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closing = true
-	for l := range s.listeners {
-		l.Close()
-	}
-	for w := range s.wires {
-		w.bye(shuttingDown)
-	}
-	return s.listeners
+	defer context.AfterFunc(ctx, s.cancel)()
+	return s.group.Shutdown(ctx)
 }

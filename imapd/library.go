@@ -4,11 +4,12 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
+
+	"postroad/internal/listen"
 )
 
 // libraries are the library's servers. What it announces about login and STARTTLS is fixed for a
@@ -57,23 +58,8 @@ func (l libraries) serve(w *wire) {
 	case w.mayLogin:
 		lib = l.local
 	}
-	lib.Serve(&onlyConn{conn: w})
+	lib.Serve(listen.One(w))
 }
-
-// onlyConn is a listener of a connection that is there already.
-type onlyConn struct{ conn net.Conn }
-
-func (l *onlyConn) Accept() (net.Conn, error) {
-	conn := l.conn
-	l.conn = nil
-	if conn == nil {
-		return nil, net.ErrClosed
-	}
-	return conn, nil
-}
-
-func (l *onlyConn) Close() error   { return nil }
-func (l *onlyConn) Addr() net.Addr { return nil }
 
 // libraryLog takes the library's lines. They are about what clients got wrong, and about panics.
 type libraryLog struct{ log *slog.Logger }

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"postroad/internal/envelope"
+	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
 )
@@ -131,16 +131,14 @@ func FuzzSession(f *testing.F) {
 	h.must(h.config.Accounts.SetQuota(addr, 1<<20))
 	h.deliver("INBOX", hello)
 	srv := NewServer(false, h.config)
+	pipes := listentest.NewPipes()
+	go srv.Serve(pipes)
 	f.Cleanup(func() { srv.Shutdown(context.Background()) })
 	f.Fuzz(func(t *testing.T, input []byte) {
 		if upper := bytes.ToUpper(input); bytes.Contains(upper, []byte("LOGIN")) || bytes.Contains(upper, []byte("PLAIN")) {
 			t.Skip() // failed logins take their time
 		}
-		client, server := net.Pipe()
-		if !srv.join() {
-			t.Fatal("shut down")
-		}
-		go srv.greet(server)
+		client := pipes.Dial()
 		deadline := time.Now().Add(20 * time.Second)
 		client.SetDeadline(deadline)
 		go func() {

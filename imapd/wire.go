@@ -10,6 +10,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"postroad/internal/listen"
 )
 
 // A wire is a client's connection as the library has it. It stands between the two because the library
@@ -58,7 +60,7 @@ func newWire(s *Server, conn net.Conn) *wire {
 		Conn:     conn,
 		srv:      s,
 		secure:   secure,
-		mayLogin: secure || isLocal(conn.RemoteAddr()),
+		mayLogin: secure || listen.IsLocal(conn.RemoteAddr()),
 		loginBy:  time.Now().Add(s.Limits.Login),
 		quiet:    func() {},
 	}
@@ -165,6 +167,9 @@ func (w *wire) bye(why string) {
 		w.Conn.SetReadDeadline(time.Unix(1, 0))
 	}
 }
+
+// Leave is what a server that shuts down asks of each session.
+func (w *wire) Leave() { w.bye("the server is shutting down") }
 
 // timedOut makes a time-out the reason to end, if there is no better one.
 func (w *wire) timedOut(err error, why string) {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/trace"
 )
@@ -223,16 +224,12 @@ func TestBeforeLogin(t *testing.T) {
 	}
 }
 
-// remote is a connection that seems to come over the network.
-type remote struct{ net.Conn }
-
-func (remote) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
-
+// remoteListener is one whose connections seem to come over the network.
 type remoteListener struct{ net.Listener }
 
 func (l remoteListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
-	return remote{conn}, err
+	return listentest.From(conn, net.IPv4(192, 0, 2, 1)), err
 }
 
 func (l remoteListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 143} }
@@ -251,7 +248,7 @@ func (h *house) fromAfar() (dial func() *raw) {
 }
 
 func TestNoPasswordInTheClear(t *testing.T) {
-	h := newHouse(t, withTLS)
+	h := newHouse(t, withTLS(t))
 	c := h.fromAfar()()
 	c.dialog(`
 		< * OK [CAPABILITY IMAP4rev2 IMAP4rev1 SASL-IR LITERAL- STARTTLS LOGINDISABLED] ...
@@ -277,7 +274,7 @@ func TestNoPasswordInTheClear(t *testing.T) {
 
 // Commands that somebody slipped in behind STARTTLS are not run under TLS.
 func TestStartTLSInjection(t *testing.T) {
-	c := newHouse(t, withTLS).raw()
+	c := newHouse(t, withTLS(t)).raw()
 	c.dialog("< * OK [CAPABILITY ... STARTTLS AUTH=PLAIN] ...")
 	c.send("a STARTTLS\r\nb NOOP\r\n")
 	c.dialog("< * BYE nothing may follow STARTTLS before the handshake")
@@ -285,7 +282,7 @@ func TestStartTLSInjection(t *testing.T) {
 }
 
 func TestImplicitTLS(t *testing.T) {
-	h := newHouse(t, withTLS)
+	h := newHouse(t, withTLS(t))
 	_, addr := h.serve(true)
 	conn, err := tls.Dial("tcp", addr, insecureTLS())
 	h.must(err)
@@ -348,10 +345,9 @@ func TestConnectionLimits(t *testing.T) {
 // A pipe is a client whose time is the test's.
 func pipe(t *testing.T, config Config) *raw {
 	srv := NewServer(false, config)
-	client, server := net.Pipe()
-	ln := &onePipe{make(chan net.Conn, 1), make(chan struct{})}
-	ln.conns <- server
-	go srv.Serve(ln)
+	pipes := listentest.NewPipes()
+	go srv.Serve(pipes)
+	client := pipes.Dial()
 	t.Cleanup(func() {
 		client.Close()
 		srv.Shutdown(context.Background())
@@ -359,28 +355,6 @@ func pipe(t *testing.T, config Config) *raw {
 	})
 	return &raw{t: t, conn: client, r: newRaw(t, client).r}
 }
-
-type onePipe struct {
-	conns  chan net.Conn
-	closed chan struct{}
-}
-
-func (l *onePipe) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *onePipe) Close() error   { close(l.closed); return nil }
-func (l *onePipe) Addr() net.Addr { return pipeAddr{} }
-
-type pipeAddr struct{}
-
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "pipe" }
 
 // patient reads without a deadline of its own.
 func (c *raw) patient(want string) {
@@ -476,15 +450,10 @@ func TestShutdown(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if err := srv.Serve(onlyListener{}); err == nil {
+	if err := srv.Serve(listentest.NewPipes()); err == nil {
 		t.Error("a server that was shut down serves")
 	}
 }
-
-type onlyListener struct{ net.Listener }
-
-func (onlyListener) Close() error   { return nil }
-func (onlyListener) Addr() net.Addr { return pipeAddr{} }
 
 // A client that vanishes in the middle of a message leaves no message, and that is not our error.
 func TestGoneWhileAppending(t *testing.T) {

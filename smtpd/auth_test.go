@@ -50,15 +50,8 @@ func TestAuth(t *testing.T) {
 	}
 }
 
-// far is a connection whose peer is not on this machine.
-type far struct{ net.Conn }
-
-func (far) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 4711} }
-
 func (p *pipes) dialFromAfar(t testing.TB) *client {
-	ours, theirs := net.Pipe()
-	p.conns <- far{theirs}
-	return newClient(t, ours)
+	return newClient(t, p.DialFrom(net.IPv4(192, 0, 2, 7)))
 }
 
 func TestNoPasswordInTheClearFromAfar(t *testing.T) {

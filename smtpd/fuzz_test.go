@@ -84,7 +84,7 @@ func (h *house) shout(t *testing.T, in []byte) string {
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		t.Fatalf("the session does not end\n%s", said)
 	}
-	for h.Connections() > 0 {
+	for h.group.Open() > 0 {
 		runtime.Gosched()
 	}
 	return string(said)

@@ -4,15 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -21,6 +16,7 @@ import (
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
+	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
 	"postroad/spool"
@@ -253,9 +249,10 @@ func build(t testing.TB, kind Kind, implicitTLS bool, change ...func(*Config)) *
 func buildOn(t testing.TB, st *store.Store, kind Kind, implicitTLS bool, change ...func(*Config)) *house {
 	h := &house{accounts: &directory{}, log: &syncBuffer{}}
 	h.queue = &queue{Spool: spool.Open(st, clock), st: st}
+	certificate, _ := listentest.Certificate(t, "mx.example.test")
 	c := Config{
 		Hostname: "mx.example.test", Store: st, Spool: h.queue, Accounts: h.accounts,
-		TLS: certificate(t), Now: clock, Log: slog.New(slog.NewTextHandler(h.log, nil)),
+		TLS: certificate, Now: clock, Log: slog.New(slog.NewTextHandler(h.log, nil)),
 		Limits: Limits{AuthDelay: -1},
 	}
 	for _, f := range change {
@@ -265,37 +262,19 @@ func buildOn(t testing.TB, st *store.Store, kind Kind, implicitTLS bool, change 
 	return h
 }
 
-// pipes is a listener for the ends of pipes, whose reads are as the peer's writes were.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+// pipes is how a test reaches a server without a network.
+type pipes struct{ *listentest.Pipes }
 
 // piped starts a server that is reached by pipes.
 func piped(t testing.TB, kind Kind, change ...func(*Config)) (*house, *pipes) {
 	h := build(t, kind, false, change...)
-	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	p := &pipes{listentest.NewPipes()}
 	h.serve(t, p)
 	return h, p
 }
 
 func (p *pipes) dial(t testing.TB) *client {
-	ours, theirs := net.Pipe()
-	p.conns <- theirs
-	return newClient(t, ours)
+	return newClient(t, p.Dial())
 }
 
 // throw sends the pieces of a whole session one after the other and returns all that
@@ -330,25 +309,6 @@ func (h *house) serve(t testing.TB, l net.Listener) {
 		}
 	})
 }
-
-var certificate = func() func(testing.TB) *tls.Config {
-	make := sync.OnceValues(func() (*tls.Config, error) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"mx.example.test"}}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-		return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, err
-	})
-	return func(t testing.TB) *tls.Config {
-		c, err := make()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-}()
 
 // client is the peer's end of a dialogue.
 type client struct {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
 	"postroad/spool"
@@ -151,7 +152,7 @@ func TestConnectionLimits(t *testing.T) {
 	h.dial(t).talk("< 220")
 	h.dial(t).talk("< 220")
 	h.dial(t).talk("< 421 4.7.0\n<-")
-	if n := h.Connections(); n != 2 {
+	if n := h.group.Open(); n != 2 {
 		t.Errorf("%d connections are said to be open", n)
 	}
 	h = open(t, MX, false, limits(func(l *Limits) { l.Connections = 1 }))
@@ -228,7 +229,7 @@ func TestDawdlers(t *testing.T) {
 // bare is a server without a store, for a bubble. Messages cannot be finished.
 func bare(t *testing.T) (*Server, *pipes) {
 	s := NewServer(MX, false, Config{Hostname: "mx.example.test", Store: noBodies{}, Accounts: &directory{}})
-	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	p := &pipes{listentest.NewPipes()}
 	go s.Serve(p)
 	return s, p
 }
@@ -246,7 +247,7 @@ func (p *pipes) dialQuietly(t *testing.T) *client {
 func TestFailedLoginsCostTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewServer(Submission, false, Config{Hostname: "mx.example.test", Store: noBodies{}, Accounts: &directory{}})
-		p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+		p := &pipes{listentest.NewPipes()}
 		go s.Serve(p)
 		c := p.dialQuietly(t)
 		c.talk(hello)
@@ -280,17 +281,15 @@ func TestShutdownWhenIdle(t *testing.T) {
 	for _, c := range idle {
 		c.talk("< 421 4.3.2\n<-")
 	}
-	if err := h.Serve(&pipes{done: make(chan struct{})}); err == nil {
+	if err := h.Serve(listentest.NewPipes()); err == nil {
 		t.Error("it serves again")
 	}
 }
 
 // waiting tells of each connection whether the server waits for it.
 func (s *Server) waiting() (list []bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for w := range s.wires {
-		_, waits := w.raw.Waiting()
+	for _, w := range s.group.Sessions() {
+		_, waits := w.(*wire).raw.Waiting()
 		list = append(list, waits)
 	}
 	return list
@@ -305,7 +304,7 @@ func TestShutdownFinishesTransactions(t *testing.T) {
 	open.talk(toAlice)
 	end := make(chan error)
 	go func() { end <- h.Shutdown(context.Background()) }()
-	for !h.isDraining() {
+	for !h.group.Draining() {
 		runtime.Gosched()
 	}
 	busy.talk("> .\n< 250 2.0.0 queued\n< 421 4.3.2\n<-")

@@ -86,7 +86,7 @@ func (s *session) begin(from string, opts *smtp.MailOptions) (*transaction, erro
 	switch {
 	case s.gone():
 		return nil, replyOver
-	case s.srv.isDraining():
+	case s.srv.group.Draining():
 		return nil, replyLeaving
 	case s.spoil.Load():
 		return nil, replySpoiled

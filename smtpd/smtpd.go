@@ -100,12 +100,7 @@ type Server struct {
 	implicitTLS bool
 	buffers     sync.Pool // of *[bufferSize]byte, for messages on their way
 
-	conns sync.WaitGroup // one for each connection; added to under mu
-
-	mu        sync.Mutex // guards what follows
-	draining  bool
-	listeners map[*listen.Listener]bool
-	wires     map[*wire]bool
+	group listen.Group // connections, and wires as its sessions
 }
 
 // NewServer returns a server that starts nothing. With implicitTLS its listeners
@@ -118,41 +113,18 @@ func NewServer(kind Kind, implicitTLS bool, c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Server{
-		Config: c, kind: kind, implicitTLS: implicitTLS,
-		listeners: map[*listen.Listener]bool{}, wires: map[*wire]bool{},
-	}
+	return &Server{Config: c, kind: kind, implicitTLS: implicitTLS}
 }
 
-var (
-	errShutDown = errors.New("the SMTP server has been shut down")
-	errNoTLS    = errors.New("a listener that begins with TLS needs a certificate")
-)
+var errNoTLS = errors.New("a listener that begins with TLS needs a certificate")
 
 // Serve answers on ln, which it closes in the end, until Shutdown; then it returns nil.
 func (s *Server) Serve(ln net.Listener) error {
-	l := listen.New(ln, s.listenOptions())
-	defer l.Close()
 	if s.implicitTLS && s.TLS == nil {
+		ln.Close()
 		return errNoTLS
 	}
-	if !s.addListener(l) {
-		return errShutDown
-	}
-	for {
-		c, err := l.AcceptConn()
-		if err != nil {
-			return s.stopped(err)
-		}
-		if !s.begin() {
-			c.Close()
-			continue
-		}
-		go func() {
-			defer s.conns.Done()
-			s.serve(c)
-		}()
-	}
+	return s.group.Serve(ln, s.listenOptions(), s.serve)
 }
 
 func (s *Server) listenOptions() listen.Options {
@@ -167,41 +139,9 @@ func (s *Server) listenOptions() listen.Options {
 	return o
 }
 
-// stopped is Serve's result when accepting has ended.
-func (s *Server) stopped(err error) error {
-	if s.isDraining() {
-		return nil
-	}
-	return err
-}
-
-func (s *Server) isDraining() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
-}
-
-func (s *Server) addListener(l *listen.Listener) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.draining {
-		s.listeners[l] = true
-	}
-	return !s.draining
-}
-
-// begin counts a connection in, unless the server drains.
-func (s *Server) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.draining {
-		s.conns.Add(1)
-	}
-	return !s.draining
-}
-
 // serve is the life of a connection.
 func (s *Server) serve(raw *listen.Conn) {
+	defer s.group.Ended()
 	defer raw.Close()
 	v := newVisit(s, raw)
 	conn := net.Conn(raw)
@@ -215,12 +155,12 @@ func (s *Server) serve(raw *listen.Conn) {
 			conn = tc
 		}
 		w := newWire(v, conn, secured && !s.implicitTLS)
-		if !s.addWire(w) {
+		if !s.group.Add(w) {
 			w.hangUp(leaving)
 			return
 		}
 		w.run()
-		s.removeWire(w)
+		s.group.Remove(w)
 		if !w.mayUpgrade() {
 			return
 		}
@@ -242,66 +182,9 @@ func (s *Server) handshake(v *visit) (net.Conn, bool) {
 	return tc, true
 }
 
-func (s *Server) addWire(w *wire) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.draining {
-		s.wires[w] = true
-	}
-	return !s.draining
-}
-
-func (s *Server) removeWire(w *wire) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.wires, w)
-}
-
 // Shutdown ends the server: no connection is accepted, idle ones are told 421 and
 // closed, a transaction under way may finish until ctx is done; then what is left is cut
 // off. It returns when all connections have ended, with ctx's error if some were cut.
 func (s *Server) Shutdown(ctx context.Context) error {
-	listeners, wires := s.drain()
-	for l := range listeners {
-		l.Close()
-	}
-	for w := range wires {
-		w.leaveIfIdle()
-	}
-	ended := make(chan struct{})
-	go func() { s.conns.Wait(); close(ended) }()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-	}
-	for l := range listeners {
-		for _, c := range l.Conns() {
-			c.Abort()
-		}
-	}
-	<-ended // at once, but for one that waits for the store's commit
-	return ctx.Err()
-}
-
-// drain lets nothing new begin, and returns what there is.
-func (s *Server) drain() (map[*listen.Listener]bool, map[*wire]bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.draining = true
-	wires := make(map[*wire]bool, len(s.wires))
-	for w := range s.wires {
-		wires[w] = true
-	}
-	return s.listeners, wires
-}
-
-// Connections is the number of connections that are open, for status.
-func (s *Server) Connections() (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l := range s.listeners {
-		n += l.Counts().Open
-	}
-	return n
+	return s.group.Shutdown(ctx)
 }

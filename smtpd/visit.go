@@ -26,10 +26,9 @@ type visit struct {
 }
 
 func newVisit(s *Server, raw *listen.Conn) *visit {
-	v := &visit{srv: s, raw: raw, near: true}
+	v := &visit{srv: s, raw: raw, near: listen.IsLocal(raw.RemoteAddr())}
 	if a, ok := raw.RemoteAddr().(*net.TCPAddr); ok {
 		v.ip = a.AddrPort().Addr().Unmap().WithZone("")
-		v.near = v.ip.IsLoopback()
 	}
 	v.log = s.Log.With("server", s.kind.String(), "peer", v.peer())
 	return v

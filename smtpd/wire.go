@@ -118,26 +118,9 @@ func (l engineLog) Write(p []byte) (int, error) {
 // run lets the engine serve the wire to its end.
 func (w *wire) run() {
 	w.raw.SetPace(listen.Pace{Idle: w.srv.Limits.CommandTimeout})
-	w.engine.Serve(&single{conn: w, done: w.done})
+	w.engine.Serve(listen.One(w))
+	<-w.done
 }
-
-// single is a listener that has one connection, and ends with it.
-type single struct {
-	conn net.Conn
-	done chan struct{}
-}
-
-func (l *single) Accept() (net.Conn, error) {
-	if c := l.conn; c != nil {
-		l.conn = nil
-		return c, nil
-	}
-	<-l.done
-	return nil, net.ErrClosed
-}
-
-func (l *single) Close() error   { return nil }
-func (l *single) Addr() net.Addr { return nil }
 
 // Close is the engine's goodbye. On the way to TLS the connection stays.
 func (w *wire) Close() error {
@@ -179,8 +162,9 @@ func (w *wire) cut(reply string) {
 	}
 }
 
-// leaveIfIdle hangs up on a peer that has no transaction open and waits to be asked.
-func (w *wire) leaveIfIdle() {
+// Leave hangs up on a peer that has no transaction open and waits to be asked. Any other
+// is told after the reply that ends its transaction.
+func (w *wire) Leave() {
 	if _, waiting := w.raw.Waiting(); waiting && !w.open.Load() {
 		w.hangUp(leaving)
 	}
@@ -387,7 +371,7 @@ func (w *wire) finish(line string) {
 	if w.tooFast() {
 		w.cut(tooManyWords)
 		w.Conn.Close()
-	} else if !w.open.Load() && w.srv.isDraining() {
+	} else if !w.open.Load() && w.srv.group.Draining() {
 		w.cut(leaving)
 		w.Conn.Close()
 	}

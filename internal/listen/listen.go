@@ -184,6 +184,12 @@ func source(a net.Addr) netip.Addr {
 	return addr
 }
 
+// IsLocal reports whether a is an address that only this machine reaches.
+func IsLocal(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback()
+}
+
 // Addr is the inner listener's address.
 func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 

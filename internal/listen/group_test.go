@@ -1,0 +1,98 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// talker is a session that leaves when it is asked to, or not.
+type talker struct {
+	c        *Conn
+	stubborn bool
+}
+
+func (s *talker) Leave() {
+	if !s.stubborn {
+		s.c.Close()
+	}
+}
+
+// talk begins a session that lasts until its connection does.
+func talk(g *Group, stubborn bool) func(*Conn) {
+	return func(c *Conn) {
+		defer g.Ended()
+		defer c.Close()
+		s := &talker{c, stubborn}
+		if !g.Add(s) {
+			return
+		}
+		defer g.Remove(s)
+		io.Copy(io.Discard, c)
+	}
+}
+
+func TestGroupShutdown(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		stubborn bool
+		took     time.Duration
+		err      error
+	}{
+		{"sessions that leave", false, 0, nil},
+		{"a session that stays is cut off", true, time.Minute, context.DeadlineExceeded},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var g Group
+				one, a := pipe("192.0.2.1")
+				two, b := pipe("192.0.2.2")
+				defer a.Close()
+				defer b.Close()
+				served := make(chan error, 1)
+				go func() { served <- g.Serve(newScript(one, two), Options{}, talk(&g, test.stubborn)) }()
+				synctest.Wait()
+				if g.Open() != 2 || len(g.Sessions()) != 2 || g.Draining() {
+					t.Errorf("open %d, sessions %d, draining %v", g.Open(), len(g.Sessions()), g.Draining())
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				begin := time.Now()
+				if err := g.Shutdown(ctx); !errors.Is(err, test.err) {
+					t.Errorf("shutdown: %v", err)
+				}
+				if took := time.Since(begin); took != test.took {
+					t.Errorf("shutdown took %v", took)
+				}
+				if err := <-served; err != nil {
+					t.Errorf("serve: %v", err)
+				}
+				if g.Open() != 0 || len(g.Sessions()) != 0 {
+					t.Errorf("left behind: %d connections, %d sessions", g.Open(), len(g.Sessions()))
+				}
+				if g.Add(&talker{}) {
+					t.Error("a session was added after the end")
+				}
+				if err := g.Serve(newScript(), Options{}, talk(&g, false)); err != ErrShutDown {
+					t.Errorf("serve after the end: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestOne(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	l := One(a)
+	if c, err := l.Accept(); c != a || err != nil {
+		t.Errorf("accepted %v, %v", c, err)
+	}
+	if _, err := l.Accept(); err != net.ErrClosed {
+		t.Errorf("then %v", err)
+	}
+}
