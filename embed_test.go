@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -268,8 +267,9 @@ func TestQuickstartTwice(t *testing.T) {
 	}
 	for _, u := range second.users {
 		client := login(t, second.Addr("imap"), u, "INBOX", nil)
-		if n := client.Mailbox().NumMessages; n != 1 {
-			t.Errorf("%s has %s messages, want the one welcome", u.Address, strconv.Itoa(int(n)))
+		status, err := client.Status("INBOX", &imap.StatusOptions{NumMessages: true}).Wait()
+		if err != nil || *status.NumMessages != 1 {
+			t.Errorf("%s: %v messages, %v; want the one welcome", u.Address, status.NumMessages, err)
 		}
 	}
 }
