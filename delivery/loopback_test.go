@@ -10,6 +10,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"postroad/internal/envelope"
+	"postroad/internal/listen/listentest"
 	"postroad/spool"
 )
 
@@ -48,7 +49,7 @@ func (s *sinkSession) Logout() error { return nil }
 // TestLoopback relays over real connections with TLS to another implementation, from
 // two lanes at a time, and everything arrives once and unchanged.
 func TestLoopback(t *testing.T) {
-	config, _ := certificate(t, "localhost")
+	config, _ := listentest.Certificate(t, "localhost")
 	s := &sink{got: make(chan mailed, 1000)}
 	server := smtp.NewServer(s)
 	server.Domain, server.TLSConfig, server.EnableSMTPUTF8, server.EnableDSN = "sink.test", config, true, true

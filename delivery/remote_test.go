@@ -14,6 +14,7 @@ import (
 	"postroad/internal/dns"
 	"postroad/internal/dns/dnstest"
 	"postroad/internal/envelope"
+	"postroad/internal/listen/listentest"
 	"postroad/spool"
 )
 
@@ -81,7 +82,7 @@ func testFault(t *testing.T, f *fixture, phase, fault string, pipelining bool) {
 		p.extensions = append(p.extensions, "PIPELINING")
 	}
 	if phase == "STARTTLS" {
-		p.tls, _ = certificate(t, "other.test")
+		p.tls, _ = listentest.Certificate(t, "other.test")
 	}
 	f.start()
 	id := f.submit("<alice@a.test>", "one@y.test")
@@ -246,7 +247,7 @@ func TestIsPublic(t *testing.T) {
 
 func TestSmarthost(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
-		config, pool := certificate(t, "relay.isp.test")
+		config, pool := listentest.Certificate(t, "relay.isp.test")
 		p := f.net.peer("10.0.0.9:587", &peer{user: "me secret", tls: config})
 		other := f.net.peer("10.0.0.8:25", &peer{})
 		f.dns.Host("relay.isp.test", "10.0.0.9")
@@ -269,7 +270,7 @@ func TestSmarthost(t *testing.T) {
 
 // TestSmarthostTrouble: a mistake in the route is not the sender's; the mail waits.
 func TestSmarthostTrouble(t *testing.T) {
-	config, _ := certificate(t, "relay.isp.test")
+	config, _ := listentest.Certificate(t, "relay.isp.test")
 	for name, tt := range map[string]struct {
 		peer  *peer
 		route Route
@@ -302,7 +303,7 @@ func TestSmarthostTrouble(t *testing.T) {
 }
 
 func TestOpportunisticTLS(t *testing.T) {
-	good, _ := certificate(t, "whatever.test")
+	good, _ := listentest.Certificate(t, "whatever.test")
 	old := good.Clone()
 	old.MaxVersion = tls.VersionTLS11
 	old.MinVersion = tls.VersionTLS10
@@ -330,7 +331,7 @@ func TestOpportunisticTLS(t *testing.T) {
 
 // TestRequireTLS: never in the clear (RFC 8689).
 func TestRequireTLS(t *testing.T) {
-	config, pool := certificate(t, "mx.y.test")
+	config, pool := listentest.Certificate(t, "mx.y.test")
 	for name, tt := range map[string]struct {
 		peer *peer
 		want int

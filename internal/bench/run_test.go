@@ -56,7 +56,7 @@ func TestSMTPCountsWhatTheServerKept(t *testing.T) {
 			o.RecipientsPerMessage = 2
 		}, 2, 3},
 		{"auth", nil, func(o *SMTPOptions) { o.User, o.Password = "alice", "secret" }, 1, 3},
-		{"starttls", func(s *smtp.Server) { s.TLSConfig = selfSigned(t) }, func(o *SMTPOptions) { o.TLS, o.Insecure = STARTTLS, true }, 1, 3},
+		{"starttls", func(s *smtp.Server) { s.TLSConfig = certificate(t) }, func(o *SMTPOptions) { o.TLS, o.Insecure = STARTTLS, true }, 1, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := new(sink)
@@ -135,7 +135,7 @@ func TestImplicitTLS(t *testing.T) {
 	s := new(sink)
 	server := smtp.NewServer(s)
 	server.ErrorLog = log.New(io.Discard, "", 0)
-	o := options(serve(t, selfSigned(t), server.Serve, server.Close))
+	o := options(serve(t, certificate(t), server.Serve, server.Close))
 	o.TLS, o.Insecure = ImplicitTLS, true
 	if r, err := SMTP(t.Context(), o, nil); err != nil || r.Row("accepted").Count != 50 {
 		t.Errorf("%v, %+v", err, r)
