@@ -17,6 +17,7 @@ import (
 
 	"postroad"
 	"postroad/internal/config"
+	"postroad/internal/control"
 	"postroad/internal/dns/dnstest"
 )
 
@@ -254,6 +255,21 @@ func TestSMTPBeyondLoopbackIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
+}
+
+// A password that was changed by other means is not set back, and is not shown.
+func TestQuickstartKeepsAChangedPassword(t *testing.T) {
+	cfg := testConfig(t, "localhost")
+	first := embed(t, cfg, postroad.Options{}, postroad.Credential{Address: "ann@one.test", Password: "old"})
+	if err := first.Admin().SetPassword(t.Context(), control.Credential{Address: "ann@one.test", Password: "new"}); err != nil {
+		t.Fatal(err)
+	}
+	first.stop()
+	second := embed(t, cfg, postroad.Options{})
+	if len(second.users) != 1 || second.users[0] != (postroad.Credential{Address: "ann@one.test"}) {
+		t.Errorf("the second start has %d accounts, the first: %q", len(second.users), second.users[0].Address)
+	}
+	login(t, second.Addr("imap"), postroad.Credential{Address: "ann@one.test", Password: "new"}, "INBOX", nil)
 }
 
 // What quickstart makes stays as it is when it is started again.

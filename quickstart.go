@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,9 +39,10 @@ type QuickstartOptions struct {
 const quickstartDomain = "example.test"
 
 // OpenQuickstart opens a server that is ready for use at once: the accounts exist
-// and have a welcome message. Accounts that are there already are left as they are.
-// It returns them with their passwords, which are kept in the data directory's
-// quickstart.json, readable by its owner only.
+// and have a welcome message. Without Users, the accounts of an earlier start are
+// taken as they are. It returns them with their passwords, which are kept in the data
+// directory's quickstart.json, readable by its owner only; a password that was
+// changed since by other means is returned empty.
 func OpenQuickstart(o QuickstartOptions) (*Server, []Credential, error) {
 	s, err := Open(o.Config, o.Options)
 	if err != nil {
@@ -55,35 +57,31 @@ func OpenQuickstart(o QuickstartOptions) (*Server, []Credential, error) {
 
 // populate makes the accounts that are missing. Passwords are written down before
 // the accounts are made, so that none exists whose password nobody knows.
-func (s *Server) populate(users []Credential) ([]Credential, error) {
+func (s *Server) populate(wanted []Credential) ([]Credential, error) {
 	known, err := s.readCredentials()
 	if err != nil {
 		return nil, err
 	}
-	if len(users) == 0 {
-		users = generated(known)
+	users := wanted
+	switch {
+	case len(wanted) > 0:
+		known = merge(known, wanted)
+	case len(known) > 0:
+		users = known
+	default:
+		known = []Credential{{"alice@" + quickstartDomain, NewPassword()}, {"bob@" + quickstartDomain, NewPassword()}}
+		users = known
 	}
-	if err := s.writeCredentials(merge(known, users)); err != nil {
+	if err := s.writeCredentials(known); err != nil {
 		return nil, err
 	}
+	users = slices.Clone(users)
 	for i := range users {
-		if err := s.ensureAccount(users[i]); err != nil {
+		if err := s.ensureAccount(&users[i], len(wanted) > 0); err != nil {
 			return nil, fmt.Errorf("account %s: %w", users[i].Address, err)
 		}
 	}
 	return users, nil
-}
-
-// generated returns alice and bob, with the passwords they have or new ones.
-func generated(known []Credential) []Credential {
-	users := []Credential{{Address: "alice@" + quickstartDomain}, {Address: "bob@" + quickstartDomain}}
-	for i := range users {
-		users[i].Password = passwordOf(known, users[i].Address)
-		if users[i].Password == "" {
-			users[i].Password = NewPassword()
-		}
-	}
-	return users
 }
 
 func passwordOf(known []Credential, address string) string {
@@ -140,9 +138,9 @@ func (s *Server) writeCredentials(all []Credential) error {
 	return os.Rename(tmp, s.credentialsFile())
 }
 
-// ensureAccount makes the domain and the account with a welcome message, or sets the
-// password of one that is there already to the wanted one.
-func (s *Server) ensureAccount(c Credential) error {
+// ensureAccount makes the domain and the account with a welcome message. The password
+// of one that is there already is set only when that was asked for.
+func (s *Server) ensureAccount(c *Credential, setPassword bool) error {
 	addr, err := envelope.ParseAddress(c.Address)
 	if err != nil {
 		return err
@@ -155,7 +153,7 @@ func (s *Server) ensureAccount(c Credential) error {
 		return s.house.mailboxes.CreateDefaults(tx, mailbox.Owner(a.ID))
 	})
 	if errors.Is(err, account.ErrExists) {
-		return s.ensurePassword(addr, c.Password)
+		return s.ensurePassword(addr, c, setPassword)
 	}
 	if err != nil {
 		return err
@@ -163,12 +161,16 @@ func (s *Server) ensureAccount(c Credential) error {
 	return s.welcome(a)
 }
 
-func (s *Server) ensurePassword(addr envelope.Address, password string) error {
-	_, err := s.house.accounts.Verify(context.Background(), addr.String(), password)
-	if errors.Is(err, account.ErrCredentials) {
-		return s.house.accounts.SetPassword(addr, password)
+func (s *Server) ensurePassword(addr envelope.Address, c *Credential, set bool) error {
+	_, err := s.house.accounts.Verify(context.Background(), addr.String(), c.Password)
+	switch {
+	case !errors.Is(err, account.ErrCredentials):
+		return err
+	case set:
+		return s.house.accounts.SetPassword(addr, c.Password)
 	}
-	return err
+	c.Password = ""
+	return nil
 }
 
 // welcome puts a first message into an account's INBOX.

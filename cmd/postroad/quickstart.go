@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -157,7 +158,7 @@ func showReady(w io.Writer, cfg config.Config, srv *postroad.Server, accounts []
 		}
 	}
 	for _, c := range accounts {
-		t.row("  user "+c.Address, "password "+c.Password)
+		t.row("  user "+c.Address, "password "+cmp.Or(c.Password, "as you changed it"))
 	}
 	flush(t)
 	showCurl(w, certificate(cfg), srv, accounts)
