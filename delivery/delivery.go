@@ -16,6 +16,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -61,8 +62,8 @@ type Config struct {
 
 // Limits bound the work. Zero fields have the values given here.
 type Limits struct {
-	Attempts              int           // conversations at a time, all destinations together: 100
-	PerDestination        int           // conversations with one destination: 10
+	Attempts              int           // conversations at a time, all destinations together: 50
+	PerDestination        int           // conversations with one destination: 5
 	MessagesPerConnection int           // 100
 	Idle                  time.Duration // a connection waits this long for another message: 30 s
 	Connect               time.Duration // one connection, or one question to the DNS: 30 s
@@ -72,31 +73,19 @@ type Limits struct {
 	ReturnMost            int64         // a larger one is always reported by its header: 10 MB
 }
 
-func (l Limits) withDefaults() Limits {
-	or := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
+// WithDefaults returns l with its zero fields set.
+func (l Limits) WithDefaults() Limits {
+	return Limits{
+		Attempts:              cmp.Or(l.Attempts, 50),
+		PerDestination:        cmp.Or(l.PerDestination, 5),
+		MessagesPerConnection: cmp.Or(l.MessagesPerConnection, 100),
+		Idle:                  cmp.Or(l.Idle, 30*time.Second),
+		Connect:               cmp.Or(l.Connect, 30*time.Second),
+		Waiting:               cmp.Or(l.Waiting, 10_000),
+		Drain:                 cmp.Or(l.Drain, 10*time.Second),
+		ReturnSize:            cmp.Or(l.ReturnSize, 50_000),
+		ReturnMost:            cmp.Or(l.ReturnMost, 10_000_000),
 	}
-	or(&l.Attempts, 100)
-	or(&l.PerDestination, 10)
-	or(&l.MessagesPerConnection, 100)
-	or(&l.Waiting, 10_000)
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{{&l.Idle, 30 * time.Second}, {&l.Connect, 30 * time.Second}, {&l.Drain, 10 * time.Second}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
-	if l.ReturnSize == 0 {
-		l.ReturnSize = 50_000
-	}
-	if l.ReturnMost == 0 {
-		l.ReturnMost = 10_000_000
-	}
-	return l
 }
 
 // Route sends mail for a domain to a host of the administrator's choice.
@@ -128,8 +117,8 @@ type Runner struct {
 
 // New returns a Runner that does nothing yet.
 func New(c Config) *Runner {
-	c.Limits = c.Limits.withDefaults()
-	c.Schedule = c.Schedule.withDefaults()
+	c.Limits = c.Limits.WithDefaults()
+	c.Schedule = c.Schedule.WithDefaults()
 	if c.Resolver == nil {
 		c.Resolver = dns.System()
 	}

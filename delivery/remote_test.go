@@ -785,7 +785,7 @@ func TestDamagedBodyOnTheWay(t *testing.T) {
 }
 
 func TestSchedule(t *testing.T) {
-	s := Schedule{Jitter: -1}.withDefaults()
+	s := Schedule{Jitter: -1}.WithDefaults()
 	arrived := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		name      string
@@ -810,7 +810,7 @@ func TestSchedule(t *testing.T) {
 
 func TestJitter(t *testing.T) {
 	for random, want := range map[float64]time.Duration{0: 54 * time.Minute, 0.5: time.Hour, 0.999999: 66 * time.Minute} {
-		s := Schedule{Rand: func() float64 { return random }}.withDefaults()
+		s := Schedule{Rand: func() float64 { return random }}.WithDefaults()
 		now := time.Date(2026, 3, 1, 1, 0, 0, 0, time.UTC)
 		next, _ := s.Next(now.Add(-time.Hour), now)
 		if got := next.Sub(now).Round(time.Second); got != want {

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"time"
 )
@@ -17,24 +18,19 @@ type Schedule struct {
 	Rand       func() float64 // in [0, 1); nil is a random one
 }
 
-func (s Schedule) withDefaults() Schedule {
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{
-		{&s.Min, 5 * time.Minute}, {&s.Max, 4 * time.Hour}, {&s.Expire, 5 * 24 * time.Hour}, {&s.DelayAfter, 4 * time.Hour},
-	} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
-	if s.Jitter == 0 {
-		s.Jitter = 0.1
-	}
+// WithDefaults returns s with its zero fields set.
+func (s Schedule) WithDefaults() Schedule {
 	if s.Rand == nil {
 		s.Rand = rand.Float64
 	}
-	return s
+	return Schedule{
+		Min:        cmp.Or(s.Min, 5*time.Minute),
+		Max:        cmp.Or(s.Max, 4*time.Hour),
+		Expire:     cmp.Or(s.Expire, 5*24*time.Hour),
+		DelayAfter: cmp.Or(s.DelayAfter, 4*time.Hour),
+		Jitter:     cmp.Or(s.Jitter, 0.1),
+		Rand:       s.Rand,
+	}
 }
 
 // Next returns when to try again, or false when the message has had its time. The

@@ -69,9 +69,9 @@ type Config struct {
 
 // Limits bound what a client may ask for; Connections and PerAddress are for each listener. Zero values mean what the comments say.
 type Limits struct {
-	Connections  int           // at once; 10,000. One more gets BYE
+	Connections  int           // at once; 1,000. One more gets BYE
 	PerAddress   int           // at once from one IPv4 address or IPv6 /64, but not on a loopback listener; 100. One more gets BYE
-	MessageSize  int64         // octets of an APPEND; 50 MiB. More gets NO [TOOBIG]
+	MessageSize  int64         // octets of an APPEND; 50 MB. More gets NO [TOOBIG]
 	Login        time.Duration // from connect to login; 2 minutes. Then BYE
 	Command      time.Duration // for a command to arrive, or the next piece of a message; 1 minute. Then BYE
 	Idle         time.Duration // between commands, and in IDLE; 30 minutes (RFC 9051, 5.4). Then BYE
@@ -86,11 +86,12 @@ const (
 	maxDrain              = 1 << 20  // octets of a refused command that are read and thrown away
 )
 
-func (l Limits) withDefaults() Limits {
+// WithDefaults returns l with its zero fields set.
+func (l Limits) WithDefaults() Limits {
 	return Limits{
-		Connections:  cmp.Or(l.Connections, 10_000),
+		Connections:  cmp.Or(l.Connections, 1000),
 		PerAddress:   cmp.Or(l.PerAddress, 100),
-		MessageSize:  cmp.Or(l.MessageSize, 50<<20),
+		MessageSize:  cmp.Or(l.MessageSize, 50_000_000),
 		Login:        cmp.Or(l.Login, 2*time.Minute),
 		Command:      cmp.Or(l.Command, time.Minute),
 		Idle:         cmp.Or(l.Idle, 30*time.Minute),
@@ -115,7 +116,7 @@ type Server struct {
 // NewServer returns a server that starts nothing. With implicitTLS its listeners speak TLS from the first
 // octet (port 993), else they offer STARTTLS when c.TLS is set (port 143).
 func NewServer(implicitTLS bool, c Config) *Server {
-	c.Limits = c.Limits.withDefaults()
+	c.Limits = c.Limits.WithDefaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

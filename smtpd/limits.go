@@ -1,16 +1,19 @@
 package smtpd
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Limits bound what one peer may take. A zero field takes the default.
 //
 //	field                     default  what a peer is told beyond it
-//	Connections                   500  421 4.3.2, closed
-//	PerAddress                     50  421 4.7.0, closed
+//	Connections                 1,000  421 4.3.2, closed
+//	PerAddress                    100  421 4.7.0, closed
 //	Recipients                  1,000  452 4.5.3 at RCPT; announced as LIMITS RCPTMAX
-//	MessageSize                50 MiB  552 5.3.4 at MAIL (SIZE) or after the data; announced as SIZE
+//	MessageSize                 50 MB  552 5.3.4 at MAIL (SIZE) or after the data; announced as SIZE
 //	Line                       12,288  500 5.5.6, closed
-//	CommandsPerMinute         100,000  421 4.7.0, closed
+//	CommandsPerMinute          30,000  421 4.7.0, closed
 //	Errors                         20  421 4.7.0, closed
 //	AuthFailures                    3  421 4.7.0, closed
 //	Received                      100  554 5.4.6
@@ -45,29 +48,23 @@ type Limits struct {
 	HandshakeTimeout time.Duration // for TLS
 }
 
-func (l Limits) withDefaults() Limits {
-	or(&l.Connections, 500)
-	or(&l.PerAddress, 50)
-	or(&l.Recipients, 1000)
-	or(&l.MessageSize, 50<<20)
-	or(&l.Line, 12288)
-	or(&l.CommandsPerMinute, 100_000)
-	or(&l.Errors, 20)
-	or(&l.AuthFailures, 3)
-	or(&l.AuthDelay, time.Second)
-	or(&l.Received, 100)
-	or(&l.TransactionsPerConnection, 1_000_000)
-	or(&l.CommandTimeout, 5*time.Minute)
-	or(&l.DataTimeout, 3*time.Minute)
-	or(&l.DataRate, 500)
-	or(&l.HandshakeTimeout, 30*time.Second)
-	return l
-}
-
-// or sets a field that is zero.
-func or[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
+// WithDefaults returns l with its zero fields set.
+func (l Limits) WithDefaults() Limits {
+	return Limits{
+		Connections:               cmp.Or(l.Connections, 1000),
+		PerAddress:                cmp.Or(l.PerAddress, 100),
+		Recipients:                cmp.Or(l.Recipients, 1000),
+		MessageSize:               cmp.Or(l.MessageSize, 50_000_000),
+		Line:                      cmp.Or(l.Line, 12288),
+		CommandsPerMinute:         cmp.Or(l.CommandsPerMinute, 30_000),
+		Errors:                    cmp.Or(l.Errors, 20),
+		AuthFailures:              cmp.Or(l.AuthFailures, 3),
+		AuthDelay:                 cmp.Or(l.AuthDelay, time.Second),
+		Received:                  cmp.Or(l.Received, 100),
+		TransactionsPerConnection: cmp.Or(l.TransactionsPerConnection, 1_000_000),
+		CommandTimeout:            cmp.Or(l.CommandTimeout, 5*time.Minute),
+		DataTimeout:               cmp.Or(l.DataTimeout, 3*time.Minute),
+		DataRate:                  cmp.Or(l.DataRate, 500),
+		HandshakeTimeout:          cmp.Or(l.HandshakeTimeout, 30*time.Second),
 	}
 }

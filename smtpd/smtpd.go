@@ -106,7 +106,7 @@ type Server struct {
 // NewServer returns a server that starts nothing. With implicitTLS its listeners
 // speak TLS from the first octet (RFC 8314).
 func NewServer(kind Kind, implicitTLS bool, c Config) *Server {
-	c.Limits = c.Limits.withDefaults()
+	c.Limits = c.Limits.WithDefaults()
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -10,6 +10,7 @@ package smtpc
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -45,22 +46,17 @@ type Timeouts struct {
 	LeastRate int64         // octets a second that the other side takes at least; 1,024
 }
 
-func (t Timeouts) withDefaults() Timeouts {
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{
-		{&t.Greeting, 5 * time.Minute}, {&t.Command, 5 * time.Minute}, {&t.Data, 2 * time.Minute},
-		{&t.Block, 3 * time.Minute}, {&t.Final, 10 * time.Minute}, {&t.Quit, 5 * time.Second},
-	} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
+// WithDefaults returns t with its zero fields set.
+func (t Timeouts) WithDefaults() Timeouts {
+	return Timeouts{
+		Greeting:  cmp.Or(t.Greeting, 5*time.Minute),
+		Command:   cmp.Or(t.Command, 5*time.Minute),
+		Data:      cmp.Or(t.Data, 2*time.Minute),
+		Block:     cmp.Or(t.Block, 3*time.Minute),
+		Final:     cmp.Or(t.Final, 10*time.Minute),
+		Quit:      cmp.Or(t.Quit, 5*time.Second),
+		LeastRate: cmp.Or(t.LeastRate, 1024),
 	}
-	if t.LeastRate == 0 {
-		t.LeastRate = 1024
-	}
-	return t
 }
 
 // Options are Open's settings.
@@ -111,7 +107,7 @@ type Conn struct {
 // When ctx is done the connection is closed, also later. An error is an *Error, and
 // nc is closed.
 func Open(ctx context.Context, nc net.Conn, host string, o Options) (*Conn, error) {
-	o.Timeouts = o.Timeouts.withDefaults()
+	o.Timeouts = o.Timeouts.WithDefaults()
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -39,7 +39,7 @@ func Default() Config {
 		Limits: Limits{
 			MessageSize: 50e6, Recipients: 1000,
 			Connections: 1000, ConnectionsPerAddress: 100,
-			CommandsPerMinute: 30_000, Errors: 20, Hops: 50,
+			CommandsPerMinute: 30_000, Errors: 20, Hops: 100,
 			SMTPTimeout: Duration(5 * time.Minute), IMAPTimeout: Duration(30 * time.Minute),
 		},
 		Retry: Retry{
@@ -81,10 +81,12 @@ self-signed certificate is made in the data directory.`, false, []setting{
 			{"message_size", &c.Limits.MessageSize, `The largest message, offered as SIZE and APPENDLIMIT.`, between(&c.Limits.MessageSize, 64<<10, 2<<30)},
 			{"recipients", &c.Limits.Recipients, `Recipients of one message; RFC 5321 asks for at least 100.`, between(&c.Limits.Recipients, 100, 50_000)},
 			{"connections", &c.Limits.Connections, `Connections to one listener at a time.`, between(&c.Limits.Connections, 1, 1_000_000)},
-			{"connections_per_address", &c.Limits.ConnectionsPerAddress, `Those of one address; a network of IPv6 (/64) counts as one.`, between(&c.Limits.ConnectionsPerAddress, 1, 1_000_000)},
+			{"connections_per_address", &c.Limits.ConnectionsPerAddress, `Those of one address; a network of IPv6 (/64) counts as one. An IMAP listener
+on a loopback address has no such bound.`, between(&c.Limits.ConnectionsPerAddress, 1, 1_000_000)},
 			{"commands_per_minute", &c.Limits.CommandsPerMinute, `SMTP commands on one connection in any minute, without a message accepted in between.`, between(&c.Limits.CommandsPerMinute, 60, 100_000_000)},
 			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed.`, between(&c.Limits.Errors, 1, 10_000)},
-			{"hops", &c.Limits.Hops, `Received fields after which a message is taken to be in a loop.`, between(&c.Limits.Hops, 10, 1000)},
+			{"hops", &c.Limits.Hops, `Received fields after which a message is taken to be in a loop; RFC 5321 asks for
+at least 100.`, between(&c.Limits.Hops, 10, 1000)},
 			{"smtp_timeout", &c.Limits.SMTPTimeout, `Silence after which an SMTP connection is closed; RFC 5321 asks for 5 minutes.`, between(&c.Limits.SMTPTimeout, Duration(time.Second), Duration(day))},
 			{"imap_timeout", &c.Limits.IMAPTimeout, `Silence after which an IMAP connection is closed; RFC 9051 asks for 30 minutes.`, between(&c.Limits.IMAPTimeout, Duration(time.Second), Duration(7*day))},
 		}},
