@@ -302,9 +302,7 @@ func (s *Service) dropStep(tx store.Tx, id ID) (done bool, err error) {
 func (s *Service) dropMessages(tx store.Tx, b *box, page []record) error {
 	e := s.edit(tx, b)
 	for _, m := range page {
-		if err := e.remove(m); err != nil {
-			return err
-		}
+		e.remove(m)
 	}
 	return e.save()
 }

@@ -38,12 +38,8 @@ func TestCheckFinds(t *testing.T) {
 		{"a change of a message to come", func(tx store.Tx, b *box) { change{99, true}.put(tx, b.ID, 1) }},
 		{"entries of no mailbox", func(tx store.Tx, b *box) { change{1, true}.put(tx, b.ID+1, 1) }},
 		{"keywords of no mailbox", func(tx store.Tx, b *box) { tx.Put(keywordsKey(^ID(0)), []byte{1, 0}) }},
-		{"a structure that is gone", func(tx store.Tx, b *box) { tx.Delete(structureOf(tx, b)) }},
-		{"a structure counted wrong", func(tx store.Tx, b *box) {
-			putStructure(tx, store.ID(lastUint(structureOf(tx, b))), 5, nil)
-		}},
-		{"a structure that cannot be read", func(tx store.Tx, b *box) { tx.Put(structureOf(tx, b), []byte{9}) }},
-		{"a structure of no message", func(tx store.Tx, b *box) { putStructure(tx, 1, 1, nil) }},
+		{"a structure that is gone", func(tx store.Tx, b *box) { tx.SetNote(bodyOf(tx, b), nil) }},
+		{"a structure that cannot be read", func(tx store.Tx, b *box) { tx.SetNote(bodyOf(tx, b), []byte{9}) }},
 		{"sums", func(tx store.Tx, b *box) { usage{1, 2, 3}.put(tx, b.Owner) }},
 		{"sums that are gone", func(tx store.Tx, b *box) { tx.Delete(usageKey(b.Owner)) }},
 		{"sums of nobody", func(tx store.Tx, b *box) { usage{1, 2, 3}.put(tx, b.Owner+1) }},
@@ -79,10 +75,10 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// structureOf returns the key of a structure that b's messages have.
-func structureOf(r store.Reader, b *box) []byte {
+// bodyOf returns a body that b's messages have.
+func bodyOf(r store.Reader, b *box) store.ID {
 	m, _, _ := getRecord(r, b.ID, 1)
-	return structureKey(m.body)
+	return m.body
 }
 
 func TestCheckStops(t *testing.T) {

@@ -1,7 +1,6 @@
 package mailbox
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -49,14 +48,16 @@ func (e *edit) add(m *record, structure []byte) error {
 		return err
 	}
 	e.tx.Ref(m.body)
-	return holdStructure(e.tx, m.body, structure)
+	if len(structure) > 0 {
+		e.tx.SetNote(m.body, structure)
+	}
+	return nil
 }
 
 // remove expunges a message and lets go of its body.
-func (e *edit) remove(m record) error {
+func (e *edit) remove(m record) {
 	e.take(m)
 	e.tx.Unref(m.body)
-	return dropStructure(e.tx, m.body)
 }
 
 // place gives m its UID and modseq in this mailbox, and counts it. Of its body it takes nothing.
@@ -141,54 +142,4 @@ func (e *edit) flagSet(flags []string) (set flagSet, over []string, err error) {
 		}
 	}
 	return set, over, nil
-}
-
-// A structure record is its version, the number of messages that have the body, and the
-// octets of the structure.
-func splitStructure(body store.ID, v []byte) (messages uint64, structure []byte, err error) {
-	version, n := binary.Uvarint(v)
-	messages, k := binary.Uvarint(v[max(n, 0):])
-	if n <= 0 || k <= 0 || version != recordVersion {
-		return 0, nil, fmt.Errorf("structure of body %s: %w", body, store.ErrRecord)
-	}
-	return messages, v[n+k:], nil
-}
-
-func putStructure(tx store.Tx, body store.ID, messages uint64, structure []byte) {
-	v := make([]byte, 0, len(structure)+4)
-	v = binary.AppendUvarint(v, recordVersion)
-	v = binary.AppendUvarint(v, messages)
-	tx.Put(structureKey(body), append(v, structure...))
-}
-
-// holdStructure counts one more message with a body; the first brings the structure.
-func holdStructure(tx store.Tx, body store.ID, structure []byte) error {
-	v := tx.Get(structureKey(body))
-	if v == nil {
-		putStructure(tx, body, 1, structure)
-		return nil
-	}
-	messages, kept, err := splitStructure(body, v)
-	if err == nil {
-		putStructure(tx, body, messages+1, kept)
-	}
-	return err
-}
-
-// dropStructure counts one message less; with the last the structure goes.
-func dropStructure(tx store.Tx, body store.ID) error {
-	v := tx.Get(structureKey(body))
-	if v == nil {
-		return nil
-	}
-	messages, kept, err := splitStructure(body, v)
-	switch {
-	case err != nil:
-		return err
-	case messages <= 1:
-		tx.Delete(structureKey(body))
-	default:
-		putStructure(tx, body, messages-1, kept)
-	}
-	return nil
 }

@@ -11,8 +11,9 @@
 //	                                   entry for each living message, and one for each expunged
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
 //	mv  owner                          the last UIDVALIDITY given out
-//	mt  body id                        the MIME structure of a body, while a message has it
 //	mu  owner                          octets and messages of all mailboxes
+//
+// The MIME structure of a message is its body's note in the store.
 //
 // Every change is one transaction; watchers are told after the commit. Bulk work
 // goes in steps of 1,000 messages, so that nobody waits long for the one writer; what

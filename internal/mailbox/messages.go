@@ -332,9 +332,7 @@ func (s *Service) expunge(ctx context.Context, id ID, uids *roaring.Bitmap, ok f
 			if !ok(&m) {
 				continue
 			}
-			if err := e.remove(m); err != nil {
-				return err
-			}
+			e.remove(m)
 			removed = append(removed, m.uid)
 		}
 		return nil
@@ -397,24 +395,27 @@ func (s *Service) Message(id ID, uid UID) (Message, error) {
 // out from the body. store.ErrNoBody.
 func (s *Service) Structure(body store.ID) (*mime.Structure, error) {
 	var kept *mime.Structure
-	err := s.st.View(func(r store.Reader) error {
-		v := r.Get(structureKey(body))
-		if v == nil {
-			return store.ErrRecord
-		}
-		_, b, err := splitStructure(body, v)
-		if err == nil {
-			kept, err = mime.Decode(b)
-		}
-		if err != nil {
-			err = fmt.Errorf("%w: %w", store.ErrRecord, err)
-		}
+	err := s.st.View(func(r store.Reader) (err error) {
+		kept, err = structure(r, body)
 		return err
 	})
 	if errors.Is(err, store.ErrRecord) {
 		return s.scan(body)
 	}
 	return kept, err
+}
+
+// structure reads the structure that was kept. store.ErrRecord means that there is none to be read.
+func structure(r store.Reader, body store.ID) (*mime.Structure, error) {
+	note, err := store.Note(r, body)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := mime.Decode(note)
+	if err != nil {
+		return nil, fmt.Errorf("the structure of body %s: %w: %w", body, store.ErrRecord, err)
+	}
+	return kept, nil
 }
 
 func (s *Service) scan(body store.ID) (*mime.Structure, error) {

@@ -27,7 +27,6 @@ func changeKey(id ID, modseq uint64) store.Key    { return changesOf(id).Uint(mo
 func ownerRemoved(o Owner) store.Key              { return store.NewKey("mr").Uint(uint64(o)) }
 func removedKey(o Owner, id ID) store.Key         { return ownerRemoved(o).Uint(uint64(id)) }
 func validityKey(o Owner) store.Key               { return store.NewKey("mv").Uint(uint64(o)) }
-func structureKey(body store.ID) store.Key        { return store.NewKey("mt").Uint(uint64(body)) }
 func usageKey(o Owner) store.Key                  { return store.NewKey("mu").Uint(uint64(o)) }
 
 // lastUint reads the number at the end of a key.

@@ -50,7 +50,7 @@ func (s *Store) locate(id ID) (at location, err error) {
 		if v == nil {
 			return fmt.Errorf("%w: %s", ErrNoBody, id)
 		}
-		rec, err := parseBody(v)
+		rec, _, err := parseBody(v)
 		if err != nil {
 			return fmt.Errorf("body %s: %w", id, err)
 		}

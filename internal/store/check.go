@@ -224,7 +224,7 @@ func (c *checker) tables() error {
 		from := NewKey(tableBody)
 		for k, v := range r.Scan(from, from.End()) {
 			n, rest, ok := takeID(k)
-			rec, err := parseBody(v)
+			rec, _, err := parseBody(v)
 			if err != nil || !ok || len(rest) > 0 {
 				c.problem("index", "the record of body %x cannot be read", k[2:])
 				continue

@@ -3,7 +3,9 @@ package store_test
 import (
 	"bytes"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -23,6 +25,16 @@ func TestCompact(t *testing.T) {
 		} else {
 			dropped = append(dropped, id)
 		}
+	}
+	kept := slices.Collect(maps.Keys(bodies))
+	err := s.Update(func(tx store.Tx) error {
+		for _, id := range kept {
+			tx.SetNote(id, bodies[id][:700])
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	open, err := s.OpenBody(dropped[0])
 	if err != nil {
@@ -49,6 +61,9 @@ func TestCompact(t *testing.T) {
 	for id, want := range bodies {
 		if !bytes.Equal(read(t, s, id), want) {
 			t.Errorf("%s is another after compaction", id)
+		}
+		if noteOf(t, s, id) != string(want[:700]) {
+			t.Errorf("%s has another note after compaction", id)
 		}
 	}
 	if got, err := io.ReadAll(open.Reader()); err != nil || !bytes.Equal(got, octets(1001, 1)) {

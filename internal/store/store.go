@@ -85,9 +85,30 @@ type Tx interface {
 	// exist makes the transaction fail with ErrNoBody.
 	Ref(id ID)
 	Unref(id ID)
+	// SetNote keeps octets beside a body until the body is dropped: what was worked
+	// out from it. The last note stays; an empty one is none. The octets belong to the
+	// transaction until it ends. ErrNoBody as with Ref.
+	SetNote(id ID, note []byte)
 	// OnCommit has fn called after the commit is durable, before Update returns.
 	// It must be quick, must not block and must not use the store.
 	OnCommit(fn func())
+}
+
+// Note returns the note of a body; none is empty. ErrNoBody; ErrRecord when the body's
+// record cannot be read. The octets are valid as long as r's are.
+func Note(r Reader, id ID) ([]byte, error) {
+	if t, ok := r.(*tx); ok {
+		return t.note(id)
+	}
+	v := r.Get(bodyKey(id))
+	if v == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoBody, id)
+	}
+	_, note, err := parseBody(v)
+	if err != nil {
+		err = fmt.Errorf("body %s: %w", id, err)
+	}
+	return note, err
 }
 
 // Store is an open data directory.

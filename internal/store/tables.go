@@ -4,7 +4,7 @@ import "fmt"
 
 // The store's own tables.
 //
-//	bo id        a body: where it lies and how many references it has
+//	bo id        a body: where it lies, how many references it has, its note
 //	sg number    a segment: how long, and how much of it is alive
 //	sm           what is needed so that no ID and no segment number comes twice
 const (
@@ -36,6 +36,7 @@ type bodyRecord struct {
 	refs int64
 }
 
+// append writes the record; the note follows it.
 func (r bodyRecord) append(b []byte) []byte {
 	e := Encoder(b)
 	e.Uint(recordVersion)
@@ -47,7 +48,8 @@ func (r bodyRecord) append(b []byte) []byte {
 	return e
 }
 
-func parseBody(b []byte) (r bodyRecord, err error) {
+// parseBody reads a record with its note, which is a part of b.
+func parseBody(b []byte) (r bodyRecord, note []byte, err error) {
 	d := Decoder{b: b}
 	d.version()
 	r.segment = d.Uint()
@@ -59,7 +61,7 @@ func parseBody(b []byte) (r bodyRecord, err error) {
 	if crc>>32 != 0 || r.segment == 0 || r.size > maxBody || r.offset < int64(headerLen) || r.refs == 0 {
 		d.fail()
 	}
-	return r, d.ended()
+	return r, d.b, d.Err()
 }
 
 func (g *segment) append(b []byte) []byte {

@@ -25,6 +25,8 @@ type batch struct {
 type bodyChange struct {
 	id        ID
 	was, is   bodyRecord
+	note      []byte
+	noted     bool // the note is another than the index has
 	stored    bool // the index has a record: was
 	forgotten bool // no longer a body
 }
@@ -92,11 +94,11 @@ func (b *batch) find(id ID) (int, error) {
 	if v == nil {
 		return -1, nil
 	}
-	r, err := parseBody(v)
+	r, note, err := parseBody(v)
 	if err != nil {
 		return -1, fmt.Errorf("body %s: %w", id, err)
 	}
-	return b.add(bodyChange{id: id, was: r, is: r, stored: true}), nil
+	return b.add(bodyChange{id: id, was: r, is: r, note: note, stored: true}), nil
 }
 
 func (b *batch) add(c bodyChange) int {
@@ -104,6 +106,8 @@ func (b *batch) add(c bodyChange) int {
 	b.index[c.id] = len(b.bodies) - 1
 	return len(b.bodies) - 1
 }
+
+func (c *bodyChange) append(b []byte) []byte { return append(c.is.append(b), c.note...) }
 
 // value keeps a record's bytes until the transaction ends.
 func (b *batch) value(r interface{ append([]byte) []byte }) []byte {
@@ -128,8 +132,8 @@ func (b *batch) writeBodies() {
 		switch {
 		case c.forgotten && c.stored:
 			b.w.Delete(bodyKey(c.id))
-		case !c.forgotten && c.was != c.is:
-			b.w.Put(bodyKey(c.id), b.value(c.is))
+		case !c.forgotten && (c.was != c.is || c.noted):
+			b.w.Put(bodyKey(c.id), b.value(c))
 		}
 	}
 }
@@ -224,6 +228,7 @@ type tx struct {
 	undos []undo
 	refs  []refChange
 	moves []move
+	notes []noteChange
 	mine  []int // the drafts' places in b.bodies
 	hooks []func()
 }
@@ -234,6 +239,11 @@ type (
 		body int
 		by   int64
 	}
+	noteChange struct {
+		body  int
+		old   []byte
+		noted bool
+	}
 	move struct {
 		body int
 		from location
@@ -241,7 +251,7 @@ type (
 )
 
 func (t *tx) begin(b *batch) {
-	*t = tx{b: b, undos: t.undos[:0], refs: t.refs[:0], moves: t.moves[:0], mine: t.mine[:0]}
+	*t = tx{b: b, undos: t.undos[:0], refs: t.refs[:0], moves: t.moves[:0], notes: t.notes[:0], mine: t.mine[:0]}
 }
 
 // call runs fn and returns its panic or its error. An engine's fault goes on to the engine.
@@ -271,7 +281,7 @@ func (t *tx) offer(d *Draft) {
 	t.mine = append(t.mine, i)
 }
 
-func (t *tx) changed() bool { return len(t.undos)+len(t.refs)+len(t.moves) > 0 }
+func (t *tx) changed() bool { return len(t.undos)+len(t.refs)+len(t.moves)+len(t.notes) > 0 }
 
 // undo takes back all that the update did.
 func (t *tx) undo() {
@@ -287,6 +297,10 @@ func (t *tx) undo() {
 	}
 	for _, m := range t.moves {
 		t.b.bodies[m.body].is.location = m.from
+	}
+	for i := len(t.notes) - 1; i >= 0; i-- {
+		n := t.notes[i]
+		t.b.bodies[n.body].note, t.b.bodies[n.body].noted = n.old, n.noted
 	}
 	for _, i := range t.mine {
 		t.b.bodies[i].forgotten = true
@@ -360,8 +374,8 @@ func (t *tx) Ref(id ID) { t.count(id, 1) }
 func (t *tx) Unref(id ID) { t.count(id, -1) }
 
 func (t *tx) count(id ID, by int64) {
-	i, err := t.b.find(id)
-	if err == nil && (i < 0 || t.b.bodies[i].is.refs+by < 0) {
+	i, err := t.body(id)
+	if err == nil && t.b.bodies[i].is.refs+by < 0 {
 		err = fmt.Errorf("body %s: %w", id, ErrNoBody)
 	}
 	if err != nil {
@@ -370,6 +384,36 @@ func (t *tx) count(id ID, by int64) {
 	}
 	t.b.bodies[i].is.refs += by
 	t.refs = append(t.refs, refChange{i, by})
+}
+
+func (t *tx) SetNote(id ID, note []byte) {
+	i, err := t.body(id)
+	if err != nil {
+		t.fail(err)
+		return
+	}
+	if c := &t.b.bodies[i]; !bytes.Equal(c.note, note) {
+		t.notes = append(t.notes, noteChange{i, c.note, c.noted})
+		c.note, c.noted = note, true
+	}
+}
+
+// note is Note within the transaction.
+func (t *tx) note(id ID) ([]byte, error) {
+	i, err := t.body(id)
+	if err != nil {
+		return nil, err
+	}
+	return t.b.bodies[i].note, nil
+}
+
+// body returns the place of a body in b.bodies.
+func (t *tx) body(id ID) (int, error) {
+	i, err := t.b.find(id)
+	if err == nil && i < 0 {
+		err = fmt.Errorf("body %s: %w", id, ErrNoBody)
+	}
+	return i, err
 }
 
 // relocate moves a body from where compaction read it to its copy, if it still is there.

@@ -87,6 +87,8 @@ func TestOneFailsTheOthersCommit(t *testing.T) {
 			tx.Ref(id)
 			tx.Unref(id)
 			tx.Unref(id)
+			tx.SetNote(id, []byte("undone"))
+			tx.SetNote(id, []byte("undone as well"))
 			return errMine
 		},
 		func(tx store.Tx) error {
@@ -113,12 +115,81 @@ func TestOneFailsTheOthersCommit(t *testing.T) {
 	if got := read(t, s, id); string(got) != "body" {
 		t.Errorf("the body that the failed update touched: %q", got)
 	}
+	if got := noteOf(t, s, id); got != "" {
+		t.Errorf("the note of the failed update: %q", got)
+	}
 	_ = s.Update(func(tx store.Tx) error { // so that Check's references agree
 		for _, k := range []string{"te-a", "te-seen"} {
 			tx.Delete([]byte(k))
 		}
 		return nil
 	})
+}
+
+func noteOf(t *testing.T, s *store.Store, id store.ID) (note string) {
+	t.Helper()
+	err := s.View(func(r store.Reader) error {
+		b, err := store.Note(r, id)
+		note = string(b)
+		return err
+	})
+	if err != nil {
+		t.Errorf("the note of %s: %v", id, err)
+	}
+	return note
+}
+
+// A note lives as long as its body, whoever refers to that.
+func TestNotes(t *testing.T) {
+	s := storetest.Open(t)
+	d := s.NewDraft()
+	id := d.ID()
+	noted := func(note string) func(tx store.Tx) error {
+		return func(tx store.Tx) error {
+			tx.SetNote(id, []byte(note))
+			if got, err := store.Note(tx, id); string(got) != note || err != nil {
+				t.Errorf("within the update the note is %q, %v", got, err)
+			}
+			return nil
+		}
+	}
+	ref := func(tx store.Tx) error { tx.Ref(id); return nil }
+	unref := func(tx store.Tx) error { tx.Unref(id); return nil }
+	both := func(tx store.Tx) error { tx.Ref(id); return noted("first")(tx) }
+	if err := s.Update(both, d); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		what string
+		fns  []func(store.Tx) error
+		want string
+	}{
+		{"nothing else", nil, "first"},
+		{"another reference", []func(store.Tx) error{ref}, "first"},
+		{"another note", []func(store.Tx) error{noted("second")}, "second"},
+		{"a failure after a note", []func(store.Tx) error{
+			noted("third"), func(tx store.Tx) error { return errors.Join(noted("4")(tx), errMine) },
+		}, "third"},
+		{"one reference less", []func(store.Tx) error{unref}, "third"},
+		{"none", []func(store.Tx) error{noted("")}, ""},
+		{"one again", []func(store.Tx) error{noted("fifth")}, "fifth"},
+	} {
+		together(t, s, step.fns)
+		if got := noteOf(t, s, id); got != step.want {
+			t.Errorf("after %s the note is %q, should be %q", step.what, got, step.want)
+		}
+	}
+	if err := s.Update(unref); err != nil {
+		t.Fatal(err)
+	}
+	err := s.View(func(r store.Reader) error { _, err := store.Note(r, id); return err })
+	if !errors.Is(err, store.ErrNoBody) {
+		t.Errorf("the note of no body: %v", err)
+	}
+	late := func(tx store.Tx) error { tx.SetNote(id, []byte("late")); return nil }
+	if err := s.Update(late); !errors.Is(err, store.ErrNoBody) {
+		t.Errorf("a note for no body: %v", err)
+	}
 }
 
 func TestReferences(t *testing.T) {
