@@ -19,7 +19,6 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -142,24 +141,12 @@ func checkReach(l config.Listen) error {
 	for name, addr := range map[string]config.Addr{
 		"smtp": l.SMTP, "submission": l.Submission, "submissions": l.Submissions, "lmtp": l.LMTP,
 	} {
-		if addr != config.Off && !isLoopback(addr) {
+		if !addr.Loopback() {
 			return fmt.Errorf("listen.%s: %s is not a loopback address, and this version's SMTP listeners "+
 				"are not yet fit to meet strangers; use 127.0.0.1 or [::1], behind a server that is", name, addr)
 		}
 	}
 	return nil
-}
-
-func isLoopback(addr config.Addr) bool {
-	if strings.HasPrefix(string(addr), "unix:") {
-		return true
-	}
-	host, _, err := net.SplitHostPort(string(addr))
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // listen binds the listeners of the config and makes their servers.
@@ -178,7 +165,7 @@ func (s *Server) listen(o Options, cert *tls.Config) error {
 		{"imap", l.IMAP, func() serving { return serving{server: imapd.NewServer(false, imap)} }},
 		{"imaps", l.IMAPS, func() serving { return serving{server: imapd.NewServer(true, imap)} }},
 	} {
-		if x.addr == config.Off {
+		if x.addr.IsOff() {
 			continue
 		}
 		listener, err := bind(x.addr)
@@ -188,7 +175,7 @@ func (s *Server) listen(o Options, cert *tls.Config) error {
 		v := x.server()
 		v.name, v.listener = x.name, listener
 		s.serving = append(s.serving, v)
-		if !isLoopback(x.addr) {
+		if !x.addr.Loopback() {
 			s.log.Warn("this version's IMAP engine has known faults under hostile input; keep it behind a firewall", "listener", x.name, "addr", x.addr)
 		}
 	}
@@ -198,16 +185,16 @@ func (s *Server) listen(o Options, cert *tls.Config) error {
 // bind listens at a TCP address or a unix socket; a socket left by an earlier
 // process is replaced.
 func bind(addr config.Addr) (net.Listener, error) {
-	path, unix := strings.CutPrefix(string(addr), "unix:")
-	if !unix {
-		return net.Listen("tcp", string(addr))
+	network, address := addr.Network()
+	if network != "unix" {
+		return net.Listen(network, address)
 	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Type() == os.ModeSocket {
-		if err := os.Remove(path); err != nil {
+	if info, err := os.Stat(address); err == nil && info.Mode().Type() == os.ModeSocket {
+		if err := os.Remove(address); err != nil {
 			return nil, err
 		}
 	}
-	return net.Listen("unix", path)
+	return net.Listen(network, address)
 }
 
 // Addr returns the address that a listener is bound to ("smtp", "submission",

@@ -197,9 +197,6 @@ func (c *Conn) Offers(keyword string) bool {
 // Greeted is the name that the server gave itself in its answer to EHLO.
 func (c *Conn) Greeted() string { return c.greeted }
 
-// Name is the server's host name and address.
-func (c *Conn) Name() string { return c.name }
-
 // TLS is the version and cipher suite of the connection; empty for none.
 func (c *Conn) TLS() string { return c.tls }
 

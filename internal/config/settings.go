@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -329,9 +328,4 @@ func notHostRune(r rune) bool {
 		return false
 	}
 	return r <= 0x9f || r == '\ufffd'
-}
-
-// Path returns name in the data directory.
-func (c *Config) Path(name ...string) string {
-	return filepath.Join(append([]string{c.DataDir}, name...)...)
 }

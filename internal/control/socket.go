@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// SocketName is the socket's name in the data directory.
-const SocketName = "control.sock"
+// socketName is the socket's name in the data directory.
+const socketName = "control.sock"
 
 // SocketPath is where the server of a data directory is reached.
-func SocketPath(dir string) string { return filepath.Join(dir, SocketName) }
+func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
 
 // ErrNoServer means that no server answers at the socket.
 var ErrNoServer = errors.New("no server is running there")

@@ -2,7 +2,6 @@ package listen
 
 import (
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -62,7 +61,6 @@ type Conn struct {
 	born   time.Time
 
 	reading  atomic.Bool
-	fin      atomic.Bool
 	closing  atomic.Bool
 	received atomic.Int64
 	since    atomic.Int64 // when the present Read began, or the last one ended, as elapsed()
@@ -100,9 +98,6 @@ func (c *Conn) Read(p []byte) (int, error) {
 	c.arm()
 	n, err := c.inner.Read(p)
 	c.received.Add(int64(n))
-	if errors.Is(err, io.EOF) {
-		c.fin.Store(true)
-	}
 	return n, err
 }
 
@@ -254,20 +249,10 @@ func (c *Conn) Abort() error {
 	return c.inner.Close()
 }
 
-// PeerClosed reports whether a Read has met the end of the peer's octets (its FIN).
-// A Read that got all it asked for has not.
-func (c *Conn) PeerClosed() bool { return c.fin.Load() }
-
 // Waiting reports whether a Read waits for the peer, and for how long it has.
 func (c *Conn) Waiting() (time.Duration, bool) {
 	return c.elapsed() - time.Duration(c.since.Load()), c.reading.Load()
 }
-
-// Age is the time since the connection was accepted.
-func (c *Conn) Age() time.Duration { return c.elapsed() }
-
-// Received is the number of octets read so far.
-func (c *Conn) Received() int64 { return c.received.Load() }
 
 // LocalAddr is our end's address.
 func (c *Conn) LocalAddr() net.Addr { return c.inner.LocalAddr() }

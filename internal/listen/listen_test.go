@@ -422,22 +422,6 @@ func TestWriteTimeout(t *testing.T) {
 	})
 }
 
-func TestPeerClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, _, peer := pair(t, Options{})
-		go func() { io.WriteString(peer, "BDAT 3 LAST\r\nabc"); peer.Close() }()
-		if _, err := io.ReadFull(c, make([]byte, 16)); err != nil || c.PeerClosed() {
-			t.Errorf("all that was asked for came (%v), but the end is said to be seen", err)
-		}
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF || !c.PeerClosed() {
-			t.Errorf("the end was not seen: %v", err)
-		}
-		if n := c.Received(); n != 16 {
-			t.Errorf("%d octets counted", n)
-		}
-	})
-}
-
 // One goroutine reads, two write, one closes in the end; for the race detector, and
 // nothing that was written may be lost or torn.
 func TestReadersAndWriters(t *testing.T) {

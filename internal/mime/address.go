@@ -2,11 +2,9 @@ package mime
 
 import "strings"
 
-// ParseAddressList reads the value of a From, To or like field. Whatever it says gives a list: an address is what stands
+// parseAddresses reads the value of a From, To or like field. Whatever it says gives a list: an address is what stands
 // between commas, the display name is what stands before "<" or in a comment after the address. Names are unquoted but
-// their encoded-words stay. It returns at most 10,000 addresses.
-func ParseAddressList(v string) []Address { return parseAddresses(v, maxAddresses) }
-
+// their encoded-words stay. It returns at most limit addresses.
 func parseAddresses(v string, limit int) []Address {
 	p := addressParser{rest: v, limit: limit}
 	for p.rest != "" && len(p.list) < p.limit {

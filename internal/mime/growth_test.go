@@ -65,7 +65,7 @@ func read(input string) {
 	for _, raw := range HeaderFields([]byte(input)) {
 		v := Unfold(raw)
 		DecodeHeader(v)
-		ParseAddressList(v)
+		parseAddresses(v, maxAddresses)
 		ParseDate(v)
 	}
 	r, _ := TextReader(&Part{Type: "text", Encoding: "quoted-printable"}, strings.NewReader(input))

@@ -62,12 +62,12 @@ func TestParseAddressList(t *testing.T) {
 		{"a bracket", "a[b <a@b.c>", []Address{at("a[b", "a", "b.c")}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			if got := ParseAddressList(c.in); !reflect.DeepEqual(got, c.want) {
+			if got := parseAddresses(c.in, maxAddresses); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%q\n got %+q\nwant %+q", c.in, got, c.want)
 			}
 		})
 	}
-	if n := len(ParseAddressList(strings.Repeat("a@b,", maxAddresses+10))); n != maxAddresses {
+	if n := len(parseAddresses(strings.Repeat("a@b,", maxAddresses+10), maxAddresses)); n != maxAddresses {
 		t.Errorf("%d addresses, want %d", n, maxAddresses)
 	}
 }

@@ -35,7 +35,7 @@ const (
 	maxLanguages     = 20       // tags of one Content-Language
 	maxToken         = 256      // octets of a type, subtype, encoding, disposition, parameter name or language tag
 	maxFieldAddress  = 1000     // addresses kept of one envelope field
-	maxAddresses     = 10000    // addresses kept in one structure, and of one ParseAddressList
+	maxAddresses     = 10000    // addresses kept in one structure
 	maxPreview       = 200      // characters of a preview (RFC 8970)
 	maxSample        = 2 << 10  // octets of a plain text part looked at for the preview
 	maxSampleHTML    = 8 << 10  // the same for text/html
@@ -117,14 +117,6 @@ func (a Address) GroupEnd() bool { return a.Host == "" && a.Mailbox == "" }
 
 // Param returns the value of the Content-Type parameter of that lower-case name, or "".
 func (p *Part) Param(name string) string { return param(p.Params, name) }
-
-// Filename returns the name that the sender gave the part, or "": the disposition's filename, else the type's name.
-func (p *Part) Filename() string {
-	if name := param(p.DispositionParams, "filename"); name != "" {
-		return name
-	}
-	return p.Param("name")
-}
 
 // Multipart reports whether p has children.
 func (p *Part) Multipart() bool { return p.Type == "multipart" }
