@@ -92,6 +92,8 @@ func (c *checker) box(b *box) {
 		words = &keywords{}
 	}
 	counted := &box{}
+	var changed uint32
+	var arrived uint64 // the modseq of the last arrival that never changed
 	prefix := messagesOf(b.ID)
 	for k, v := range c.r.Scan(prefix, prefix.End()) {
 		if c.ctx.Err() != nil {
@@ -105,8 +107,16 @@ func (c *checker) box(b *box) {
 		counted.count(&m, 1)
 		c.bodies = append(c.bodies, m.body)
 		c.message(b, &m, words)
+		switch {
+		case m.changed:
+			changed++
+		case m.modseq <= arrived:
+			c.problem(b.String(), "message %d has modseq %d, not above those that came before it", m.uid, m.modseq)
+		default:
+			arrived = m.modseq
+		}
 	}
-	c.history(b, counted.Messages)
+	c.history(b, changed)
 	c.compare(b, counted)
 	u := c.used[b.Owner]
 	u.octets, u.messages = u.octets+counted.Octets, u.messages+int64(counted.Messages)
@@ -124,8 +134,7 @@ func (c *checker) message(b *box, m *record, words *keywords) {
 	if m.modseq > b.ModSeq {
 		c.problem(b.String(), "message %d has modseq %d, above the mailbox's %d", m.uid, m.modseq, b.ModSeq)
 	}
-	v := c.r.Get(changeKey(b.ID, m.modseq))
-	if v == nil || decodeChange(v) != (change{uid: m.uid}) {
+	if m.changed && !c.knows(b.ID, m) {
 		c.problem(b.String(), "message %d has modseq %d, and the history knows nothing of it", m.uid, m.modseq)
 	}
 	for _, k := range m.flags.keywords {
@@ -135,9 +144,15 @@ func (c *checker) message(b *box, m *record, words *keywords) {
 	}
 }
 
-// history looks for changes without a message, and ends of messages that live. Each living message was found
-// to have its entry, so the number of entries shows whether there are others.
-func (c *checker) history(b *box, messages uint32) {
+// knows says whether the history has the last change of a message.
+func (c *checker) knows(id ID, m *record) bool {
+	v := c.r.Get(changeKey(id, m.modseq))
+	return v != nil && decodeChange(v) == change{uid: m.uid}
+}
+
+// history looks for changes without a message, and ends of messages that live. Each message that has changed
+// was found to have its entry, so the number of entries shows whether there are others.
+func (c *checker) history(b *box, changed uint32) {
 	var living uint32
 	prefix := changesOf(b.ID)
 	for k, v := range c.r.Scan(prefix, prefix.End()) {
@@ -154,8 +169,8 @@ func (c *checker) history(b *box, messages uint32) {
 			c.problem(b.String(), "message %d is there, and was expunged", ch.uid)
 		}
 	}
-	if living != messages {
-		c.problem(b.String(), "the history has %d living messages, and the mailbox %d", living, messages)
+	if living != changed {
+		c.problem(b.String(), "the history has %d living messages, and %d of the mailbox have changed", living, changed)
 	}
 }
 

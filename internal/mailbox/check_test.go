@@ -31,9 +31,12 @@ func TestCheckFinds(t *testing.T) {
 		{"a message that cannot be read", func(tx store.Tx, b *box) { tx.Put(messageKey(b.ID, 2), []byte{1}) }},
 		{"a keyword without name", func(tx store.Tx, b *box) { tx.Delete(keywordsKey(b.ID)) }},
 		{"keywords that cannot be read", func(tx store.Tx, b *box) { tx.Put(keywordsKey(b.ID), []byte{7}) }},
-		{"a change that is gone", func(tx store.Tx, b *box) { tx.Delete(changeKey(b.ID, 2)) }},
+		{"an arrival out of order", func(tx store.Tx, b *box) { alter(tx, b, 4, func(m *record) { m.modseq = 2 }) }},
+		{"a change that is not told", func(tx store.Tx, b *box) { alter(tx, b, 1, func(m *record) { m.changed = false }) }},
+		{"a change without history", func(tx store.Tx, b *box) { alter(tx, b, 2, func(m *record) { m.changed = true }) }},
+		{"a change that is gone", func(tx store.Tx, b *box) { tx.Delete(changeKey(b.ID, 7)) }},
 		{"a change too many", func(tx store.Tx, b *box) { change{uid: 1}.put(tx, b.ID, 1) }},
-		{"a change of another", func(tx store.Tx, b *box) { change{uid: 3}.put(tx, b.ID, 2) }},
+		{"a change of another", func(tx store.Tx, b *box) { change{uid: 2}.put(tx, b.ID, 7) }},
 		{"an end of a living message", func(tx store.Tx, b *box) { change{1, true}.put(tx, b.ID, 1) }},
 		{"a change of a message to come", func(tx store.Tx, b *box) { change{99, true}.put(tx, b.ID, 1) }},
 		{"entries of no mailbox", func(tx store.Tx, b *box) { change{1, true}.put(tx, b.ID+1, 1) }},
@@ -55,6 +58,9 @@ func TestCheckFinds(t *testing.T) {
 			h.kill(id, 3)
 			_, _, err := h.Copy(t.Context(), id, set(1), id)
 			h.must(err)
+			if _, _, err = h.Store(t.Context(), id, set(1), AddFlags, []string{`\Flagged`}, 0); err != nil {
+				t.Fatal(err)
+			}
 			if c.damage == nil {
 				h.sound()
 				return
@@ -73,6 +79,13 @@ func TestCheckFinds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// alter writes a message anew, without its mailbox knowing.
+func alter(tx store.Tx, b *box, uid UID, fn func(*record)) {
+	m, _, _ := getRecord(tx, b.ID, uid)
+	fn(&m)
+	m.put(tx, b.ID)
 }
 
 // bodyOf returns a body that b's messages have.

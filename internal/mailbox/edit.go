@@ -66,9 +66,9 @@ func (e *edit) place(m *record) error {
 		return fmt.Errorf("%w: %q has used up its UIDs; make a new mailbox and move the messages there", ErrLimit, e.box.Name)
 	}
 	m.uid, m.modseq, m.saved = e.box.UIDNext, e.nextModSeq(), e.s.o.Now().Unix()
+	m.changed = false
 	e.box.UIDNext++
 	m.put(e.tx, e.box.ID)
-	change{uid: m.uid}.put(e.tx, e.box.ID, m.modseq)
 	e.count(m, 1)
 	return nil
 }
@@ -76,7 +76,7 @@ func (e *edit) place(m *record) error {
 // take expunges m; the UID is remembered with the modseq of its end.
 func (e *edit) take(m record) {
 	e.tx.Delete(messageKey(e.box.ID, m.uid))
-	e.tx.Delete(changeKey(e.box.ID, m.modseq))
+	e.forget(&m)
 	change{uid: m.uid, gone: true}.put(e.tx, e.box.ID, e.nextModSeq())
 	e.count(&m, -1)
 }
@@ -87,11 +87,18 @@ func (e *edit) reflag(m *record, set flagSet) {
 		return
 	}
 	e.count(m, -1)
-	e.tx.Delete(changeKey(e.box.ID, m.modseq))
-	m.flags, m.modseq = set, e.nextModSeq()
+	e.forget(m)
+	m.flags, m.modseq, m.changed = set, e.nextModSeq(), true
 	m.put(e.tx, e.box.ID)
 	change{uid: m.uid}.put(e.tx, e.box.ID, m.modseq)
 	e.count(m, 1)
+}
+
+// forget takes m's last change out of the history.
+func (e *edit) forget(m *record) {
+	if m.changed {
+		e.tx.Delete(changeKey(e.box.ID, m.modseq))
+	}
 }
 
 // count adds m to the mailbox's numbers and the owner's, or with by -1 takes it off.

@@ -7,13 +7,19 @@
 //	ms  owner, name                    a subscription, also to a name without mailbox
 //	mk  mailbox id                     the keywords that its messages have had
 //	mm  mailbox id, uid                one message: body, date, flags, modseq
-//	mc  mailbox id, modseq             the uid that changed then, or was expunged; one
-//	                                   entry for each living message, and one for each expunged
+//	mc  mailbox id, modseq             the uid that changed then, or was expunged; one entry
+//	                                   for each living message that changed since it came,
+//	                                   and one for each expunged
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
 //	mv  owner                          the last UIDVALIDITY given out
 //	mu  owner                          octets and messages of all mailboxes
 //
 // The MIME structure of a message is its body's note in the store.
+//
+// An arrival has no entry in mc: the messages themselves, in order of UID, tell of it. Those
+// that never changed have rising modseqs, so what changed since a modseq is the entries of
+// mc after it, and going back from the last UID the messages up to the first that never
+// changed and is not newer.
 //
 // Every change is one transaction; watchers are told after the commit. Bulk work
 // goes in steps of 1,000 messages, so that nobody waits long for the one writer; what

@@ -444,7 +444,7 @@ func TestMessagesStopsEarly(t *testing.T) {
 }
 
 func FuzzRecords(f *testing.F) {
-	f.Add([]byte{1, 5, 10, 20, 0, 0, 4, 9, 1, 3})
+	f.Add([]byte{1, 5, 10, 20, 0, 0, 4, 9, 1, 1, 3})
 	f.Add([]byte{1, 0, 7, 5, 'I', 'N', 'B', 'O', 'X', 0, 1, 1, 1, 0, 0, 0, 0, 0})
 	f.Add([]byte(strings.Repeat("\xff", 30)))
 	f.Fuzz(func(t *testing.T, v []byte) {

@@ -124,6 +124,7 @@ type record struct {
 	saved    int64 // Unix time
 	flags    flagSet
 	modseq   uint64
+	changed  bool // since it came: mc has an entry for modseq
 }
 
 func (m *record) put(tx store.Tx, id ID) {
@@ -136,6 +137,7 @@ func (m *record) put(tx store.Tx, id ID) {
 	e.Int(m.saved - m.internal)
 	e.Uint(uint64(m.flags.system))
 	e.Uint(m.modseq)
+	e.Bool(m.changed)
 	e.Uint(uint64(len(m.flags.keywords)))
 	for _, k := range m.flags.keywords {
 		e.Uint(uint64(k))
@@ -150,6 +152,7 @@ func decodeRecord(id ID, uid UID, v []byte) (record, error) {
 	m.saved = m.internal + d.Int()
 	m.flags.system = uint8(d.Uint())
 	m.modseq = d.Uint()
+	m.changed = d.Bool()
 	if n := d.Count(); n > 0 {
 		m.flags.keywords = make([]uint16, n)
 		for i := range m.flags.keywords {

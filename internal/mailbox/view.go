@@ -60,7 +60,9 @@ func (v *View) open() (m Mailbox, err error) {
 func snapshotOf(r store.Reader, b *box, known snapshot) snapshot {
 	switch {
 	case known.uids == nil:
-		return snapshot{scanUIDs(r, b.ID), b.ModSeq, b.UIDNext}
+		uids := roaring.New()
+		addUIDs(uids, r, b.ID, 1)
+		return snapshot{uids, b.ModSeq, b.UIDNext}
 	case known.modseq == b.ModSeq:
 		return known
 	}
@@ -68,18 +70,16 @@ func snapshotOf(r store.Reader, b *box, known snapshot) snapshot {
 	for _, v := range r.Scan(changeKey(b.ID, known.modseq+1), changesOf(b.ID).End()) {
 		if c := decodeChange(v); c.gone {
 			uids.Remove(c.uid)
-		} else {
-			uids.Add(c.uid)
 		}
 	}
+	addUIDs(uids, r, b.ID, known.next)
 	return snapshot{uids, b.ModSeq, b.UIDNext}
 }
 
-// scanUIDs reads all UIDs of a mailbox, in runs.
-func scanUIDs(r store.Reader, id ID) *roaring.Bitmap {
-	uids := roaring.New()
+// addUIDs reads the UIDs of a mailbox from one on, in runs.
+func addUIDs(uids *roaring.Bitmap, r store.Reader, id ID, from UID) {
 	var first, end uint64
-	for k := range r.Scan(messagesOf(id), messagesOf(id).End()) {
+	for k := range r.Scan(messageKey(id, from), messagesOf(id).End()) {
 		uid := lastUint(k)
 		if uid != end {
 			uids.AddRange(first, end)
@@ -89,7 +89,6 @@ func scanUIDs(r store.Reader, id ID) *roaring.Bitmap {
 	}
 	uids.AddRange(first, end)
 	uids.RunOptimize()
-	return uids
 }
 
 // UIDs are the messages the view knows, in order: position + 1 is the sequence number. Not to be changed; a
