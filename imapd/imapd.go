@@ -166,7 +166,6 @@ func (s *Server) greet(conn *listen.Conn) {
 	}
 	tc, err := s.handshake(conn)
 	if err != nil {
-		s.Log.Debug("TLS handshake failed", "peer", conn.RemoteAddr(), "err", err)
 		conn.Close()
 		s.group.Ended()
 		return
@@ -179,7 +178,11 @@ func (s *Server) handshake(conn net.Conn) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.Limits.Command)
 	defer cancel()
 	tc := tls.Server(conn, s.TLS)
-	return tc, tc.HandshakeContext(ctx)
+	err := tc.HandshakeContext(ctx)
+	if err != nil {
+		s.Log.Info("TLS handshake failed", "server", "imap", "peer", listen.Peer(conn.RemoteAddr()), "outcome", "closed", "err", err)
+	}
+	return tc, err
 }
 
 // start hands a wire to the library, which closes it in the end.

@@ -51,7 +51,7 @@ func newSession(c *imapserver.Conn) *session {
 	w := c.NetConn().(*wire)
 	s := &session{srv: w.srv, wire: w, conn: c}
 	s.ctx, s.cancel = context.WithCancel(w.srv.ctx)
-	s.log = w.srv.Log.With("peer", w.RemoteAddr().String())
+	s.log = w.log()
 	w.quiet = s.awaitIdle
 	return s
 }
@@ -88,14 +88,17 @@ func (s *session) Login(user, password string) error {
 	}
 	s.account, s.owner = a, mailbox.Owner(a.ID)
 	s.log = s.log.With("account", a.Address.String())
-	s.log.Info("login", "tls", s.wire.tlsName())
+	s.log.Info("logged in", "tls", s.wire.tlsName())
 	s.wire.loggedIn = true
 	return nil
 }
 
+// maxLoggedUser is as much of a false name as the log takes.
+const maxLoggedUser = 320
+
 func (s *session) loginFailed(user string) error {
 	s.failed++
-	s.log.Warn("login failed", "user", user, "failed", s.failed)
+	s.log.Warn("login refused", "account", user[:min(len(user), maxLoggedUser)], "outcome", "refused")
 	wait(s.ctx, time.Duration(s.failed)*time.Second)
 	if s.failed >= s.srv.Limits.FailedLogins {
 		s.wire.bye("too many failed logins")
@@ -128,7 +131,7 @@ func (s *session) Authenticate(mech string) (sasl.Server, error) {
 func (s *session) Unauthenticate() error {
 	s.unselect()
 	s.account, s.owner = account.Account{}, 0
-	s.log = s.srv.Log.With("peer", s.wire.RemoteAddr().String())
+	s.log = s.wire.log()
 	s.wire.loggedOut()
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"log/slog"
 	"postroad/internal/listen"
 )
 
@@ -166,6 +167,11 @@ func (w *wire) bye(why string) {
 	if w.waiting {
 		w.Conn.SetReadDeadline(time.Unix(1, 0))
 	}
+}
+
+// log is the server's log, with what is known of the peer.
+func (w *wire) log() *slog.Logger {
+	return w.srv.Log.With("server", "imap", "peer", listen.Peer(w.RemoteAddr()))
 }
 
 // Leave is what a server that shuts down asks of each session.

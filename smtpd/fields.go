@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"postroad/internal/envelope"
+	"postroad/internal/listen"
 	"postroad/spool"
 )
 
@@ -80,7 +81,7 @@ func (s *session) protocol(tx *transaction) string {
 }
 
 func (s *session) origin(tx *transaction) spool.Origin {
-	o := spool.Origin{Protocol: s.protocol(tx), Peer: s.peer(), Helo: tx.helo, TLS: s.tlsName()}
+	o := spool.Origin{Protocol: s.protocol(tx), Peer: listen.Peer(s.raw.RemoteAddr()), Helo: tx.helo, TLS: s.tlsName()}
 	if s.account != nil {
 		o.Account = s.account.Address.String()
 	}

@@ -245,7 +245,7 @@ func (s *session) Logout() error {
 	// A panic here would end the process: the engine calls this outside its recover.
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("the end of a session failed", "err", p)
+			s.log.Error("the end of a session failed", "panic", p)
 		}
 	}()
 	s.set(nil)

@@ -174,7 +174,7 @@ func (s *Server) handshake(v *visit) (net.Conn, bool) {
 	defer cancel()
 	tc := tls.Server(v.raw, s.TLS)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		v.log.Info("TLS handshake failed", "outcome", "closed", "err", err.Error())
+		v.log.Info("TLS handshake failed", "outcome", "closed", "err", err)
 		return nil, false
 	}
 	state := tc.ConnectionState()

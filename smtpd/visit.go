@@ -3,7 +3,6 @@ package smtpd
 import (
 	"crypto/tls"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
 
@@ -26,20 +25,11 @@ type visit struct {
 }
 
 func newVisit(s *Server, raw *listen.Conn) *visit {
-	v := &visit{srv: s, raw: raw, near: listen.IsLocal(raw.RemoteAddr())}
-	if a, ok := raw.RemoteAddr().(*net.TCPAddr); ok {
-		v.ip = a.AddrPort().Addr().Unmap().WithZone("")
+	a := raw.RemoteAddr()
+	return &visit{
+		srv: s, raw: raw, ip: listen.IP(a), near: listen.IsLocal(a),
+		log: s.Log.With("server", s.kind.String(), "peer", listen.Peer(a)),
 	}
-	v.log = s.Log.With("server", s.kind.String(), "peer", v.peer())
-	return v
-}
-
-// peer names the peer's end in logs and the trace.
-func (v *visit) peer() string {
-	if !v.ip.IsValid() {
-		return "local"
-	}
-	return v.ip.String()
 }
 
 // literal is the peer's address as RFC 5321, 4.1.3 writes it.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -85,7 +86,7 @@ func (l *Listener) AcceptConn() (*Conn, error) {
 		if ok {
 			return c, nil
 		}
-		l.opts.Log.Warn("connection refused", "peer", nc.RemoteAddr().String(), "open", l.Counts().Open)
+		l.opts.Log.Warn("connection refused", "peer", Peer(nc.RemoteAddr()), "outcome", "refused", "reply", strings.TrimSpace(reply))
 		refuse(nc, reply)
 	}
 }
@@ -172,22 +173,36 @@ func (l *Listener) forget(c *Conn) {
 // source is whom a connection is counted against: an IPv4 address or the /64 of an
 // IPv6 one, since that is the least a subscriber is given. Invalid for a unix socket.
 func source(a net.Addr) netip.Addr {
+	ip := IP(a)
+	if ip.Is6() {
+		p, _ := ip.Prefix(64)
+		return p.Addr()
+	}
+	return ip
+}
+
+// IP is the IP address of a connection's end, without zone; invalid for a unix socket.
+func IP(a net.Addr) netip.Addr {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	addr := t.AddrPort().Addr().Unmap().WithZone("")
-	if addr.Is6() {
-		p, _ := addr.Prefix(64)
-		return p.Addr()
+	return t.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// Peer names a connection's other end in logs and in the trace: its IP address, or
+// "local" for a unix socket.
+func Peer(a net.Addr) string {
+	if ip := IP(a); ip.IsValid() {
+		return ip.String()
 	}
-	return addr
+	return "local"
 }
 
 // IsLocal reports whether a is an address that only this machine reaches.
 func IsLocal(a net.Addr) bool {
-	tcp, ok := a.(*net.TCPAddr)
-	return !ok || tcp.IP.IsLoopback()
+	ip := IP(a)
+	return !ip.IsValid() || ip.IsLoopback()
 }
 
 // Addr is the inner listener's address.
