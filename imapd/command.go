@@ -484,6 +484,55 @@ func searchValues(key string) int {
 	return 0
 }
 
+// maxSearchDepth bounds how deep NOT, OR and parentheses may stand in one another: the library's parser takes
+// 5 KiB of memory for each level, so that a command full of NOT would take 60 MiB.
+const maxSearchDepth = 100
+
+// searchDepth returns how deep the keys of a SEARCH stand in one another, at the deepest.
+func searchDepth(args string) (depth int) {
+	const list = 0
+	var open []int // for each NOT, OR or parenthesis around the present key, how many keys it waits for
+	for values := 0; args != ""; {
+		word, rest := cutArgument(args)
+		args = rest
+		switch {
+		case word == " ":
+		case word == "(":
+			open = append(open, list)
+		case word == ")":
+			for len(open) > 0 && open[len(open)-1] != list {
+				open = open[:len(open)-1]
+			}
+			open = keyDone(open[:max(0, len(open)-1)])
+		case values > 0:
+			if values--; values == 0 {
+				open = keyDone(open)
+			}
+		case strings.EqualFold(word, "NOT"):
+			open = append(open, 1)
+		case strings.EqualFold(word, "OR"):
+			open = append(open, 2)
+		default:
+			if values = searchValues(word); values == 0 {
+				open = keyDone(open)
+			}
+		}
+		depth = max(depth, len(open))
+	}
+	return depth
+}
+
+// keyDone closes each NOT and OR that waited only for the key that has just ended.
+func keyDone(open []int) []int {
+	for n := len(open); n > 0 && open[n-1] > 0; n-- {
+		if open[n-1]--; open[n-1] > 0 {
+			return open
+		}
+		open = open[:n-1]
+	}
+	return open
+}
+
 // run answers the command, or gets it ready for the library.
 func (w *wire) run() error {
 	switch w.cmd.name {
@@ -502,6 +551,9 @@ func (w *wire) run() error {
 	case "IDLE":
 		w.idling = w.loggedIn && w.cmd.args == ""
 	case "SEARCH", "UID SEARCH":
+		if searchDepth(w.cmd.args) > maxSearchDepth {
+			return w.refuseCommand(&badCommand{w.cmd.tag, "BAD [TOOBIG] the search keys stand too deep in one another"})
+		}
 		w.cmd.args = keepSmaller(w.cmd.args)
 	}
 	if w.cmd.name == "" {
@@ -558,7 +610,6 @@ func (w *wire) startTLS() error {
 	w.say(w.cmd.tag + " OK begin TLS")
 	tc, err := w.srv.handshake(w.Conn)
 	if err != nil {
-		w.srv.Log.Debug("TLS handshake failed", "peer", w.RemoteAddr(), "err", err)
 		return io.EOF
 	}
 	w.moved = true

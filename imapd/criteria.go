@@ -7,14 +7,8 @@ import (
 	"postroad/internal/mailbox"
 )
 
-// maxCriteriaDepth bounds NOT and OR within one another.
-const maxCriteriaDepth = 100
-
 // criterion is a search as the mailbox understands it: sequence numbers and "$" have become UIDs.
-func (sel *selected) criterion(c *imap.SearchCriteria, depth int) (mailbox.Criterion, error) {
-	if depth > maxCriteriaDepth {
-		return mailbox.Criterion{}, bad("the search is too deep")
-	}
+func (sel *selected) criterion(c *imap.SearchCriteria) (mailbox.Criterion, error) {
 	out := mailbox.Criterion{
 		Since: c.Since, Before: c.Before, SentSince: c.SentSince, SentBefore: c.SentBefore,
 		Body: c.Body, Text: c.Text,
@@ -27,7 +21,7 @@ func (sel *selected) criterion(c *imap.SearchCriteria, depth int) (mailbox.Crite
 	if err := sel.setTests(&out, c); err != nil {
 		return out, err
 	}
-	return out, sel.combinations(&out, c, depth+1)
+	return out, sel.combinations(&out, c)
 }
 
 func positive(n int64) *int64 {
@@ -77,20 +71,20 @@ func (sel *selected) setTests(out *mailbox.Criterion, c *imap.SearchCriteria) er
 }
 
 // combinations are NOT and OR.
-func (sel *selected) combinations(out *mailbox.Criterion, c *imap.SearchCriteria, depth int) error {
+func (sel *selected) combinations(out *mailbox.Criterion, c *imap.SearchCriteria) error {
 	for i := range c.Not {
-		not, err := sel.criterion(&c.Not[i], depth)
+		not, err := sel.criterion(&c.Not[i])
 		if err != nil {
 			return err
 		}
 		out.And = append(out.And, mailbox.Criterion{Not: &not})
 	}
 	for i := range c.Or {
-		one, err := sel.criterion(&c.Or[i][0], depth)
+		one, err := sel.criterion(&c.Or[i][0])
 		if err != nil {
 			return err
 		}
-		other, err := sel.criterion(&c.Or[i][1], depth)
+		other, err := sel.criterion(&c.Or[i][1])
 		if err != nil {
 			return err
 		}

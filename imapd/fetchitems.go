@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"math"
+	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/emersion/go-imap/v2"
@@ -17,6 +18,7 @@ type plan struct {
 	sections []section // of o.BodySection, o.BinarySection and o.BinarySectionSize, in this order
 	opens    bool      // something without PEEK
 	flat     bool      // nothing that the message's octets or structure are needed for
+	headers  bool      // no octets but those of headers
 
 	newlySeen *roaring.Bitmap // the messages that this FETCH marked; their flags are told in any case
 }
@@ -35,6 +37,7 @@ func newPlan(o *imap.FetchOptions) (*plan, error) {
 		p.sections = append(p.sections, section{part: b.Part, text: decoded})
 	}
 	p.flat = len(p.sections) == 0 && !o.Envelope && o.BodyStructure == nil
+	p.headers = !slices.ContainsFunc(p.sections, func(sec section) bool { return !sec.text.isHeader() })
 	for _, sec := range p.sections {
 		switch {
 		case sec.text == mimeHeader && len(sec.part) == 0:

@@ -10,12 +10,14 @@
 //
 // What is promised:
 //
-//   - BODY[] is the message as it was stored, octet for octet, and RFC822.SIZE its length.
+//   - BODY[] is the message as it was stored, octet for octet, and RFC822.SIZE its length. Of one that the disk has
+//     damaged nothing is sent: the others are, and then NO. (Of a message over 64 KiB, header fields are sent
+//     unchecked when nothing else is asked for.)
 //   - A sequence number means the message that the client was told it means: an EXPUNGE is told
 //     only where RFC 9051, 7.5.1 allows it, and no change is lost between two commands or before IDLE.
 //   - A literal never becomes a command, whatever is wrong with the command it belongs to.
 //   - Memory per connection is bounded: a command is at most 48 KiB with its literals (8 KiB before
-//     login), a message streams in and out through 32 KiB, a header that fields are
+//     login), search keys stand at most 100 deep in one another, a message streams in and out through 32 KiB, a header that fields are
 //     picked from is at most 1 MiB. No transaction of the store is open and no lock is held while
 //     something is written to a connection.
 //   - No password goes over the network in the clear: only loopback may log in without TLS.

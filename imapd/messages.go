@@ -169,7 +169,7 @@ func (f *fetch) source(m mailbox.Message) *openSource {
 	src := &openSource{source: source{size: m.Size}}
 	src.body = func() (_ *store.Body, err error) {
 		if src.opened == nil {
-			src.opened, err = f.srv.Mailboxes.OpenBody(m.Body)
+			src.opened, err = f.open(m)
 		}
 		return src.opened, err
 	}
@@ -181,6 +181,24 @@ func (f *fetch) source(m mailbox.Message) *openSource {
 		return st, err
 	}
 	return src
+}
+
+// smallMessage is how large a message may be that is read as a whole for a few fields of its header.
+const smallMessage = 64 << 10
+
+// open opens a message's octets and holds them against their checksum, which is over all of them: of a message that is
+// damaged nothing is sent. The one that was held last is known, since large messages are fetched piece by piece.
+func (f *fetch) open(m mailbox.Message) (*store.Body, error) {
+	b, err := f.srv.Mailboxes.OpenBody(m.Body)
+	if err != nil || m.Body == f.verified || f.plan.headers && m.Size > smallMessage {
+		return b, err
+	}
+	if err := b.Verify(); err != nil {
+		b.Close()
+		return nil, err
+	}
+	f.verified = m.Body
+	return b, nil
 }
 
 func (src *openSource) close() {
@@ -343,7 +361,7 @@ func (s *session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria,
 	if err != nil {
 		return nil, err
 	}
-	criterion, err := sel.criterion(criteria, 0)
+	criterion, err := sel.criterion(criteria)
 	if err != nil {
 		return nil, err
 	}

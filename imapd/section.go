@@ -30,6 +30,10 @@ const (
 	decoded                     // BINARY: the part without its transfer encoding
 )
 
+func (k textKind) isHeader() bool {
+	return k == header || k == someFields || k == otherFields || k == mimeHeader
+}
+
 // A partial asks for a piece of a section.
 type partial struct{ offset, size int64 }
 

@@ -35,7 +35,8 @@ type session struct {
 	owner   mailbox.Owner
 	log     *slog.Logger
 
-	sel *selected // nil when no mailbox is selected
+	sel      *selected // nil when no mailbox is selected
+	verified store.ID  // the message that was last found to be as it was stored
 
 	idle sync.Mutex // held by Idle: it uses the rest of the session meanwhile
 }
