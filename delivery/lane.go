@@ -124,15 +124,15 @@ func (r *Runner) mayBegin(l *lane) bool {
 
 // begin starts the attempt for the lane's next message. mu must be held.
 func (r *Runner) begin(l *lane) {
-	job := r.take(l)
-	retry := job[0].Recipient.Attempts > 0
+	batch := r.take(l)
+	retry := batch[0].Recipient.Attempts > 0
 	r.active++
 	l.active++
 	if retry {
 		r.retries++
 	}
 	r.work.Go(func() {
-		reached, reply := r.attempt(l, job)
+		reached, reply := r.attempt(l, batch)
 		r.finish(l, retry, reached, reply)
 	})
 }
@@ -144,11 +144,11 @@ func (r *Runner) take(l *lane) []spool.Due {
 	for n < len(l.queue) && n < 100 && l.queue[n].Message.ID == l.queue[0].Message.ID {
 		n++
 	}
-	job := slices.Clone(l.queue[:n])
+	batch := slices.Clone(l.queue[:n])
 	clear(l.queue[:n]) // let go of the messages
 	l.queue = l.queue[n:]
 	r.waiting -= n
-	return job
+	return batch
 }
 
 // finish ends an attempt. When no host of the destination could be reached, what waits

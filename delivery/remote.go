@@ -40,9 +40,9 @@ type attempt struct {
 
 // attempt tries, records the outcomes, and tells whether the destination could be
 // reached; if not, reply says why.
-func (r *Runner) attempt(l *lane, job []spool.Due) (reached bool, reply envelope.Reply) {
-	a := &attempt{r: r, lane: l, msg: job[0].Message}
-	for i, d := range job {
+func (r *Runner) attempt(l *lane, batch []spool.Due) (reached bool, reply envelope.Reply) {
+	a := &attempt{r: r, lane: l, msg: batch[0].Message}
+	for i, d := range batch {
 		a.done = append(a.done, outcome{due: d})
 		a.left = append(a.left, i)
 	}

@@ -3,7 +3,6 @@ package smtpd
 import (
 	"errors"
 	"strings"
-	"unicode/utf8"
 
 	"postroad/internal/envelope"
 )
@@ -15,7 +14,7 @@ func sender(s string, utf8 bool) (envelope.Address, error) {
 	if s == "" {
 		return envelope.Address{}, nil
 	}
-	if !utf8 && !isASCII(s) {
+	if !utf8 && !envelope.IsASCII(s) {
 		return envelope.Address{}, replyNeedUTF8
 	}
 	addr, err := parse(s)
@@ -27,7 +26,7 @@ func sender(s string, utf8 bool) (envelope.Address, error) {
 
 // forward reads a forward-path as the engine hands it over.
 func forward(s string, utf8 bool) (envelope.Address, error) {
-	if !utf8 && !isASCII(s) {
+	if !utf8 && !envelope.IsASCII(s) {
 		return envelope.Address{}, replyNeedUTF8
 	}
 	addr, err := parse(s)
@@ -49,13 +48,4 @@ func parse(s string) (envelope.Address, error) {
 		return envelope.Address{}, errAmbiguous
 	}
 	return envelope.ParseAddress(envelope.Address{Local: local}.String() + s[at:])
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }

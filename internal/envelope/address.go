@@ -222,7 +222,7 @@ func parseDomain(s string) (given, canonical string, err error) {
 	case s[0] == '[':
 		lit, err := parseLiteral(s)
 		return lit, lit, err
-	case isASCII(s) && !strings.Contains(strings.ToLower(s), "xn--"):
+	case IsASCII(s) && !strings.Contains(strings.ToLower(s), "xn--"):
 		s = strings.ToLower(s)
 		return s, s, checkDomain(s)
 	}
@@ -243,7 +243,7 @@ func parseIDN(s string) (given, canonical string, err error) {
 	if again, err2 := idna.Lookup.ToASCII(unicoded); err != nil || err2 != nil || again != canonical {
 		return "", "", errors.New("the domain has a label that has no one form")
 	}
-	if isASCII(s) {
+	if IsASCII(s) {
 		return canonical, canonical, nil
 	}
 	return unicoded, canonical, nil
@@ -343,7 +343,7 @@ func (a Address) Canonical() Address {
 // canonicalLocal normalises on both sides of the change to lower case, as the
 // change can take text out of NFC.
 func canonicalLocal(s string) string {
-	if isASCII(s) {
+	if IsASCII(s) {
 		return strings.ToLower(s)
 	}
 	return norm.NFC.String(strings.ToLower(norm.NFC.String(s)))
@@ -354,10 +354,11 @@ func (a Address) ASCII() (Address, bool) {
 	if _, canonical, err := parseDomain(a.Domain); err == nil {
 		a.Domain = canonical
 	}
-	return a, isASCII(a.Local) && isASCII(a.Domain)
+	return a, IsASCII(a.Local) && IsASCII(a.Domain)
 }
 
-func isASCII(s string) bool {
+// IsASCII reports whether s needs no SMTPUTF8.
+func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return false

@@ -147,7 +147,7 @@ func TestCanonical(t *testing.T) {
 func TestASCII(t *testing.T) {
 	for in, want := range map[string]bool{"a@bücher.example": true, "ä@x.org": false, "a@x.org": true} {
 		a, _ := ParseAddress(in)
-		if got, ok := a.ASCII(); ok != want || !isASCII(got.Domain) {
+		if got, ok := a.ASCII(); ok != want || !IsASCII(got.Domain) {
 			t.Errorf("ASCII(%q) = %v, %v; want %v", in, got, ok, want)
 		}
 	}
