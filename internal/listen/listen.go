@@ -1,6 +1,7 @@
 // Package listen makes a net.Listener fit for the public: connections are bounded
 // in all and per source address, a failing accept waits and tries again, and each
 // connection bounds how long its peer may dawdle and gathers small writes into few.
+// A Group is what servers share above that: it serves listeners, and ends their sessions.
 //
 // What it promises of memory: an idle connection holds no buffer. What it promises of
 // time: no Read outlasts the connection's Pace, no Write its timeout, no Close two seconds.
