@@ -33,7 +33,8 @@ var boltBucket = []byte("postroad")
 // boltEngine keeps the keys in one bucket of a bbolt file.
 type boltEngine struct {
 	db   *bbolt.DB
-	file *os.File // the same file, for Check
+	file *os.File // the same file, for Check and lay
+	laid int64    // where the zeros end that were laid ahead
 }
 
 // openBolt opens or makes the index in dir. A damaged file is left as it is.
@@ -51,11 +52,11 @@ func openBolt(dir string) (*boltEngine, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &boltEngine{db, file}, nil
+	return &boltEngine{db: db, file: file}, nil
 }
 
 // createBolt makes an empty index. A crash leaves none or a whole one:
@@ -153,10 +154,22 @@ func (e *boltEngine) Update(fn func(writer) error) (err error) {
 		return fmt.Errorf("%w: the bucket %q is missing", ErrIndex, boltBucket)
 	}
 	b.FillPercent = boltFill
+	e.lay(tx.Size())
 	if err := fn(boltTx{b}); err != nil {
 		return err
 	}
 	return commitBolt(tx)
+}
+
+// lay fills the file with zeros ahead of the pages in use, as the growing segment is: see
+// layAhead. It is called while no other writes. Without room for that bbolt asks for its own.
+func (e *boltEngine) lay(used int64) {
+	if used+layAhead/8 <= e.laid {
+		return
+	}
+	if err := writeZeros(e.file, max(e.laid, used), used+layAhead); err == nil {
+		e.laid = used + layAhead
+	}
 }
 
 func commitBolt(tx *bbolt.Tx) error {

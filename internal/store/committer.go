@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"runtime/debug"
@@ -237,7 +238,7 @@ func (s *Store) lay(batch []*op, octets int64) bool {
 		return true
 	}
 	from, to := max(a.laid, a.size), a.size+octets+min(layAhead, s.segmentSize)
-	if _, err := a.file.WriteAt(make([]byte, to-from), from); err != nil {
+	if err := writeZeros(a.file, from, to); err != nil {
 		err = s.takeBack(err)
 		if s.Failed() != nil {
 			refuse(batch, true, err)
@@ -247,6 +248,19 @@ func (s *Store) lay(batch []*op, octets int64) bool {
 	}
 	a.laid = to
 	return true
+}
+
+var zeros [64 << 10]byte
+
+func writeZeros(w io.WriterAt, from, to int64) error {
+	for from < to {
+		n, err := w.WriteAt(zeros[:min(to-from, int64(len(zeros)))], from)
+		if err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
 }
 
 // takeBack cuts off a write for which there was no room. Any other failed write, or a

@@ -236,3 +236,29 @@ func compareScan(t *testing.T, when string, scan iter.Seq2[[]byte, []byte], keys
 		t.Fatalf("%s: %d entries instead of %d", when, i, len(keys))
 	}
 }
+
+// Pages come to lie where zeros were written before, also after the file was opened again.
+func TestIndexIsLaidAhead(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 3 {
+		e, err := openBolt(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			key := NewKey("te").Uint(uint64(round)).Uint(uint64(i))
+			if err := e.Update(func(w writer) error { w.Put(key, make([]byte, 20_000)); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if used := e.Size(); e.laid < used {
+				t.Fatalf("%d octets are in use, and zeros were laid up to %d", used, e.laid)
+			}
+		}
+		if err := e.Check(t.Context(), func(text string) { t.Error(text) }); err != nil {
+			t.Error(err)
+		}
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
