@@ -137,7 +137,7 @@ func (e *boltEngine) View(fn func(Reader) error) (err error) {
 	if b == nil {
 		return fmt.Errorf("%w: the bucket %q is missing", ErrIndex, boltBucket)
 	}
-	return fn(boltTx{b})
+	return fn(newBoltTx(b))
 }
 
 // Update runs fn in bbolt's one write transaction.
@@ -155,7 +155,7 @@ func (e *boltEngine) Update(fn func(writer) error) (err error) {
 	}
 	b.FillPercent = boltFill
 	e.lay(tx.Size())
-	if err := fn(boltTx{b}); err != nil {
+	if err := fn(newBoltTx(b)); err != nil {
 		return err
 	}
 	return commitBolt(tx)
@@ -237,11 +237,20 @@ func (e *boltEngine) Size() int64 {
 func (e *boltEngine) Close() error { return errors.Join(e.db.Close(), e.file.Close()) }
 
 // boltTx is a bucket within a transaction.
-type boltTx struct{ b *bbolt.Bucket }
+type boltTx struct {
+	b    *bbolt.Bucket
+	gets *bbolt.Cursor // of Get alone; to make one takes longer than to use it
+}
+
+func newBoltTx(b *bbolt.Bucket) boltTx { return boltTx{b, b.Cursor()} }
 
 func (t boltTx) Get(key []byte) []byte {
 	defer engineFaults()
-	return t.b.Get(key)
+	k, v := t.gets.Seek(key)
+	if !bytes.Equal(k, key) {
+		return nil
+	}
+	return v
 }
 
 func (t boltTx) Put(key, value []byte) {
