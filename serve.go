@@ -20,7 +20,7 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 		TLS: cert, Log: s.log, Now: o.Now,
 		Limits: smtpd.Limits{
 			Connections: l.Connections, PerAddress: l.ConnectionsPerAddress,
-			Recipients: l.Recipients, MessageSize: int64(l.MessageSize), Received: l.Hops,
+			Recipients: l.Recipients, MessageSize: int64(l.MessageSize), Hops: l.Hops,
 			CommandsPerMinute: l.CommandsPerMinute, Errors: l.Errors, CommandTimeout: l.SMTPTimeout.Std(),
 		},
 	}

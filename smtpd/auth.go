@@ -80,8 +80,8 @@ func (s *session) logIn(user, password string) error {
 }
 
 func (s *session) loginFailed(user string, r *smtp.SMTPError) error {
-	s.authFailures++
-	if s.authFailures >= s.srv.Limits.AuthFailures {
+	s.failedLogins++
+	if s.failedLogins >= s.srv.Limits.FailedLogins {
 		s.endWithReply()
 		r = replyTooGuess
 	}

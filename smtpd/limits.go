@@ -15,8 +15,8 @@ import (
 //	Line                       12,288  500 5.5.6, closed
 //	CommandsPerMinute          30,000  421 4.7.0, closed
 //	Errors                         20  421 4.7.0, closed
-//	AuthFailures                    3  421 4.7.0, closed
-//	Received                      100  554 5.4.6
+//	FailedLogins                    3  421 4.7.0, closed
+//	Hops                          100  554 5.4.6
 //	TransactionsPerConnection  1 mio.  421 4.7.0, closed
 //	CommandTimeout              5 min  421 4.4.2, closed
 //	DataTimeout                 3 min  closed
@@ -36,9 +36,9 @@ type Limits struct {
 
 	CommandsPerMinute int           // since the last accepted message, in any minute
 	Errors            int           // 4yz and 5yz replies since the last accepted message
-	AuthFailures      int           // on one connection
+	FailedLogins      int           // on one connection
 	AuthDelay         time.Duration // before the reply to a failed login; 0 is 1 s, below 0 is none
-	Received          int           // Received fields: a message with more is in a loop
+	Hops              int           // Received fields: a message with more is in a loop
 
 	TransactionsPerConnection int
 
@@ -58,9 +58,9 @@ func (l Limits) WithDefaults() Limits {
 		Line:                      cmp.Or(l.Line, 12288),
 		CommandsPerMinute:         cmp.Or(l.CommandsPerMinute, 30_000),
 		Errors:                    cmp.Or(l.Errors, 20),
-		AuthFailures:              cmp.Or(l.AuthFailures, 3),
+		FailedLogins:              cmp.Or(l.FailedLogins, 3),
 		AuthDelay:                 cmp.Or(l.AuthDelay, time.Second),
-		Received:                  cmp.Or(l.Received, 100),
+		Hops:                      cmp.Or(l.Hops, 100),
 		TransactionsPerConnection: cmp.Or(l.TransactionsPerConnection, 1_000_000),
 		CommandTimeout:            cmp.Or(l.CommandTimeout, 5*time.Minute),
 		DataTimeout:               cmp.Or(l.DataTimeout, 3*time.Minute),

@@ -196,7 +196,7 @@ func (m *message) judge() error {
 		return replyNUL
 	case m.lines.bare:
 		return replyBare
-	case m.header.received > limits.Received:
+	case m.header.received > limits.Hops:
 		return replyLoop
 	}
 	return nil

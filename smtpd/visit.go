@@ -20,7 +20,7 @@ type visit struct {
 
 	// Owned by whoever serves the connection: serve between engines, then the session.
 	tls          *tls.ConnectionState // nil in the clear
-	authFailures int
+	failedLogins int
 	transactions int
 }
 
