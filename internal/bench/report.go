@@ -51,26 +51,6 @@ func newReport(kind, addr string, conditions []string) Report {
 	return Report{Kind: kind, Addr: addr, Started: time.Now(), Conditions: conditions}
 }
 
-// Row finds a row by name; the zero Row when there is none.
-func (r *Report) Row(name string) Row {
-	for _, row := range r.Rows {
-		if row.Name == name {
-			return row
-		}
-	}
-	return Row{}
-}
-
-// Count finds a count by name; 0 when there is none.
-func (r *Report) Count(name string) int64 {
-	for _, c := range r.Counts {
-		if c.Name == name {
-			return c.Value
-		}
-	}
-	return 0
-}
-
 // WriteJSON writes the report as one indented JSON object.
 func (r *Report) WriteJSON(w io.Writer) error {
 	e := json.NewEncoder(w)

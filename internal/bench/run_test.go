@@ -67,22 +67,22 @@ func TestSMTPCountsWhatTheServerKept(t *testing.T) {
 				t.Fatal(err)
 			}
 			kept, bytes := deliveries(t, s)
-			if kept != 50*c.recipients || r.Row("accepted").Count != 50 || r.Count("recipients accepted") != int64(kept) {
+			if kept != 50*c.recipients || r.row("accepted").Count != 50 || r.count("recipients accepted") != int64(kept) {
 				t.Errorf("%d kept of %+v", kept, r)
 			}
-			if conns := r.Count("connections"); conns < 1 || conns > c.conns || c.conns == 50 && conns != 50 {
+			if conns := r.count("connections"); conns < 1 || conns > c.conns || c.conns == 50 && conns != 50 {
 				t.Errorf("%d connections", conns)
 			}
-			if r.Count("refused")+r.Count("failed") != 0 || len(r.Errors) != 0 {
+			if r.count("refused")+r.count("failed") != 0 || len(r.Errors) != 0 {
 				t.Errorf("errors in %+v", r)
 			}
-			if got := r.Row("accepted").MBPerSecond * r.Seconds * 1e6; !o.LMTP && (got < float64(bytes)*.999 || got > float64(bytes)*1.001) {
+			if got := r.row("accepted").MBPerSecond * r.Seconds * 1e6; !o.LMTP && (got < float64(bytes)*.999 || got > float64(bytes)*1.001) {
 				t.Errorf("%v bytes reported of %d", got, bytes)
 			}
-			if r.Row("final dot to reply").Latency.P50 > r.Row("accepted").Latency.P50 {
+			if r.row("final dot to reply").Latency.P50 > r.row("accepted").Latency.P50 {
 				t.Error("the reply took longer than the transaction")
 			}
-			if o.User != "" && s.logins != int(r.Count("connections")) {
+			if o.User != "" && s.logins != int(r.count("connections")) {
 				t.Errorf("%d logins", s.logins)
 			}
 		})
@@ -137,7 +137,7 @@ func TestImplicitTLS(t *testing.T) {
 	server.ErrorLog = log.New(io.Discard, "", 0)
 	o := options(serve(t, certificate(t), server.Serve, server.Close))
 	o.TLS, o.Insecure = ImplicitTLS, true
-	if r, err := SMTP(t.Context(), o, nil); err != nil || r.Row("accepted").Count != 50 {
+	if r, err := SMTP(t.Context(), o, nil); err != nil || r.row("accepted").Count != 50 {
 		t.Errorf("%v, %+v", err, r)
 	}
 	o.Insecure, o.Duration = false, time.Nanosecond
@@ -172,7 +172,7 @@ func TestRefusalsAreCountedByStageAndCode(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if r.Row("accepted").Count != 40 || r.Count("refused") != 10 || len(s.messages) != 40 || r.Count("connections") > 3 {
+				if r.row("accepted").Count != 40 || r.count("refused") != 10 || len(s.messages) != 40 || r.count("connections") > 3 {
 					t.Errorf("%+v, %d kept", r, len(s.messages))
 				}
 				if len(r.Errors) != 1 || r.Errors[0].Where != c.where || r.Errors[0].Count != 10 {
@@ -204,7 +204,7 @@ func TestOneRefusedRecipientDoesNotRefuseTheMessage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if kept, _ := deliveries(t, s); kept != 50 || r.Row("accepted").Count != 50 || r.Count("recipients accepted") != 50 || r.Count("refused") != 0 {
+			if kept, _ := deliveries(t, s); kept != 50 || r.row("accepted").Count != 50 || r.count("recipients accepted") != 50 || r.count("refused") != 0 {
 				t.Errorf("%d kept, %+v", kept, r)
 			}
 			if len(r.Errors) != 1 || r.Errors[0].Count != 50 {
@@ -242,10 +242,10 @@ func TestServersThatBreak(t *testing.T) {
 				o.Duration = time.Nanosecond // do not try again
 			}
 			r, err := SMTP(t.Context(), o, nil)
-			if c.fatal != (err != nil) || r.Row("accepted").Count != 0 {
+			if c.fatal != (err != nil) || r.row("accepted").Count != 0 {
 				t.Fatalf("%v, %+v", err, r)
 			}
-			if !c.fatal && (len(r.Errors) != 1 || r.Errors[0].Where != c.where || r.Errors[0].Count != 3 || r.Count("connections") != 3) {
+			if !c.fatal && (len(r.Errors) != 1 || r.Errors[0].Where != c.where || r.Errors[0].Count != 3 || r.count("connections") != 3) {
 				t.Errorf("%+v", r)
 			}
 		})
@@ -283,7 +283,7 @@ func TestWrongOptions(t *testing.T) {
 	o.Watch.Pids = []int{1 << 30}
 	o.Addr = new(sink).start(t, nil)
 	r, err := SMTP(t.Context(), o, nil)
-	if err == nil || !strings.Contains(err.Error(), "process") || r.Row("accepted").Count != 0 {
+	if err == nil || !strings.Contains(err.Error(), "process") || r.row("accepted").Count != 0 {
 		t.Errorf("a process that is not there: %v", err)
 	}
 }
@@ -303,7 +303,7 @@ func TestCancelEndsARunWithWhatItHas(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if got := r.Row("accepted").Count; got < 10 || got > 20 || len(r.Errors) != 0 || r.Count("failed") != 0 {
+	if got := r.row("accepted").Count; got < 10 || got > 20 || len(r.Errors) != 0 || r.count("failed") != 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -461,11 +461,11 @@ func TestE2E(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Row("accepted").Count != 50 || r.Row("visible").Count != 100 || r.Count("missing") != 0 || r.Count("duplicates") != 1 || r.Count("visible without acknowledgement") != 0 {
+			if r.row("accepted").Count != 50 || r.row("visible").Count != 100 || r.count("missing") != 0 || r.count("duplicates") != 1 || r.count("visible without acknowledgement") != 0 {
 				t.Errorf("%+v", r)
 			}
-			if l := r.Row("visible").Latency; l == nil || l.P50 <= 0 || r.Row("visible").PerSecond <= 0 {
-				t.Errorf("visible: %+v", r.Row("visible"))
+			if l := r.row("visible").Latency; l == nil || l.P50 <= 0 || r.row("visible").PerSecond <= 0 {
+				t.Errorf("visible: %+v", r.row("visible"))
 			}
 		})
 	}
@@ -476,7 +476,7 @@ func TestE2ECountsWhatNeverComes(t *testing.T) {
 	o := E2EOptions{SMTP: options(new(sink).start(t, nil)), IMAP: Target{Addr: addr}, Drain: time.Millisecond,
 		Accounts: []Account{{Address: "b@x.test", Password: "secret"}}}
 	r, err := E2E(t.Context(), o, nil)
-	if err != nil || r.Count("missing") != 50 || r.Row("visible").Count != 0 {
+	if err != nil || r.count("missing") != 50 || r.row("visible").Count != 0 {
 		t.Errorf("%v, %+v", err, r)
 	}
 }
@@ -536,16 +536,16 @@ func TestIMAPRows(t *testing.T) {
 				"SEARCH SUBJECT quagga": 1, "SEARCH TEXT axolotl": 1, `STORE 1:* +FLAGS (\Flagged)`: 120, "COPY 1:120": 120,
 				"connect, LOGIN, SELECT, IDLE": 5, "APPEND while others idle": 2, "APPEND to push of EXISTS": 10,
 			} {
-				if row := r.Row(name); row.Count != want || row.Latency == nil {
+				if row := r.row(name); row.Count != want || row.Latency == nil {
 					t.Errorf("%s: %+v, want %d", name, row, want)
 				}
 			}
-			if r.Count("messages") != 120 || r.Count("idle connections not told") != 0 || len(r.Errors) != 0 {
+			if r.count("messages") != 120 || r.count("idle connections not told") != 0 || len(r.Errors) != 0 {
 				t.Errorf("%+v", r)
 			}
 			o.Messages, o.Idle = 100, 0
 			again, err := IMAP(t.Context(), o, nil)
-			if err != nil || again.Row("APPEND").Count != 0 || again.Count("messages") != 122 {
+			if err != nil || again.row("APPEND").Count != 0 || again.count("messages") != 122 {
 				t.Errorf("second run: %v, %+v", err, again)
 			}
 		})
@@ -585,7 +585,27 @@ func TestReportAsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Report
-	if err := json.Unmarshal(b.Bytes(), &back); err != nil || back.Row("accepted").Count != 50 || back.Row("accepted").Latency.P99 <= 0 {
+	if err := json.Unmarshal(b.Bytes(), &back); err != nil || back.row("accepted").Count != 50 || back.row("accepted").Latency.P99 <= 0 {
 		t.Errorf("%v: %s", err, b.String())
 	}
+}
+
+// row finds a row by name; the zero Row when there is none.
+func (r *Report) row(name string) Row {
+	for _, row := range r.Rows {
+		if row.Name == name {
+			return row
+		}
+	}
+	return Row{}
+}
+
+// count finds a count by name; 0 when there is none.
+func (r *Report) count(name string) int64 {
+	for _, c := range r.Counts {
+		if c.Name == name {
+			return c.Value
+		}
+	}
+	return 0
 }
