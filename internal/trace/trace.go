@@ -3,13 +3,11 @@
 // in the transaction that makes them true. They are kept for a bounded time and
 // number; the oldest go first.
 //
-//	tr  message id, time in nanoseconds   one event as JSON
+//	tr  message id, time in nanoseconds   one event
 package trace
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"strings"
 	"time"
 
@@ -82,23 +80,13 @@ func New(st *store.Store, limits Limits) *Log {
 	return &Log{st, limits}
 }
 
-const table = "tr"
-
 // Record adds an event within tx. Time and Kind must be set.
 func Record(tx store.Tx, id store.ID, e Event) {
-	value, err := json.Marshal(e)
-	if err != nil {
-		panic(fmt.Sprintf("trace: an event of plain fields cannot be written: %v", err))
-	}
 	at := uint64(e.Time.UnixNano())
 	for tx.Get(eventKey(id, at)) != nil {
 		at++
 	}
-	tx.Put(eventKey(id, at), value)
-}
-
-func eventKey(id store.ID, at uint64) store.Key {
-	return store.NewKey(table).Uint(uint64(id)).Uint(at)
+	tx.Put(eventKey(id, at), e.encode())
 }
 
 // Message returns a message's events in order.
@@ -108,7 +96,7 @@ func (l *Log) Message(id store.ID) ([]Event, error) {
 		events = nil
 		from := store.NewKey(table).Uint(uint64(id))
 		for k, v := range r.Scan(from, from.End()) {
-			e, err := read(k, v)
+			e, err := decode(k, v)
 			if err != nil {
 				return err
 			}
@@ -117,16 +105,6 @@ func (l *Log) Message(id store.ID) ([]Event, error) {
 		return nil
 	})
 	return events, err
-}
-
-func read(k, v []byte) (Event, error) {
-	id, _ := store.TakeUint(k[len(table):])
-	e := Event{}
-	if err := json.Unmarshal(v, &e); err != nil {
-		return e, fmt.Errorf("trace of %s: %w", store.ID(id), err)
-	}
-	e.ID = store.ID(id)
-	return e, nil
 }
 
 // page bounds the entries that one transaction looks at.
@@ -149,7 +127,7 @@ func (l *Log) Find(ctx context.Context, what string, max int) ([]store.ID, error
 					break
 				}
 				before = append(store.Key(nil), k...)
-				e, err := read(k, v)
+				e, err := decode(k, v)
 				if err == nil && !seen[e.ID] && len(found) < max && e.names(what) {
 					seen[e.ID] = true
 					found = append(found, e.ID)

@@ -3,6 +3,7 @@ package trace
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -41,6 +42,41 @@ func TestEventsOfOneMomentAreAllKept(t *testing.T) {
 	if err != nil || len(events) != 3 || events[0].Kind != Received || events[2].UID != 3 || events[1].ID != 7 {
 		t.Errorf("got %+v %v", events, err)
 	}
+}
+
+func TestEventComesBackWhole(t *testing.T) {
+	l, st := openLog(t, Limits{})
+	want := Event{
+		ID: 9, Time: time.Unix(1e9, 123456789), Kind: Bounced, From: "<a@x.test>", To: []string{"b@y.test", "c@z.test"},
+		MessageID: "<1@x.test>", Size: 4096, Protocol: "ESMTPSA", Peer: "192.0.2.1 (host)", TLS: "TLS 1.3", Account: "a@x.test",
+		Reply: "550 5.1.1 no", Mailbox: "a@x.test INBOX", UID: 1 << 31, By: "admin", Next: "2026-05-01T00:00:00Z", Related: "02",
+	}
+	for i := range reflect.TypeFor[Event]().NumField() {
+		if reflect.ValueOf(want).Field(i).IsZero() {
+			t.Errorf("%s is not tried", reflect.TypeFor[Event]().Field(i).Name)
+		}
+	}
+	empty := Event{ID: 9, Time: time.Unix(1e9, 123456790)}
+	record(t, st, 9, want, empty)
+	got, err := l.Message(9)
+	if err != nil || !reflect.DeepEqual(got, []Event{want, empty}) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add((&Event{Kind: Received, To: []string{"a", "b"}, Size: 3, UID: 4, Related: "x"}).encode())
+	f.Add([]byte{1, 0, 0, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, v []byte) {
+		k := eventKey(5, 6)
+		e, err := decode(k, v)
+		if err != nil {
+			return
+		}
+		if again, err := decode(k, e.encode()); err != nil || !reflect.DeepEqual(again, e) {
+			t.Errorf("%+v reads as %+v, %v", e, again, err)
+		}
+	})
 }
 
 func TestFind(t *testing.T) {
