@@ -238,15 +238,15 @@ func (e *boltEngine) Close() error { return errors.Join(e.db.Close(), e.file.Clo
 
 // boltTx is a bucket within a transaction.
 type boltTx struct {
-	b    *bbolt.Bucket
-	gets *bbolt.Cursor // of Get alone; to make one takes longer than to use it
+	b      *bbolt.Bucket
+	cursor *bbolt.Cursor // of Get and Delete; to make one takes longer than to use it
 }
 
 func newBoltTx(b *bbolt.Bucket) boltTx { return boltTx{b, b.Cursor()} }
 
 func (t boltTx) Get(key []byte) []byte {
 	defer engineFaults()
-	k, v := t.gets.Seek(key)
+	k, v := t.cursor.Seek(key)
 	if !bytes.Equal(k, key) {
 		return nil
 	}
@@ -265,7 +265,10 @@ func (t boltTx) Put(key, value []byte) {
 
 func (t boltTx) Delete(key []byte) {
 	defer engineFaults()
-	if err := t.b.Delete(key); err != nil {
+	if k, _ := t.cursor.Seek(key); !bytes.Equal(k, key) {
+		return
+	}
+	if err := t.cursor.Delete(); err != nil {
 		panic(engineFault{err})
 	}
 }
