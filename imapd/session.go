@@ -71,19 +71,14 @@ func (s *session) Close() error {
 	return nil
 }
 
-// verifyWithin bounds the wait for a password to be checked when many are.
-const verifyWithin = 30 * time.Second
-
 // Login checks a password. Each failure on a connection is answered a second later than the one before.
 func (s *session) Login(user, password string) error {
-	ctx, cancel := context.WithTimeout(s.ctx, verifyWithin)
-	defer cancel()
-	a, err := s.srv.Accounts.Verify(ctx, user, password)
+	a, err := s.srv.Accounts.Verify(s.ctx, user, password)
 	switch {
 	case errors.Is(err, account.ErrCredentials):
 		return s.loginFailed(user)
-	case ctx.Err() != nil:
-		return no(imap.ResponseCodeUnavailable, "too many logins at once; try again later")
+	case errors.Is(err, account.ErrBusy):
+		return no(imap.ResponseCodeUnavailable, account.ErrBusy.Error())
 	case err != nil:
 		return s.refuse("login", err)
 	}

@@ -13,9 +13,6 @@ import (
 	"postroad/internal/envelope"
 )
 
-// verifyWithin bounds the wait for a password to be checked.
-const verifyWithin = 30 * time.Second
-
 // AuthMechanisms are those that EHLO offers. In the clear they are offered to this
 // machine alone.
 func (s *session) AuthMechanisms() []string {
@@ -64,13 +61,14 @@ func (s *session) plain(identity, user, password string) error {
 
 // logIn checks a password. A failure costs time, and the third the connection.
 func (s *session) logIn(user, password string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), verifyWithin)
-	defer cancel()
-	acct, err := s.srv.Accounts.Verify(ctx, user, password)
-	if errors.Is(err, account.ErrCredentials) {
+	acct, err := s.srv.Accounts.Verify(context.Background(), user, password)
+	switch {
+	case errors.Is(err, account.ErrCredentials):
 		return s.loginFailed(user, replyBadLogin)
-	}
-	if err != nil {
+	case errors.Is(err, account.ErrBusy):
+		s.log.Warn("login refused", "account", envelope.Sanitize(user, 320), "outcome", "refused", "err", err)
+		return replyBusy
+	case err != nil:
 		s.log.Error("login failed", "account", envelope.Sanitize(user, 320), "err", err)
 		return replyBusy
 	}

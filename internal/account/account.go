@@ -27,6 +27,7 @@ var (
 	ErrNoDomain    = errors.New("the domain is not one of ours")
 	ErrNotEmpty    = errors.New("the domain still has accounts or aliases")
 	ErrCredentials = errors.New("wrong address or password")
+	ErrBusy        = errors.New("too many logins at once; try again later")
 	ErrUnknown     = errors.New("no such address here")
 	ErrLoop        = errors.New("the aliases lead too deep or back to themselves")
 	ErrPassword    = errors.New("a password has 1 to 1024 octets")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"postroad/internal/envelope"
@@ -169,11 +170,47 @@ func TestVerify(t *testing.T) {
 }
 
 func hashOf(t *testing.T, d *Directory, user string) string {
-	_, rec := d.credentials(user)
+	_, rec, _ := d.credentials(user)
 	if rec.Hash == "" {
 		t.Fatal("no hash")
 	}
 	return rec.Hash
+}
+
+func TestVerifyIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVerifier(time.Now)
+		for range cap(v.slots) {
+			v.slots <- struct{}{}
+		}
+		begin := time.Now()
+		if _, err := v.verify(t.Context(), "", "x"); !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(begin); took != patience {
+			t.Errorf("waited %v", took)
+		}
+	})
+}
+
+// What cannot be read is not a wrong password.
+func TestVerifyTellsTrouble(t *testing.T) {
+	d, st := openDirectory(t)
+	d.AddDomain("x.test")
+	a, err := d.Add(addr("a@x.test"), "secret", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Update(func(tx store.Tx) error { tx.Put(accountKey(a.ID), []byte("damaged")); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Verify(t.Context(), "a@x.test", "secret"); err == nil || errors.Is(err, ErrCredentials) {
+		t.Errorf("a damaged account: %v", err)
+	}
+	st.Close()
+	if _, err := d.Verify(t.Context(), "b@x.test", "secret"); err == nil || errors.Is(err, ErrCredentials) {
+		t.Errorf("a closed store: %v", err)
+	}
 }
 
 func TestVerifyStopsWaitingWithItsContext(t *testing.T) {

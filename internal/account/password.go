@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -66,9 +67,13 @@ func checkPassword(hash, password string) bool {
 // Verify returns the account that user (its address) and password open, or
 // ErrCredentials; a disabled account is opened by none. An unknown user costs as
 // much time as a wrong password. At most two hashes are computed at once, so that
-// logins cannot use up the memory; ctx bounds the wait.
+// logins cannot use up the memory: who waits for half a minute gets ErrBusy, and ctx
+// may end the wait before.
 func (d *Directory) Verify(ctx context.Context, user, password string) (Account, error) {
-	a, rec := d.credentials(user)
+	a, rec, err := d.credentials(user)
+	if err != nil {
+		return Account{}, fmt.Errorf("check a password: %w", err)
+	}
 	ok, err := d.verifier.verify(ctx, rec.Hash, password)
 	if err != nil {
 		return Account{}, fmt.Errorf("check a password: %w", err)
@@ -80,20 +85,25 @@ func (d *Directory) Verify(ctx context.Context, user, password string) (Account,
 }
 
 // credentials finds the account that user names; a zero record stands for none.
-func (d *Directory) credentials(user string) (a Account, rec record) {
+func (d *Directory) credentials(user string) (a Account, rec record, err error) {
 	addr, err := envelope.ParseAddress(user)
 	if err != nil {
-		return a, rec
+		return a, rec, nil
 	}
-	_ = d.st.View(func(r store.Reader) error {
+	err = d.st.View(func(r store.Reader) error {
 		a, rec, err = lookup(r, addr.Canonical())
 		return err
 	})
-	return a, rec
+	if errors.Is(err, ErrNotFound) {
+		return Account{}, record{}, nil
+	}
+	return a, rec, err
 }
 
-// remembered is how long a verified password needs no argon2 again.
-const remembered = 5 * time.Minute
+const (
+	remembered = 5 * time.Minute  // how long a verified password needs no argon2 again
+	patience   = 30 * time.Second // how long a login waits for those before it
+)
 
 // verifier checks passwords, few at once, and remembers those that were right: for
 // each stored hash a MAC of hash and password under a key that never leaves memory.
@@ -125,7 +135,7 @@ func newVerifier(now func() time.Time) *verifier {
 }
 
 // verify reports whether the password has the stored hash; an empty hash stands for
-// an unknown user. The error is ctx's.
+// an unknown user. The error is ErrBusy or ctx's.
 func (v *verifier) verify(ctx context.Context, hash, password string) (bool, error) {
 	if len(password) > maxPassword {
 		password = "" // never right, and costs as much as any other
@@ -137,6 +147,8 @@ func (v *verifier) verify(ctx context.Context, hash, password string) (bool, err
 	select {
 	case v.slots <- struct{}{}:
 		defer func() { <-v.slots }()
+	case <-time.After(patience):
+		return false, ErrBusy
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
