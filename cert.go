@@ -23,23 +23,25 @@ import (
 // tlsConfig loads the certificate that cfg names. When it names none, the
 // self-signed one in the data directory is used, and made when it is not there.
 func tlsConfig(cfg config.Config, now time.Time) (*tls.Config, error) {
-	certFile, keyFile := cfg.TLS.Cert, cfg.TLS.Key
+	certFile, keyFile, advice := cfg.TLS.Cert, cfg.TLS.Key, ""
 	if certFile == "" {
 		dir := filepath.Join(cfg.DataDir, "tls")
 		certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+		advice = " (move both files in " + dir + " away, and the next start makes new ones)"
 		if err := ensureSelfSigned(dir, certFile, keyFile, cfg.Hostname, now); err != nil {
 			return nil, fmt.Errorf("make a self-signed certificate in %s: %w", dir, err)
 		}
 	}
 	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
-		return nil, fmt.Errorf("load the certificate %s: %w", certFile, err)
+		return nil, fmt.Errorf("load the certificate %s with its key %s: %w%s", certFile, keyFile, err, advice)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
 }
 
 // ensureSelfSigned makes certificate and key when the certificate is missing. The
-// key is written first: a certificate that is there has its key.
+// key is written first, and each file is there as a whole or not at all: a certificate
+// that is there has its key, wherever an earlier start was cut short.
 func ensureSelfSigned(dir, certFile, keyFile, hostname string, now time.Time) error {
 	if _, err := os.Stat(certFile); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -51,10 +53,38 @@ func ensureSelfSigned(dir, certFile, keyFile, hostname string, now time.Time) er
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(keyFile, key, 0o600); err != nil {
+	if err := writeFile(keyFile, key, 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(certFile, cert, 0o644)
+	return writeFile(certFile, cert, 0o644)
+}
+
+// writeFile writes a file that is durable when it returns, and before that is what it
+// was or not there.
+func writeFile(name string, data []byte, mode fs.FileMode) error {
+	tmp := name + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // selfSigned returns a certificate for hostname and this machine, and its key, as

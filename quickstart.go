@@ -131,11 +131,7 @@ func (s *Server) writeCredentials(all []Credential) error {
 	if err != nil {
 		return err
 	}
-	tmp := s.credentialsFile() + ".tmp"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, s.credentialsFile())
+	return writeFile(s.credentialsFile(), append(b, '\n'), 0o600)
 }
 
 // ensureAccount makes the domain and the account with a welcome message. The password
