@@ -24,6 +24,10 @@ type lane struct {
 	active int  // attempts under way
 	limit  int  // of active: it grows with success, and shrinks to 1 when no host can be reached
 	idle   []*idleConn
+
+	since time.Time // when the queue last began to fill
+	done  int       // recipients that were tried since then
+	until time.Time // the turn of the last one that was pushed back
 }
 
 // idleConn is a connection that waits for another message.
@@ -36,9 +40,13 @@ type idleConn struct {
 // startLimit is how many conversations are begun with a destination of which nothing is known.
 const startLimit = 2
 
-// pushBack is how long a recipient waits in the spool when too many for its
-// destination, or in all, wait in memory.
-const pushBack = 2 * time.Minute
+// How long a recipient waits in the spool when too many for its destination, or in
+// all, wait in memory; and how long one recipient takes where none was tried yet.
+const (
+	pushBack    = 2 * time.Minute
+	minPushBack = time.Second
+	guess       = 10 * time.Millisecond
+)
 
 // enqueue puts remote recipients into the queues of their destinations.
 func (r *Runner) enqueue(due []spool.Due) {
@@ -46,12 +54,19 @@ func (r *Runner) enqueue(due []spool.Due) {
 		return
 	}
 	var tooMany []outcome
+	now := r.cfg.Now()
 	r.mu.Lock()
 	for _, d := range due {
 		l := r.lane(&d)
-		if r.waiting >= r.cfg.Limits.Waiting || len(l.queue) >= max(r.cfg.Limits.Waiting/4, 1) {
-			tooMany = append(tooMany, outcome{due: d, verdict: deferred, next: r.cfg.Now().Add(pushBack)})
+		switch {
+		case r.waiting >= r.cfg.Limits.Waiting:
+			tooMany = append(tooMany, outcome{due: d, verdict: deferred, next: now.Add(pushBack)})
 			continue
+		case len(l.queue) >= max(r.cfg.Limits.Waiting/4, 1):
+			tooMany = append(tooMany, outcome{due: d, verdict: deferred, next: l.turnFrom(now)})
+			continue
+		case len(l.queue) == 0:
+			l.since, l.done = now, 0
 		}
 		l.queue = append(l.queue, d)
 		r.waiting++
@@ -60,6 +75,32 @@ func (r *Runner) enqueue(due []spool.Due) {
 	r.schedule()
 	r.mu.Unlock()
 	r.putOff(tooMany)
+}
+
+// turnFrom returns when a recipient is to come back for which there is no room: one
+// after the other, as fast as the destination takes them, from when half of those in
+// memory are gone. Then it is never without work while its mail waits, and hardly any
+// recipient comes back in vain. Runner.mu must be held.
+func (l *lane) turnFrom(now time.Time) time.Time {
+	each := guess
+	if elapsed := now.Sub(l.since); l.done > 0 {
+		each = elapsed / time.Duration(l.done)
+		if elapsed > time.Minute { // what was long ago counts less and less
+			l.since, l.done = now.Add(-elapsed/2), l.done/2
+		}
+	}
+	l.until = later(l.until, now.Add(each*time.Duration(len(l.queue))/2)).Add(each)
+	if most := now.Add(pushBack); l.until.After(most) {
+		l.until = most
+	}
+	return later(l.until, now.Add(minPushBack))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // lane returns the destination's lane. mu must be held.
@@ -133,7 +174,7 @@ func (r *Runner) begin(l *lane) {
 	}
 	r.work.Go(func() {
 		reached, reply := r.attempt(l, batch)
-		r.finish(l, retry, reached, reply)
+		r.finish(l, len(batch), retry, reached, reply)
 	})
 }
 
@@ -151,11 +192,12 @@ func (r *Runner) take(l *lane) []spool.Due {
 	return batch
 }
 
-// finish ends an attempt. When no host of the destination could be reached, what waits
-// for it is not tried one by one: it shares the fate.
-func (r *Runner) finish(l *lane, retry, reached bool, reply envelope.Reply) {
+// finish ends an attempt for n recipients. When no host of the destination could be
+// reached, what waits for it is not tried one by one: it shares the fate.
+func (r *Runner) finish(l *lane, n int, retry, reached bool, reply envelope.Reply) {
 	var shared []spool.Due
 	r.mu.Lock()
+	l.done += n
 	if reached {
 		l.limit = min(l.limit+1, r.cfg.Limits.PerDestination)
 	} else {

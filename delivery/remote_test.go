@@ -625,6 +625,33 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
+// TestBacklogKeepsItsDestinationBusy: what did not fit into memory comes back as fast
+// as the destination takes it, not all at once and late.
+func TestBacklogKeepsItsDestinationBusy(t *testing.T) {
+	for _, each := range []time.Duration{10 * time.Millisecond, time.Second, 10 * time.Second} {
+		t.Run(each.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fixture) {
+				p := f.site("y.test", public(1), &peer{})
+				p.before = func(phase string) {
+					if phase == "DATA" {
+						time.Sleep(each)
+					}
+				}
+				f.cfg.Limits = Limits{Waiting: 80, PerDestination: 1}
+				for range 200 {
+					f.submit("<alice@a.test>", "one@y.test")
+				}
+				f.start()
+				f.pass(200*each*3/2 + time.Minute)
+				f.drained()
+				if n := len(p.got()); n != 200 {
+					t.Errorf("the peer has %d", n)
+				}
+			})
+		})
+	}
+}
+
 func TestTooManyRecipients(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		p := f.site("y.test", public(1), &peer{extensions: []string{"PIPELINING"}})
