@@ -12,7 +12,8 @@ var ErrShutDown = errors.New("the server has been shut down")
 
 // Session is what a server does with a connection, as far as its end is concerned.
 type Session interface {
-	// Leave ends the session, at once when nothing is under way, else after that.
+	// Leave ends the session, at once when nothing is under way, else after that. It
+	// may wait for the peer as long as the connection is open.
 	Leave()
 }
 
@@ -138,11 +139,12 @@ func (g *Group) Sessions() []Session {
 // connections have ended, with ctx's error if some were cut off.
 func (g *Group) Shutdown(ctx context.Context) error {
 	listeners := g.drain()
+	var leaving sync.WaitGroup
 	for _, s := range g.Sessions() {
-		s.Leave()
+		leaving.Go(s.Leave) // a goodbye may wait for a peer that does not read
 	}
 	ended := make(chan struct{})
-	go func() { g.conns.Wait(); close(ended) }()
+	go func() { g.conns.Wait(); leaving.Wait(); close(ended) }()
 	select {
 	case <-ended:
 		return nil
