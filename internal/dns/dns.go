@@ -108,6 +108,10 @@ func (s system) LookupMX(ctx context.Context, domain string) ([]MX, error) {
 
 func (s system) LookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
 	ips, err := s.net.LookupNetIP(ctx, "ip", absolute(host))
+	if err != nil && !strings.Contains(host, ".") {
+		// One label, as a route may name: the hosts file has it without a final dot.
+		ips, err = s.net.LookupNetIP(ctx, "ip", host)
+	}
 	if err != nil {
 		return nil, wrap("addresses of "+host, err)
 	}

@@ -106,9 +106,12 @@ func TestSystemErrors(t *testing.T) {
 }
 
 func TestSystemLocalhost(t *testing.T) {
+	if _, err := net.DefaultResolver.LookupHost(t.Context(), "localhost"); err != nil {
+		t.Skip("this machine does not know localhost: ", err)
+	}
 	ips, err := dns.System().LookupHost(t.Context(), "localhost")
 	if err != nil {
-		t.Skip("this machine does not know localhost: ", err)
+		t.Fatal(err)
 	}
 	if !ips[0].IsLoopback() || ips[0].Is4In6() {
 		t.Errorf("localhost is %v", ips)
