@@ -89,6 +89,9 @@ func TestParseReadsWhatIsWritten(t *testing.T) {
 func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"unknown key with a near name", "[limits]\nrecipents = 3", `line 2: unknown key "limits.recipents"; did you mean "limits.recipients"?`},
+		{"a key in another case", "[limits]\nRecipients = 200", `line 2: unknown key "limits.Recipients"; did you mean "limits.recipients"?`},
+		{"a table in another case", "[Limits]\nrecipients = 200", `line 2: unknown key "Limits.recipients"; did you mean "limits.recipients"?`},
+		{"a route's key in another case", "[[route]]\ndomain=\"*\"\nHost=\"h\"", `line 3: unknown key "route.Host"; did you mean "route.host"?`},
 		{"unknown top key", "\nhostnam = \"x\"", `line 2: unknown key "hostnam"; did you mean "hostname"?`},
 		{"right name, wrong table", "[retry]\nmessage_size = \"1MB\"", `line 2: unknown key "retry.message_size"; did you mean "limits.message_size"?`},
 		{"right name, no table", "message_size = \"1MB\"", `line 1: unknown key "message_size"; did you mean "limits.message_size"?`},

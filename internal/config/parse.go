@@ -86,6 +86,9 @@ func decode(text []byte) (Config, error) {
 		return Config{}, explain(err)
 	}
 	places.completeRoutes(c.Routes)
+	if err := places.checkCase(); err != nil {
+		return Config{}, err
+	}
 	if err := places.checkUnits(&c); err != nil {
 		return Config{}, err
 	}
@@ -250,6 +253,21 @@ func (ps *places) locate(err error) error {
 	}
 	return e
 }
+
+// checkCase refuses keys that the decoder takes for ours though they are written in
+// another case: everything else that reads them here, and other readers, would not.
+func (ps *places) checkCase() error {
+	valid := keys()
+	for _, p := range ps.keys {
+		key := routeNumber.ReplaceAllString(p.key, "route")
+		if !slices.Contains(valid, key) {
+			return &Error{Line: p.line, Text: unknownKey(key)}
+		}
+	}
+	return nil
+}
+
+var routeNumber = regexp.MustCompile(`^route\[\d+\]`)
 
 // checkUnits refuses durations that are written as bare numbers: of what unit?
 func (ps *places) checkUnits(c *Config) error {

@@ -83,7 +83,7 @@ self-signed certificate is made in the data directory.`, false, []setting{
 			{"connections_per_address", &c.Limits.ConnectionsPerAddress, `Those of one address; a network of IPv6 (/64) counts as one. An IMAP listener
 on a loopback address has no such bound.`, between(&c.Limits.ConnectionsPerAddress, 1, 1_000_000)},
 			{"commands_per_minute", &c.Limits.CommandsPerMinute, `SMTP commands on one connection in any minute, without a message accepted in between.`, between(&c.Limits.CommandsPerMinute, 60, 100_000_000)},
-			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed.`, between(&c.Limits.Errors, 1, 10_000)},
+			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed; four that are no commands suffice.`, between(&c.Limits.Errors, 1, 10_000)},
 			{"hops", &c.Limits.Hops, `Received fields after which a message is taken to be in a loop; RFC 5321 asks for
 at least 100.`, between(&c.Limits.Hops, 10, 1000)},
 			{"smtp_timeout", &c.Limits.SMTPTimeout, `Silence after which an SMTP connection is closed; RFC 5321 asks for 5 minutes.`, between(&c.Limits.SMTPTimeout, Duration(time.Second), Duration(day))},
