@@ -201,6 +201,14 @@ func parseID(s string) (store.ID, error) {
 	return id, nil
 }
 
+// absolute is a path that means the same to everyone, wherever they are.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
 // Status tells how the server and its store are.
 func (a *Admin) Status(ctx context.Context) (control.Status, error) {
 	counts, err := a.c.Spool.Counts()
@@ -210,7 +218,7 @@ func (a *Admin) Status(ctx context.Context) (control.Status, error) {
 	st := a.c.Store.Stats()
 	s := control.Status{
 		Version: Version(),
-		Data:    a.c.Dir,
+		Data:    absolute(a.c.Dir),
 		Queue:   control.QueueCounts{Messages: counts.Messages, Active: counts.Active, Deferred: counts.Deferred, Hold: counts.Hold},
 		Store: control.StoreStats{
 			Bodies: st.Bodies, LiveOctets: st.LiveOctets, DeadOctets: st.DeadOctets, Segments: st.Segments,

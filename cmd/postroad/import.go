@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +22,7 @@ func (a *app) messageImport() *cobra.Command {
 	cmd := command{
 		use: "import ACCOUNT FILE...", short: "store messages of .eml and mbox files in a mailbox", args: cobra.MinimumNArgs(2),
 		long: `Store messages of .eml and mbox files in a mailbox, in order; "-" is standard
-input. Lines that end in LF alone get their CR. The date of a message is that of its
+input. A file that begins as an mbox file does is one, whatever its name. Lines that end in LF alone get their CR. The date of a message is that of its
 mbox "From " line, else of its Date field. What was imported before an error stays.`,
 		example: `postroad message import alice@example.test letter.eml
 postroad message import alice@example.test --mailbox Archive old-mail.mbox
@@ -165,13 +164,14 @@ func (im importFlags) isMbox(f *os.File) (bool, error) {
 	if im.format != "auto" {
 		return im.format == "mbox", nil
 	}
-	start := make([]byte, 64)
-	n, err := f.ReadAt(start, 0)
-	if err != nil && err != io.EOF {
+	info, err := f.Stat()
+	if err != nil {
 		return false, err
 	}
-	start = bytes.TrimLeft(bytes.TrimPrefix(start[:n], []byte("\ufeff")), "\r\n")
-	return bytes.HasPrefix(start, []byte("From ")), nil
+	if _, err = mbox.NewReader(f, info.Size()); errors.Is(err, mbox.ErrFormat) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (im importFlags) mboxMessages(f *os.File, name string, yield func(control.ImportMessage, error) bool) (more bool, err error) {

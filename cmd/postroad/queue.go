@@ -75,13 +75,21 @@ postroad queue list --sender alice@example.test --json`,
 				return err
 			}
 			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
-				return list(a, svc.Queue(ctx, filter), []string{"ID", "ARRIVED", "SIZE", "FROM", "TO", "STATE", "NEXT", "LAST REPLY"}, queueRows, "the queue is empty")
+				return list(a, svc.Queue(ctx, filter), []string{"ID", "ARRIVED", "SIZE", "FROM", "TO", "STATE", "NEXT", "LAST REPLY"}, queueRows, noneWaits(filter))
 			})
 		},
 	}.cobra()
 	f.register(cmd)
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "list at most so many messages")
 	return cmd
+}
+
+// noneWaits is what an empty list means.
+func noneWaits(f control.QueueFilter) string {
+	if chosen(f) {
+		return "nothing like that is in the queue"
+	}
+	return "the queue is empty"
 }
 
 // queueRows adds a row for each recipient; what is said once is not repeated.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -112,7 +114,7 @@ func (a *app) runQuickstart(ctx context.Context, f quickstartFlags) error {
 	if err != nil {
 		return startError(err)
 	}
-	if err := a.show(readyOf(cfg, srv, accounts), func(w io.Writer) { showReady(w, cfg, srv, accounts, a.dir) }); err != nil {
+	if err := a.show(readyOf(cfg, srv, accounts), func(w io.Writer) { showReady(w, cfg, srv, accounts) }); err != nil {
 		return err
 	}
 	return serveUntilDone(ctx, a.err, srv, cfg)
@@ -144,7 +146,7 @@ func readyOf(cfg config.Config, srv *postroad.Server, accounts []postroad.Creden
 func certificate(cfg config.Config) string { return filepath.Join(cfg.DataDir, "tls", "cert.pem") }
 
 // showReady prints what a person needs to go on.
-func showReady(w io.Writer, cfg config.Config, srv *postroad.Server, accounts []postroad.Credential, dir string) {
+func showReady(w io.Writer, cfg config.Config, srv *postroad.Server, accounts []postroad.Credential) {
 	fmt.Fprintf(w, "postroad is ready; everything is in %s\n\n", cfg.DataDir)
 	fmt.Fprintln(w, "For a mail client (it will ask about the certificate, which is self-signed):")
 	t := newTable(w)
@@ -162,14 +164,26 @@ func showReady(w io.Writer, cfg config.Config, srv *postroad.Server, accounts []
 	}
 	flush(t)
 	showCurl(w, certificate(cfg), srv, accounts)
-	fmt.Fprintf(w, "Look after it from another shell with `postroad status%s`. Stop it with Ctrl-C.\n", dirFlag(dir))
+	fmt.Fprintf(w, "Look after it from another shell:\n\n  %s --dir %s status\n\nStop it with Ctrl-C.\n", thisCommand(), quoted(cfg.DataDir))
 }
 
-func dirFlag(dir string) string {
-	if dir == "" {
-		return ""
+// thisCommand is how this program is called: by its name when the shell finds it so,
+// else by its path, which serves even for what `go run` has built.
+func thisCommand() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "postroad"
 	}
-	return " --dir " + quoted(dir)
+	if found, err := exec.LookPath("postroad"); err == nil && sameFile(found, self) {
+		return "postroad"
+	}
+	return quoted(self)
+}
+
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // showCurl prints a line that sends a message from the first account to the last, and

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"postroad"
 	"postroad/internal/control"
 )
 
@@ -62,7 +63,9 @@ func (a *app) complain(err error) {
 		}{err.Error(), codeOf(err), hint})
 		return
 	}
-	fmt.Fprintf(a.err, "postroad: %s\n", clean(err.Error()))
+	for line := range strings.SplitSeq(err.Error(), "\n") { // errors that were joined have one each
+		fmt.Fprintf(a.err, "postroad: %s\n", clean(line))
+	}
 	if hint != "" {
 		fmt.Fprintf(a.err, "hint: %s\n", clean(hint))
 	}
@@ -105,6 +108,8 @@ Look after it: every other command; they ask the running server, or open the dat
 	f.StringVar(&a.dir, "dir", "", "the data directory (default: what the configuration says)")
 	f.StringVar(&a.config, "config", "", "the configuration file (default postroad.toml, if there is one)")
 	f.StringVar(&a.socket, "socket", "", "the control socket of the server to ask (default control.sock in the data directory)")
+	root.Version = postroad.Version()
+	root.SetVersionTemplate("postroad {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.PersistentPreRun = func(*cobra.Command, []string) { a.started = true }
 	root.CompletionOptions.HiddenDefaultCmd = false

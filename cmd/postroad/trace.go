@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -80,7 +81,7 @@ func eventText(e control.Event) string {
 		{"account ", e.Account},
 		{"ordered by ", e.By},
 		{"reply: ", e.Reply},
-		{"next attempt ", e.Next},
+		{"next attempt ", nextAttempt(e.Next)},
 		{"message-id ", e.MessageID},
 		{"see ", e.Related},
 	} {
@@ -89,6 +90,15 @@ func eventText(e control.Event) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// nextAttempt is the time that an event holds as text, as all times are shown.
+func nextAttempt(text string) string {
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return text
+	}
+	return when(t)
 }
 
 func number(n int64) string {
