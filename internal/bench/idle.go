@@ -35,7 +35,7 @@ func (b *imapBench) idle(ctx context.Context) error {
 		return err
 	}
 	if grown := b.o.Watch.memory() - memory; memory > 0 {
-		b.report.Counts = append(b.report.Counts, Count{"server bytes per idle connection", grown / int64(b.o.Idle)})
+		b.report.Counts = append(b.report.Counts, Count{"server octets per idle connection", grown / int64(b.o.Idle)})
 	}
 	return b.pushes(ctx, told)
 }

@@ -33,7 +33,7 @@ type imapConn struct {
 	text  []byte // without its literals; at most keepText
 	lits  []byte // its literals, one after another; at most keepLiteral
 	words int64  // words outside literals
-	bytes int64  // bytes read since the connection was made
+	bytes int64  // octets read since the connection was made
 }
 
 // errNo is a NO or BAD.
@@ -227,7 +227,7 @@ func literalLength(line []byte) (int64, error) {
 		return -1, nil // text that happens to end in a brace
 	}
 	if n > maxLiteral {
-		return 0, fmt.Errorf("the server announced a literal of %d bytes", n)
+		return 0, fmt.Errorf("the server announced a literal of %d octets", n)
 	}
 	return n, nil
 }

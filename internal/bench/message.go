@@ -115,7 +115,7 @@ func (c *composer) parseID(text []byte) (seq int64, start time.Time, ok bool) {
 // bodyLength is what is left for the filler once the header has its length.
 func bodyLength(size, header int) int { return max(size-header, len("\r\n")) }
 
-// writeBody writes n bytes (at least 2) of whole lines, which end in CRLF. Bodies
+// writeBody writes n octets (at least 2) of whole lines, which end in CRLF. Bodies
 // of different messages begin at different lines.
 func (c *composer) writeBody(w *bufio.Writer, seq int64, n int) error {
 	n -= len("\r\n")

@@ -29,7 +29,7 @@ type Row struct {
 	Name        string   `json:"name"`
 	Count       int64    `json:"count"`
 	PerSecond   float64  `json:"per_second,omitempty"`
-	MBPerSecond float64  `json:"mb_per_second,omitempty"` // 1,000,000 bytes
+	MBPerSecond float64  `json:"mb_per_second,omitempty"` // 1,000,000 octets
 	Latency     *Latency `json:"latency,omitempty"`
 	ServerCPU   float64  `json:"server_cpu_ms,omitempty"` // per repetition
 }

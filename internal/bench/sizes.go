@@ -11,7 +11,7 @@ const (
 	largestSize  = 1 << 30 // what a server would refuse anyway
 )
 
-// A SizeMix is a set of message sizes in bytes with weights.
+// A SizeMix is a set of message sizes in octets with weights.
 type SizeMix struct {
 	sizes []weighted
 	total uint64
@@ -24,7 +24,7 @@ type weighted struct {
 }
 
 // ParseSizes reads "4k", or sizes with weights such as "1k:30,4k:50,1m:5". A size
-// is a number of bytes, k or m after it multiplies by 1024 or 1024². A size
+// is a number of octets, k or m after it multiplies by 1024 or 1024². A size
 // without a weight has the weight 1.
 func ParseSizes(s string) (SizeMix, error) {
 	mix := SizeMix{text: s}
@@ -63,10 +63,10 @@ func parseSize(s string) (int, error) {
 	}
 	n, err := strconv.ParseUint(digits, 10, 31)
 	if err != nil {
-		return 0, fmt.Errorf("size %q is not a number of bytes such as 4096, 4k or 1m", s)
+		return 0, fmt.Errorf("size %q is not a number of octets such as 4096, 4k or 1m", s)
 	}
 	if n*uint64(unit) < smallestSize || n*uint64(unit) > largestSize {
-		return 0, fmt.Errorf("size %q is outside %d bytes to 1 GiB", s, smallestSize)
+		return 0, fmt.Errorf("size %q is outside %d octets to 1 GiB", s, smallestSize)
 	}
 	return int(n) * unit, nil
 }

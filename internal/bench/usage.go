@@ -143,7 +143,7 @@ func (o *observation) settle(ctx context.Context) (time.Duration, error) {
 // processesOnly observes what can be observed around something short.
 func (w Watch) processesOnly() Watch { return Watch{Pids: w.Pids, Names: w.Names} }
 
-// memory is what the watched processes hold, in bytes: shared pages in proportion,
+// memory is what the watched processes hold, in octets: shared pages in proportion,
 // where the kernel lets us see them. 0 when it does not.
 func (w Watch) memory() int64 {
 	if !w.watches() {
