@@ -535,6 +535,7 @@ func keyDone(open []int) []int {
 
 // run answers the command, or gets it ready for the library.
 func (w *wire) run() error {
+	saveOnly := false
 	switch w.cmd.name {
 	case "ID":
 		w.say(`* ID ("name" "postroad")`)
@@ -555,15 +556,28 @@ func (w *wire) run() error {
 			return w.refuseCommand(&badCommand{w.cmd.tag, "BAD [TOOBIG] the search keys stand too deep in one another"})
 		}
 		w.cmd.args = keepSmaller(w.cmd.args)
+		saveOnly = cutSaveOnly(&w.cmd.args)
 	}
 	if w.cmd.name == "" {
 		return nil
 	}
 	w.mu.Lock()
 	w.fault = []byte(w.cmd.tag + libraryFault)
+	w.saveOnly = saveOnly
 	w.mu.Unlock()
 	w.ready = w.cmd.line()
 	return nil
+}
+
+// cutSaveOnly reports whether a search is to save its result and to say nothing of it (RFC 9051, 6.4.4). The library
+// would tell it all, so it is asked for the count, which saves the same and is one short line.
+func cutSaveOnly(args *string) bool {
+	const only = " RETURN (SAVE)"
+	if len(*args) < len(only) || !strings.EqualFold((*args)[:len(only)], only) {
+		return false
+	}
+	*args = " RETURN (SAVE COUNT)" + (*args)[len(only):]
+	return true
 }
 
 // readResponse completes AUTHENTICATE PLAIN with the client's response, which the library could not bound.

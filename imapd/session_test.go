@@ -367,6 +367,19 @@ func TestDialogs(t *testing.T) {
 			> c SEARCH NOT $
 			< * SEARCH 1 3
 			< c OK SEARCH completed
+			> c2 SEARCH return (save) 2
+			< c2 OK SEARCH completed
+			> c3 UID SEARCH RETURN (SAVE) UID 2
+			< c3 OK UID SEARCH completed
+			> c4 FETCH $ UID
+			< * 2 FETCH (UID 2)
+			< c4 OK FETCH completed
+			> c5 SEARCH RETURN (SAVE ALL) 2
+			< * ESEARCH (TAG "c5") ALL 2
+			< c5 OK SEARCH completed
+			> c6 SEARCH RETURN () 2
+			< * ESEARCH (TAG "c6") ALL 2
+			< c6 OK SEARCH completed
 			> d UID STORE $ +FLAGS.SILENT \Deleted
 			< d OK UID STORE completed
 			> e UID EXPUNGE $

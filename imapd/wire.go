@@ -50,6 +50,7 @@ type wire struct {
 	err      error      // why nothing more may be written
 	muted    bool       // the next write is the library's greeting and is not sent
 	fault    []byte     // how the library answers the present command if it does not understand it
+	saveOnly bool       // the present command is a SEARCH whose result is not told
 	waiting  bool       // for the next command
 	farewell string     // why the connection ends before the next command; "" when it does not
 }
@@ -219,13 +220,13 @@ const libraryFault = " NO [SERVERBUG] Internal server error\r\n"
 // Write takes what the library writes, which is whole lines except within messages.
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
-	muted, fault, err := w.muted, w.fault, w.err
+	muted, fault, saveOnly, err := w.muted, w.fault, w.saveOnly, w.err
 	w.muted = false
 	w.mu.Unlock()
 	switch {
 	case err != nil:
 		return 0, err
-	case muted:
+	case muted || saveOnly && bytes.HasPrefix(p, []byte("* ESEARCH ")):
 		return len(p), nil
 	case bytes.Equal(p, fault):
 		w.say(string(p[:len(p)-len(libraryFault)]) + " BAD [CLIENTBUG] the command was not understood")
