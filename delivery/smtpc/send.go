@@ -221,6 +221,10 @@ func (t *transaction) refusal(r envelope.Reply) envelope.Reply {
 // content sends the message and its final dot, and settles by the reply.
 func (t *transaction) content() {
 	c := t.c
+	if err := c.unasked(); err != nil {
+		t.interrupted(err)
+		return
+	}
 	limit := time.Now().Add(c.opts.Timeouts.Final + time.Duration(t.m.Size/c.opts.Timeouts.LeastRate)*time.Second)
 	dots := &dotWriter{w: c.w, before: func() error { return c.block(limit) }}
 	if err := t.copy(dots); err != nil {

@@ -332,9 +332,14 @@ func (c *Conn) read(timeout time.Duration) (envelope.Reply, error) {
 // reply says in words what happened.
 func (c *Conn) readLines(timeout time.Duration) ([]string, envelope.Reply, error) {
 	c.deadline(timeout)
-	err := c.w.Flush()
+	var err error
 	var lines []string
 	var reply envelope.Reply
+	if c.w.Buffered() > 0 {
+		if err = c.unasked(); err == nil {
+			err = c.w.Flush()
+		}
+	}
 	if err == nil {
 		lines, reply, err = readReply(c.r)
 	}
@@ -347,6 +352,16 @@ func (c *Conn) readLines(timeout time.Duration) ([]string, envelope.Reply, error
 	}
 	reply.From, reply.At = c.name, c.opts.Now()
 	return lines, reply, nil
+}
+
+// unasked returns an error when there is a reply to something that we are only about
+// to send. From there on each reply would be taken for that to the next question, and
+// a message for accepted that was not.
+func (c *Conn) unasked() error {
+	if c.r.Buffered() > 0 {
+		return errors.New("the server answers before it is asked")
+	}
+	return nil
 }
 
 // deadline bounds the time of what comes next. It runs on the machine's clock, as

@@ -109,6 +109,38 @@ func TestStepwise(t *testing.T) {
 	}
 }
 
+// TestAnswersBeforeQuestions: a server that says one reply too many is not asked
+// anything more: all its further replies would be to the question before.
+func TestAnswersBeforeQuestions(t *testing.T) {
+	start := dialogue{"S: 220 mx.test", "C: EHLO us.test", "S: 250 mx.test", "C: MAIL FROM:<s@x.test>", "S: 250 ok", "C: RCPT TO:<a@y.test>"}
+	for _, tt := range []struct {
+		name   string
+		rest   dialogue
+		first  string // the codes of one message, and then of another
+		second string
+	}{
+		{"after the final reply", dialogue{"S: 250 ok", "C: DATA", "S: 354 go", "C: *", "S: 250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok"}, "250", "0"},
+		{"with 354", dialogue{"S: 250 ok", "C: DATA", "S: 354 go\r\n250 ok"}, "0", "0"},
+		{"with 354, a refusal", dialogue{"S: 250 ok", "C: DATA", "S: 354 go\r\n552 too large"}, "552", "0"},
+		{"in the envelope", dialogue{"S: 250 ok\r\n354 go\r\n250 ok"}, "0", "0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			converse(t, after(start, tt.rest...), Options{}, func(c *Conn) {
+				if r := c.Send(message("x\r\n", "a")); codes(r) != tt.first || r.Doubtful {
+					t.Errorf("first: %+v", r)
+				}
+				if r := c.Send(message("x\r\n", "a")); codes(r) != tt.second || !c.Broken() {
+					t.Errorf("second: %+v", r)
+				}
+			})
+		})
+	}
+	_, err := converse(t, dialogue{"S: 220 mx.test\r\n250 mx.test"}, Options{}, func(*Conn) {})
+	if err == nil || !strings.Contains(err.Error(), "before it is asked") {
+		t.Errorf("before EHLO: %v", err)
+	}
+}
+
 func TestHELO(t *testing.T) {
 	_, err := converse(t, dialogue{
 		"S: 220 old", "C: EHLO us.test", "S: 500 unknown", "C: HELO us.test", "S: 250 old\tserver",
