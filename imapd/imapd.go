@@ -125,6 +125,10 @@ func NewServer(implicitTLS bool, c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.TLS != nil { // who asks for another protocol by ALPN, as a browser does, is sent away
+		c.TLS = c.TLS.Clone()
+		c.TLS.NextProtos = []string{"imap"}
+	}
 	s := &Server{Config: c, implicitTLS: implicitTLS}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.libs = newLibraries(s)

@@ -343,6 +343,26 @@ func TestImplicitTLS(t *testing.T) {
 	}
 }
 
+// TestALPN: a browser that was led here is sent away before it says anything; who names
+// no protocol, as most do, is not.
+func TestALPN(t *testing.T) {
+	_, addr := newHouse(t, withTLS(t)).serve(true)
+	for _, tt := range []struct {
+		protocols []string
+		ok        bool
+	}{{nil, true}, {[]string{"imap"}, true}, {[]string{"h2", "imap"}, true}, {[]string{"http/1.1"}, false}, {[]string{"smtp"}, false}} {
+		c := insecureTLS().Clone()
+		c.NextProtos = tt.protocols
+		conn, err := tls.Dial("tcp", addr, c)
+		if (err == nil) != tt.ok {
+			t.Errorf("%q: %v", tt.protocols, err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+}
+
 // events returns what was traced of the messages in a mailbox.
 func (h *house) events(name string) (found []trace.Event) {
 	h.t.Helper()

@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"net"
 	"strings"
@@ -132,6 +133,21 @@ func TestFailedHandshake(t *testing.T) {
 	_, after, _ := strings.Cut(said, "Ready to start TLS\r\n")
 	if strings.Contains(after, "250") || strings.Contains(after, "550") {
 		t.Errorf("it goes on in the clear: %q", after)
+	}
+}
+
+// TestALPN: a browser that was led here is sent away before it says anything; who names
+// no protocol, as most do, is not.
+func TestALPN(t *testing.T) {
+	h := open(t, Submission, true)
+	for _, tt := range []struct {
+		protocols []string
+		ok        bool
+	}{{nil, true}, {[]string{"smtp"}, true}, {[]string{"h2", "esmtp"}, true}, {[]string{"http/1.1"}, false}, {[]string{"imap"}, false}} {
+		tc := tls.Client(h.dial(t).Conn, &tls.Config{InsecureSkipVerify: true, NextProtos: tt.protocols})
+		if err := tc.Handshake(); (err == nil) != tt.ok {
+			t.Errorf("%q: %v", tt.protocols, err)
+		}
 	}
 }
 

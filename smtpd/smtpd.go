@@ -113,6 +113,10 @@ func NewServer(kind Kind, implicitTLS bool, c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.TLS != nil { // who asks for another protocol by ALPN, as a browser does, is sent away
+		c.TLS = c.TLS.Clone()
+		c.TLS.NextProtos = []string{"smtp", "esmtp"}
+	}
 	return &Server{Config: c, kind: kind, implicitTLS: implicitTLS}
 }
 
