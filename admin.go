@@ -147,6 +147,7 @@ var codes = []struct {
 	{store.ErrClosed, control.Unavailable, ""},
 	{store.ErrDamaged, control.Damaged, "`postroad check` says what else is damaged; restore it from a backup"},
 	{store.ErrIndex, control.Damaged, "restore index.db from a backup"},
+	{store.ErrFormat, control.Refused, "open it with the version that wrote it"},
 	{context.Canceled, control.Cancelled, ""},
 	{context.DeadlineExceeded, control.Cancelled, ""},
 }

@@ -44,6 +44,9 @@ var (
 	ErrDamaged = errors.New("damaged body")
 	// ErrIndex means that index.db cannot be read.
 	ErrIndex = errors.New("the index is damaged")
+	// ErrFormat means that another version of postroad wrote the store. Nothing was
+	// changed.
+	ErrFormat = errors.New("the data directory was written by another version of postroad")
 	// ErrLocked means that another process has the store open.
 	ErrLocked = errors.New("the data directory is in use by another process")
 )

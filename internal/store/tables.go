@@ -87,9 +87,14 @@ type superRecord struct {
 	nextSegment uint64 // no such number was ever used
 }
 
+// Format numbers what the whole store holds, the tables of other packages too. Whoever
+// changes a key or a record anywhere raises it, and a store of another format is not
+// opened: half of it would look like damage.
+const Format = 2
+
 func (r superRecord) append(b []byte) []byte {
 	e := Encoder(b)
-	e.Uint(recordVersion)
+	e.Uint(Format)
 	e.Uint(uint64(r.lastID))
 	e.Uint(r.nextSegment)
 	return e
@@ -97,7 +102,9 @@ func (r superRecord) append(b []byte) []byte {
 
 func parseSuper(b []byte) (superRecord, error) {
 	d := Decoder{b: b}
-	d.version()
+	if format := d.Uint(); d.Err() == nil && format != Format {
+		return superRecord{}, fmt.Errorf("%w: it has format %d, and this version reads format %d", ErrFormat, format, Format)
+	}
 	r := superRecord{ID(d.Uint()), d.Uint()}
 	return r, d.ended()
 }
