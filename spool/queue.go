@@ -169,7 +169,7 @@ func (s *Spool) Get(id store.ID) (Entry, error) {
 
 // Retry makes the chosen recipients due now, and returns how many. A held one stays held.
 func (s *Spool) Retry(ctx context.Context, f Filter, by string) (int, error) {
-	return s.changeAll(ctx, f, by, trace.Released, func(tx store.Tx, m *Message, r Recipient) bool {
+	return s.changeAll(ctx, f, by, trace.Retried, func(tx store.Tx, m *Message, r Recipient) bool {
 		if r.State == Hold {
 			return false
 		}

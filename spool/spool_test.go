@@ -297,6 +297,9 @@ func TestTheAdministratorsHand(t *testing.T) {
 		t.Errorf("resume changed %d", n)
 	}
 	f.expect("resumed", f.claims(), "b@y.test")
+	if n, _ := f.s.Retry(ctx, Filter{Recipient: "c@z.test"}, "root"); n != 1 {
+		t.Errorf("retry changed %d", n)
+	}
 	if n, _ := f.s.Remove(ctx, Filter{Sender: "a@x.test"}, "root"); n != 2 {
 		t.Errorf("remove changed %d", n)
 	}
@@ -308,7 +311,7 @@ func TestTheAdministratorsHand(t *testing.T) {
 	for _, e := range events {
 		kinds = append(kinds, string(e.Kind)+" "+e.By)
 	}
-	f.expect("trace", kinds, "received ", "held root", "released root", "removed root")
+	f.expect("trace", kinds, "received ", "held root", "released root", "retried root", "removed root")
 	if err != nil {
 		t.Error(err)
 	}

@@ -29,7 +29,8 @@ const (
 	Expired   Kind = "expired"   // given up after the whole schedule
 	Delayed   Kind = "delayed"   // the sender was told of the delay
 	Held      Kind = "held"      // stopped, by an administrator or for damage
-	Released  Kind = "released"  // no longer held, or made due at once
+	Released  Kind = "released"  // no longer held
+	Retried   Kind = "retried"   // made due at once by an administrator
 	Removed   Kind = "removed"   // taken out of the queue by an administrator
 )
 
