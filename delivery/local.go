@@ -98,8 +98,8 @@ func (b *batch) structure(id store.ID) ([]byte, error) {
 		return nil, err
 	}
 	defer body.Close()
-	if b.buf == nil {
-		b.buf = make([]byte, 32<<10)
+	if need := min(max(body.Size(), 512), 32<<10); int64(len(b.buf)) < need {
+		b.buf = make([]byte, need)
 	}
 	scanner := mime.NewScanner()
 	if _, err := io.CopyBuffer(scanner, body.Reader(), b.buf); err != nil {
