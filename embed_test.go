@@ -175,6 +175,28 @@ func TestTwoServersInOneProcess(t *testing.T) {
 	}
 }
 
+// A mailbox that holds all it may takes no more mail until there is room again.
+func TestQuotaRefusesMail(t *testing.T) {
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
+	send := func() error { return submit(t, s, ann, []string{ann.Address}, "From: ann@one.test\r\n\r\nx\r\n") }
+	quota := func(octets int64) {
+		if err := s.Admin().SetQuota(t.Context(), control.SetQuota{Address: ann.Address, Octets: octets}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	quota(10) // the welcome is more than that
+	if err := send(); err == nil || !strings.Contains(err.Error(), "full") {
+		t.Errorf("over quota: %v", err)
+	}
+	for _, octets := range []int64{1 << 20, 0} {
+		quota(octets)
+		if err := send(); err != nil {
+			t.Errorf("with a quota of %d: %v", octets, err)
+		}
+	}
+}
+
 // New mail is told to an idle session whichever way it came.
 func TestIdleHearsOfMailFromAnyListener(t *testing.T) {
 	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}

@@ -80,6 +80,20 @@ type house struct {
 	trace     *trace.Log
 }
 
+// full reports whether an account's mailboxes hold all that they may.
+func (h *house) full(id account.ID) (bool, error) {
+	var quota int64
+	err := h.store.View(func(r store.Reader) error {
+		quota = account.Quota(r, id)
+		return nil
+	})
+	if err != nil || quota <= 0 {
+		return false, err
+	}
+	used, _, err := h.mailboxes.Usage(mailbox.Owner(id))
+	return used >= quota, err
+}
+
 // openHouse opens the data directory, or makes it. The caller closes the store.
 func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.Logger) (*house, error) {
 	st, err := store.Open(dir, store.Options{Now: now, Log: log})

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unicode/utf8"
 
+	"postroad/internal/account"
 	"postroad/internal/envelope"
 	"postroad/internal/store"
 )
@@ -96,6 +98,37 @@ func TestRecipients(t *testing.T) {
 			t.Errorf("RCPT TO:%.60s: %q, want %s", test.rcpt, got, test.want)
 		}
 	}
+}
+
+// TestFullMailboxes: mail is refused while there is no room for it, unless somebody
+// else that the address leads to takes it.
+func TestFullMailboxes(t *testing.T) {
+	alice := town["alice@example.test"][0].Account
+	var broken atomic.Bool
+	h := open(t, MX, false, func(c *Config) {
+		c.Full = func(id account.ID) (bool, error) {
+			if broken.Load() {
+				return false, errors.New("broken")
+			}
+			return id == alice, nil
+		}
+	})
+	c := h.dial(t)
+	c.talk(hello + `
+		> MAIL FROM:<x@far.test>
+		< 250
+		> RCPT TO:<alice@example.test>
+		< 452 4.2.2
+		> RCPT TO:<bob@example.test>
+		< 250
+		> RCPT TO:<both@example.test>
+		< 250
+		> RCPT TO:<away@example.test>
+		< 250`)
+	broken.Store(true)
+	c.talk(`
+		> RCPT TO:<alice@example.test>
+		< 451 4.3.0`)
 }
 
 func TestSenders(t *testing.T) {

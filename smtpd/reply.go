@@ -33,6 +33,7 @@ var (
 	replyRelay     = reply(550, "5.7.1", "relay denied: this server does not take mail for that domain")
 	replyAliasLoop = reply(550, "5.4.6", "the alias leads back to itself")
 	replyTargets   = reply(452, "4.5.3", "too many recipients behind these aliases, send the rest separately")
+	replyQuota     = reply(452, "4.2.2", "the mailbox is full, try again later")
 	replyORCPT     = reply(501, "5.5.4", "ORCPT has a character that no address has")
 	replyLater     = reply(451, "4.3.0", "local trouble, try again later")
 	replyFull      = reply(452, "4.3.1", "not enough room on this server, try again later")

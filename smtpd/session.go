@@ -161,6 +161,9 @@ func (s *session) recipient(to string, utf8 bool) (envelope.Address, error) {
 // add puts what addr leads to into the spool's list, each target once.
 func (s *session) add(tx *transaction, addr envelope.Address, opts *smtp.RcptOptions) error {
 	targets, err := s.srv.Accounts.Resolve(addr)
+	if err == nil {
+		err = s.room(targets)
+	}
 	if err != nil {
 		return err
 	}
@@ -178,6 +181,23 @@ func (s *session) add(tx *transaction, addr envelope.Address, opts *smtp.RcptOpt
 		tx.fold(t, envelope.Recipient{To: t.Address, Notify: notify(opts), Original: original})
 	}
 	return nil
+}
+
+// room refuses an address when nobody that it leads to has room. It is asked here, as
+// mail that was accepted is delivered whatever the quota says.
+func (s *session) room(targets []account.Target) error {
+	if s.srv.Full == nil {
+		return nil
+	}
+	for _, t := range targets {
+		if t.Account == 0 {
+			return nil
+		}
+		if full, err := s.srv.Full(t.Account); err != nil || !full {
+			return err
+		}
+	}
+	return replyQuota
 }
 
 // fold adds a target unless it is there.

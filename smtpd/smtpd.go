@@ -86,8 +86,9 @@ type Config struct {
 	Store    Bodies
 	Spool    Queue
 	Accounts Accounts
-	TLS      *tls.Config // nil offers no STARTTLS
-	Limits   Limits      // zero fields take their defaults
+	Full     func(account.ID) (bool, error) // whether an account has no room for mail; nil is never
+	TLS      *tls.Config                    // nil offers no STARTTLS
+	Limits   Limits                         // zero fields take their defaults
 	Log      *slog.Logger
 	Now      func() time.Time // nil is time.Now
 }
