@@ -152,12 +152,13 @@ func (s *Server) build(o Options) error {
 // checkReach refuses to offer SMTP beyond this machine. The engine in use has known
 // faults that a hostile peer can use (smtpd's package comment names them).
 func checkReach(l config.Listen) error {
-	for name, addr := range map[string]config.Addr{
-		"smtp": l.SMTP, "submission": l.Submission, "submissions": l.Submissions, "lmtp": l.LMTP,
-	} {
-		if !addr.Loopback() {
+	for _, x := range []struct {
+		name string
+		addr config.Addr
+	}{{"smtp", l.SMTP}, {"submission", l.Submission}, {"submissions", l.Submissions}, {"lmtp", l.LMTP}} {
+		if !x.addr.Loopback() {
 			return fmt.Errorf("listen.%s: %s is not a loopback address, and this version's SMTP listeners "+
-				"are not yet fit to meet strangers; use 127.0.0.1 or [::1], behind a server that is", name, addr)
+				"are not yet fit to meet strangers; use 127.0.0.1 or [::1], behind a server that is", x.name, x.addr)
 		}
 	}
 	return nil
