@@ -3,6 +3,7 @@ package imapd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -119,6 +120,10 @@ func (f *fetch) one(m mailbox.Message) error {
 	if err == nil {
 		return f.write(seq, m, st, contents)
 	}
+	if f.isGone(m, err) {
+		f.told--
+		return nil
+	}
 	if errors.Is(err, errEncoding) {
 		err = no(imap.ResponseCodeUnknownCTE, "the encoding of a part is not known here")
 	} else {
@@ -126,6 +131,15 @@ func (f *fetch) one(m mailbox.Message) error {
 	}
 	f.trouble = err
 	return nil
+}
+
+// isGone reports whether a message cannot be read because somebody has expunged it since it was listed.
+func (f *fetch) isGone(m mailbox.Message, err error) bool {
+	if !errors.Is(err, store.ErrNoBody) {
+		return false
+	}
+	_, err = f.srv.Mailboxes.Message(f.sel.id, m.UID)
+	return errors.Is(err, mailbox.ErrExpunged) || errors.Is(err, mailbox.ErrNotFound)
 }
 
 // write sends the response of a message for which all is ready. When its octets cannot be read after
@@ -335,7 +349,8 @@ func (s *session) Expunge(w *imapserver.ExpungeWriter, set *imap.UIDSet) error {
 	return s.refuse("expunge messages", failed)
 }
 
-// follow tells what is expunged, and notes other changes for the end of the command.
+// follow tells what is expunged and how many messages there are then, and notes other changes for the end of the
+// command. The library tells nothing at the end of one that failed; a message that was not told of has no number.
 func (s *session) follow(write func(seq uint32) error) error {
 	for more := true; more; {
 		c, err := s.sel.view.Sync(true)
@@ -351,6 +366,10 @@ func (s *session) follow(write func(seq uint32) error) error {
 		}
 		s.sel.take(c)
 		more = c.More
+	}
+	if s.sel.arrived {
+		s.sel.arrived = false
+		s.wire.say(fmt.Sprintf("* %d EXISTS", s.sel.view.UIDs().GetCardinality()))
 	}
 	return nil
 }

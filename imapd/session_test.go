@@ -517,6 +517,64 @@ func (c *raw) open(name string) {
 	}
 }
 
+// A message has no number before its EXISTS, also when the command fails that found it.
+func TestExistsBeforeANewNumber(t *testing.T) {
+	h := newHouse(t)
+	h.deliver("INBOX", hello)
+	h.deliver("INBOX", hello)
+	one, two := h.loggedIn(), h.loggedIn()
+	one.open("INBOX")
+	two.open("INBOX")
+	one.dialog(`
+		> a STORE 1 +FLAGS.SILENT (\Deleted)
+		< a OK ...
+		> b EXPUNGE
+		< * 1 EXPUNGE
+		< b OK ...`)
+	h.deliver("INBOX", hello)
+	h.deliver("INBOX", hello)
+	two.dialog(`
+		> a MOVE 1 Trash
+		< * 1 EXPUNGE
+		< * 3 EXISTS
+		< a NO [EXPUNGEISSUED] ...
+		> b FETCH 1:* UID
+		< * 1 FETCH (UID 2)
+		< * 2 FETCH (UID 3)
+		< * 3 FETCH (UID 4)
+		< b OK ...`)
+}
+
+// What is expunged while it is being fetched is gone, and not damaged.
+func TestExpungeDuringFetch(t *testing.T) {
+	h := newHouse(t) // whose log must have no errors
+	reader, writer := h.loggedIn(), h.loggedIn()
+	reader.open("INBOX")
+	writer.open("INBOX")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100 {
+			writer.send("a APPEND INBOX (\\Deleted) {5+}\r\na: b\n\r\nb EXPUNGE\r\n")
+			for !strings.HasPrefix(writer.line(), "b OK") {
+			}
+		}
+	}()
+	for open := true; open; {
+		reader.send("a NOOP\r\nb UID FETCH 1:* (ENVELOPE BODY.PEEK[])\r\n")
+		for line := ""; !strings.HasPrefix(line, "b "); {
+			if line = reader.line(); strings.HasPrefix(line, "b NO") {
+				t.Error(line)
+			}
+		}
+		select {
+		case <-done:
+			open = false
+		default:
+		}
+	}
+}
+
 func TestTwoSessionsSeeFlags(t *testing.T) {
 	h := newHouse(t)
 	h.deliver("INBOX", hello)
