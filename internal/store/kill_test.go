@@ -61,7 +61,11 @@ func killedStep(s *store.Store, r *rand.Rand) {
 		size += 128 << 10
 	}
 	d.Write(bodyOf(d.ID(), size))
-	if err := s.Update(keep(d.ID()), d); err != nil {
+	noted := func(tx store.Tx) error {
+		tx.SetNote(d.ID(), noteFor(bodyOf(d.ID(), size)))
+		return keep(d.ID())(tx)
+	}
+	if err := s.Update(noted, d); err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
@@ -166,6 +170,8 @@ func auditKilled(t *testing.T, dir string, kept, dropped map[store.ID]bool) {
 		}
 		if got := read(t, s, id); !bytes.Equal(got, bodyOf(id, len(got)-8)) {
 			t.Errorf("%s is not what was stored", id)
+		} else if noteOf(t, s, id) != string(noteFor(got)) {
+			t.Errorf("%s has another note", id)
 		}
 	}
 	storetest.Check(t, s, refs)

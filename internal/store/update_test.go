@@ -126,7 +126,7 @@ func TestOneFailsTheOthersCommit(t *testing.T) {
 	})
 }
 
-func noteOf(t *testing.T, s *store.Store, id store.ID) (note string) {
+func noteOf(t testing.TB, s *store.Store, id store.ID) (note string) {
 	t.Helper()
 	err := s.View(func(r store.Reader) error {
 		b, err := store.Note(r, id)
