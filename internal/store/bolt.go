@@ -46,6 +46,9 @@ func openBolt(dir string) (*boltEngine, error) {
 		}
 	}
 	if err := verifyBoltFile(path); err != nil {
+		if _, unread := errors.AsType[*fs.PathError](err); unread {
+			return nil, err // what cannot be read is not known to be damaged
+		}
 		return nil, damagedIndex(path, err)
 	}
 	db, err := openBoltFile(path)
@@ -114,6 +117,9 @@ func openBoltFile(path string) (db *bbolt.DB, err error) {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 	case err != nil:
+		if _, named := errors.AsType[*fs.PathError](err); named {
+			return nil, err
+		}
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return db, nil

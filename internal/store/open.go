@@ -78,7 +78,9 @@ func (s *Store) open(o Options) error {
 	if err := s.readTables(); err != nil {
 		return err
 	}
-	s.sweep(files)
+	if err := s.sweep(files); err != nil {
+		return err
+	}
 	if err := s.resume(); err != nil {
 		return err
 	}
@@ -160,14 +162,16 @@ func (s *Store) readTables() error {
 }
 
 // sweep holds the files against the index: leftovers go, damage and what is not ours
-// is told.
-func (s *Store) sweep(files []fs.DirEntry) {
+// is told. A segment that this user may not open is an error: it is not damaged.
+func (s *Store) sweep(files []fs.DirEntry) error {
 	for _, g := range s.segments {
 		g.damaged = true // until its file is seen
 		s.out.next = max(s.out.next, g.number+1)
 	}
 	for _, f := range files {
-		s.sweepFile(f.Name())
+		if err := s.sweepFile(f.Name()); errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 	}
 	for number, g := range s.segments {
 		if g.damaged {
@@ -175,9 +179,10 @@ func (s *Store) sweep(files []fs.DirEntry) {
 				"file", segmentName(number), "octets", g.end, "messages", g.bodies)
 		}
 	}
+	return nil
 }
 
-func (s *Store) sweepFile(name string) {
+func (s *Store) sweepFile(name string) error {
 	number, isSegment := parseSegmentName(name)
 	switch {
 	case isDraftName(name):
@@ -190,8 +195,10 @@ func (s *Store) sweepFile(name string) {
 	default:
 		if err := s.sweepSegment(s.segments[number]); err != nil {
 			s.log.Error("a segment cannot be looked at", "file", segmentName(number), "err", err)
+			return err
 		}
 	}
+	return nil
 }
 
 func (s *Store) removeLeftover(name string) {
@@ -217,7 +224,7 @@ func (s *Store) sweepSegment(g *segment) error {
 	if st.Size() <= g.end {
 		return nil
 	}
-	s.log.Info("the end of a segment belongs to no accepted message and is cut off",
+	s.log.Info("what a crash left behind the last message of a segment is cut off",
 		"file", segmentName(g.number), "octets", st.Size()-g.end)
 	return f.Truncate(g.end)
 }
