@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"postroad/internal/account"
-	"postroad/internal/config"
 	"postroad/internal/envelope"
 	"postroad/internal/mailbox"
 	"postroad/internal/mime"
@@ -30,7 +29,7 @@ type Credential struct {
 
 // QuickstartOptions say how a server for trying things out is set up.
 type QuickstartOptions struct {
-	Config  config.Config
+	Config  Config
 	Options Options
 	Users   []Credential // accounts to have; none means alice@ and bob@example.test with generated passwords
 }

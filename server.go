@@ -3,7 +3,7 @@
 // its context is done, and nothing is shared between servers: a test or a program
 // may hold several.
 //
-//	cfg := config.Default()
+//	cfg := postroad.DefaultConfig()
 //	cfg.DataDir = t.TempDir()
 //	srv, err := postroad.Open(cfg, postroad.Options{})
 //	...
@@ -28,7 +28,6 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/config"
 	"postroad/internal/control"
-	"postroad/internal/dns"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/internal/trace"
@@ -40,7 +39,7 @@ import (
 type Options struct {
 	Log      *slog.Logger                                                      // nil discards
 	Now      func() time.Time                                                  // nil is time.Now
-	Resolver dns.Resolver                                                      // nil asks the system's DNS
+	Resolver Resolver                                                          // nil asks the system's DNS
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil is a net.Dialer's
 	MXPort   int                                                               // where mail exchangers listen; 0 is 25
 	// AllowPrivate lets a mail exchanger have a loopback or private address. DNS
@@ -113,7 +112,7 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 
 // Open opens the data directory and binds every listener of cfg; it serves nothing
 // yet. The caller runs the server, or closes it.
-func Open(cfg config.Config, o Options) (*Server, error) {
+func Open(cfg Config, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
