@@ -4,6 +4,8 @@
 // message are was found out by internal/mime when the message came.
 //
 //	wire        a client's connection: framing, limits, time-outs, TLS
+//	command     what stands between wire and library: whole commands in one line, nothing else
+//	library     the library's servers, and what they announce
 //	session     what one client does: login, the selected mailbox, what it has been told
 //	section     BODY[...] and BINARY[...] as ranges of the stored octets
 //	convert     the library's types from and to ours; nothing else knows both
