@@ -24,7 +24,7 @@ import (
 //	HandshakeTimeout             30 s  closed
 type Limits struct {
 	Connections int // open at once, on one listener
-	PerAddress  int // of these, from one IPv4 address or IPv6 /64; loopback too
+	PerAddress  int // of these, from one IPv4 address or IPv6 /64, but not on a loopback listener
 
 	Recipients  int   // RCPT commands accepted in one transaction
 	MessageSize int64 // octets of a message, before our trace fields

@@ -148,14 +148,28 @@ func TestLineLimit(t *testing.T) {
 	c.expect("250")
 }
 
+// far is a listener that says it can be reached from elsewhere.
+type far struct{ net.Listener }
+
+func (far) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 25} }
+
 func TestConnectionLimits(t *testing.T) {
-	h := open(t, MX, false, limits(func(l *Limits) { l.PerAddress = 2 }))
+	h := build(t, MX, false, limits(func(l *Limits) { l.PerAddress = 2 }))
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.serve(t, far{inner})
+	h.addr = inner.Addr().String()
 	h.dial(t).talk("< 220")
 	h.dial(t).talk("< 220")
 	h.dial(t).talk("< 421 4.7.0\n<-")
 	if n := h.group.Open(); n != 2 {
 		t.Errorf("%d connections are said to be open", n)
 	}
+	h = open(t, MX, false, limits(func(l *Limits) { l.PerAddress = 1 }))
+	h.dial(t).talk("< 220")
+	h.dial(t).talk("< 220") // loopback: all clients have one address
 	h = open(t, MX, false, limits(func(l *Limits) { l.Connections = 1 }))
 	h.dial(t).talk("< 220")
 	h.dial(t).talk("< 421 4.3.2\n<-")
