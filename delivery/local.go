@@ -128,21 +128,26 @@ func (r *Runner) deliverAll(ctx context.Context, as []arrival) {
 
 // deliver puts messages into mailboxes and takes their recipients out of the spool,
 // in one transaction. Recipients whose account is gone are left alone and returned.
-// With a report, the sender is told in the same transaction.
+// With a report, which is about one recipient alone, the sender is told in the same
+// transaction.
 func (r *Runner) deliver(as []arrival, rep *report) (gone []spool.Due, err error) {
 	placed := make([]mailbox.Placed, len(as))
 	err = r.guarded("deliver", func() error {
 		return r.cfg.Store.UpdateSoon(func(tx store.Tx) error {
 			gone = gone[:0] // it may run again
+			clear(placed)
 			for i := range as {
 				if !account.Exists(tx, account.ID(as[i].due.Recipient.Account)) {
 					gone = append(gone, as[i].due)
 					continue
 				}
 				var err error
-				if placed[i], err = r.place(tx, &as[i]); err != nil {
+				if placed[i], err = r.place(tx, &as[i], rep); err != nil {
 					return &refusal{err}
 				}
+			}
+			if rep == nil || placed[0].UID == 0 {
+				return nil // nothing was delivered that could be reported
 			}
 			return rep.add(tx, r.cfg.Spool)
 		}, rep.drafts()...)
@@ -155,7 +160,7 @@ func (r *Runner) deliver(as []arrival, rep *report) (gone []spool.Due, err error
 
 // place delivers one recipient. One that an administrator has removed meanwhile is
 // not delivered, and its Placed stays empty.
-func (r *Runner) place(tx store.Tx, a *arrival) (mailbox.Placed, error) {
+func (r *Runner) place(tx store.Tx, a *arrival, rep *report) (mailbox.Placed, error) {
 	d := &a.due
 	if !r.cfg.Spool.Settle(tx, *d) {
 		return mailbox.Placed{}, nil
@@ -169,7 +174,7 @@ func (r *Runner) place(tx store.Tx, a *arrival) (mailbox.Placed, error) {
 	}
 	trace.Record(tx, d.Message.ID, trace.Event{
 		Time: now, Kind: trace.Delivered, To: []string{d.Recipient.To.String()},
-		Mailbox: a.owner + " " + placed.Name, UID: placed.UID,
+		Mailbox: a.owner + " " + placed.Name, UID: placed.UID, Related: rep.id(),
 	})
 	return placed, nil
 }

@@ -150,6 +150,25 @@ func testAccountGoneIsReported(t *testing.T) {
 	}
 }
 
+// What was not delivered is not reported as delivered, though that was asked for.
+func TestNoSuccessOfAnAccountThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		rcpts := f.rcpts("bob@a.test")
+		rcpts[0].Notify = envelope.NotifySuccess | envelope.NotifyFailure
+		f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>")}}, letter, rcpts...)
+		if err := f.ac.Remove(path("bob@a.test"), nil); err != nil {
+			t.Fatal(err)
+		}
+		f.start()
+		f.drained()
+		got := f.mail("alice")
+		if len(got) != 1 || !strings.Contains(got[0], "Action: failed") {
+			t.Errorf("alice has %q, want one report of failure", got)
+		}
+	})
+}
+
 func TestAccountGoneAndNullSender(t *testing.T) { synctest.Test(t, testAccountGoneAndNullSender) }
 
 func testAccountGoneAndNullSender(t *testing.T) {

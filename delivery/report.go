@@ -23,7 +23,12 @@ type report struct {
 	rcpts   []spool.Recipient
 }
 
-func (rep *report) id() string { return rep.message.ID.String() }
+func (rep *report) id() string {
+	if rep == nil {
+		return ""
+	}
+	return rep.message.ID.String()
+}
 
 // add queues the report within the transaction that makes it true.
 func (rep *report) add(tx store.Tx, sp *spool.Spool) error {
