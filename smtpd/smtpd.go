@@ -129,18 +129,13 @@ func (s *Server) Serve(ln net.Listener) error {
 		ln.Close()
 		return errNoTLS
 	}
-	return s.group.Serve(ln, s.listenOptions(ln), s.serve)
+	return s.group.Serve(ln, s.listenOptions(), s.serve)
 }
 
-// listenOptions are the limits of a listener. On one that only this machine reaches,
-// all clients have one address.
-func (s *Server) listenOptions(ln net.Listener) listen.Options {
+func (s *Server) listenOptions() listen.Options {
 	o := listen.Options{
 		Total: s.Limits.Connections, PerAddress: s.Limits.PerAddress,
 		Pace: listen.Pace{Idle: s.Limits.CommandTimeout}, Log: s.Log,
-	}
-	if listen.IsLocal(ln.Addr()) {
-		o.PerAddress = 0
 	}
 	if !s.implicitTLS {
 		o.Full = "421 4.3.2 too many connections, try again later\r\n"

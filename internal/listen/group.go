@@ -31,7 +31,12 @@ type Group struct {
 // Serve accepts connections on ln, which belongs to it, until Shutdown; then it
 // returns nil. Each connection is given to begin in a goroutine of its own, and counts
 // until Ended is called for it, which must be once, when nothing is under way any more.
+// Where only this machine can connect, all clients have one address, and PerAddress is
+// no bound.
 func (g *Group) Serve(ln net.Listener, o Options, begin func(*Conn)) error {
+	if IsLocal(ln.Addr()) {
+		o.PerAddress = 0
+	}
 	l := New(ln, o)
 	defer l.Close()
 	if !g.addListener(l) {
