@@ -397,6 +397,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("retry = {first = 1, max = {}}"))
 	f.Add([]byte("[retry]\nfirst = \"9999999999999h\""))
 	f.Add([]byte("route = [{domain=\"*\", host=\"h\"}]"))
+	f.Add([]byte("route=[]"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := Parse(bytes.NewReader(text))
 		if err != nil {

@@ -85,6 +85,9 @@ func decode(text []byte) (Config, error) {
 	if err := dec.Decode(&c); err != nil {
 		return Config{}, explain(err)
 	}
+	if len(c.Routes) == 0 {
+		c.Routes = nil // "route = []" says what leaving it out says
+	}
 	places.completeRoutes(c.Routes)
 	if err := places.checkCase(); err != nil {
 		return Config{}, err
