@@ -22,6 +22,7 @@ const (
 	subjectField
 	inReplyToField
 	messageIDField
+	referencesField // in the outermost header only
 	fromField
 	senderField
 	replyToField
@@ -72,6 +73,8 @@ func fieldOf(name []byte) field {
 		return inReplyToField
 	case "message-id":
 		return messageIDField
+	case "references":
+		return referencesField
 	case "from":
 		return fromField
 	case "sender":
@@ -97,7 +100,7 @@ func (s *Scanner) startField(line []byte) {
 		return
 	}
 	kind := fieldOf(bytes.TrimRight(line[:colon], " \t"))
-	if f.skips(kind) {
+	if f.skips(kind) || kind == referencesField && len(s.stack) > 1 {
 		return
 	}
 	f.seen.add(kind)
@@ -217,7 +220,12 @@ func languages(v string) []string {
 
 // setEnvelope takes a field of a message's header.
 func (s *Scanner) setEnvelope(e *Envelope, kind field, v string) {
+	if v == "" && kind <= messageIDField {
+		e.blank.add(kind)
+	}
 	switch kind {
+	case referencesField:
+		s.references = references(v)
 	case dateField:
 		e.Date = v
 	case subjectField:

@@ -36,6 +36,7 @@ const (
 	maxToken         = 256      // octets of a type, subtype, encoding, disposition, parameter name or language tag
 	maxFieldAddress  = 1000     // addresses kept of one envelope field
 	maxAddresses     = 10000    // addresses kept in one structure
+	maxReferences    = 500      // ids kept of References: the first one, and the last ones
 	maxPreview       = 200      // characters of a preview (RFC 8970)
 	maxSample        = 2 << 10  // octets of a plain text part looked at for the preview
 	maxSampleHTML    = 8 << 10  // the same for text/html
@@ -49,6 +50,10 @@ type Structure struct {
 	Envelope Envelope
 	Preview  string // up to 200 characters of readable text (RFC 8970), from the first text part that has any
 	Size     int64  // octets of the whole message
+
+	// References are the ids of the messages that this one answers, oldest first, as RFC 5256 takes them for threads and as
+	// MessageIDs gives them: those of the References field or, without a valid one there, the first of In-Reply-To.
+	References []string
 }
 
 // A Part is one MIME entity. Its strings may hold any octets but NUL, CR and LF.
@@ -96,6 +101,8 @@ type Param struct{ Name, Value string }
 type Envelope struct {
 	Date, Subject, InReplyTo, MessageID string
 	From, Sender, ReplyTo, To, Cc, Bcc  []Address
+
+	blank fieldSet // which of the texts are "" because the field says so, not because there is none
 }
 
 // An Address is one address, or the start or end of a group, in the four words of RFC 9051 section 7.5.2. A group
@@ -133,6 +140,9 @@ func param(params []Param, name string) string {
 func (p *Part) isMessage() bool {
 	return p.Type == "message" && (p.Subtype == "rfc822" || p.Subtype == "global")
 }
+
+// hasLines reports whether a BODYSTRUCTURE gives the lines of p.
+func (p *Part) hasLines() bool { return p.Type == "text" || p.isMessage() }
 
 // identity reports whether the body is there as it is, not in a transfer encoding.
 func (p *Part) identity() bool {

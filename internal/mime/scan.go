@@ -34,6 +34,8 @@ type Scanner struct {
 	tries    int
 	preview  string
 
+	references []string
+
 	root   Message
 	done   *Structure
 	frames [4]frame  // where stack starts
@@ -98,7 +100,10 @@ func (s *Scanner) Finish() *Structure {
 	last := end{at: size, lines: s.lines, last: s.tail.last(1)}
 	s.closeTo(0, last)
 	s.close(last)
-	s.done = &Structure{Root: s.root.Root, Envelope: s.root.Envelope, Preview: s.preview, Size: size}
+	s.done = &Structure{Root: s.root.Root, Envelope: s.root.Envelope, Preview: s.preview, Size: size, References: s.references}
+	if id := firstID(s.root.Envelope.InReplyTo); id != "" && s.references == nil {
+		s.done.References = []string{id}
+	}
 	return s.done
 }
 
@@ -336,7 +341,7 @@ func (s *Scanner) close(e end) {
 func (f *frame) end(e end) {
 	p := &f.part
 	p.Body.Len = e.at - int64(e.eol) - p.Body.Off
-	if p.Type == "text" || p.isMessage() {
+	if p.hasLines() {
 		p.Lines = f.lines(e)
 	}
 	if p.Multipart() && len(p.Parts) == 0 {
