@@ -36,16 +36,21 @@ func (s *Service) Create(o Owner, name string, role Role) (Mailbox, error) {
 	}
 	var m Mailbox
 	err = s.st.Update(func(tx store.Tx) error {
-		if err := s.createAbove(tx, o, name); err != nil {
-			return err
-		}
-		b, err := s.create(tx, o, name, role)
+		b, err := s.createPath(tx, o, name, role)
 		if err == nil {
 			m = b.mailbox(tx)
 		}
 		return err
 	})
 	return m, err
+}
+
+// createPath makes a mailbox and the missing ones above it.
+func (s *Service) createPath(tx store.Tx, o Owner, name string, role Role) (*box, error) {
+	if err := s.createAbove(tx, o, name); err != nil {
+		return nil, err
+	}
+	return s.create(tx, o, name, role)
 }
 
 // createAbove makes the missing mailboxes above name.
@@ -66,6 +71,9 @@ func (s *Service) create(tx store.Tx, o Owner, name string, role Role) (*box, er
 	if named(tx, o, name) != 0 {
 		return nil, fmt.Errorf("%w: %q", ErrExists, name)
 	}
+	if err := vacant(tx, o, role); err != nil {
+		return nil, err
+	}
 	u, err := loadUsage(tx, o)
 	if err != nil {
 		return nil, err
@@ -81,6 +89,9 @@ func (s *Service) create(tx store.Tx, o Owner, name string, role Role) (*box, er
 		ID: ID(s.st.NewID()), Owner: o, Name: name, Role: role,
 		UIDValidity: validity, UIDNext: 1, ModSeq: 1, Created: s.o.Now(),
 	}}
+	if err := b.inherit(tx); err != nil {
+		return nil, err
+	}
 	b.put(tx)
 	putName(tx, b)
 	return b, changeUsage(tx, o, usage{mailboxes: 1})
@@ -223,6 +234,9 @@ func (s *Service) Remove(ctx context.Context, o Owner, name string) error {
 
 // unname takes a mailbox out of sight and notes that its messages have to go.
 func (s *Service) unname(tx store.Tx, b *box) error {
+	if err := b.dropACL(tx); err != nil {
+		return err
+	}
 	tx.Delete(nameKey(b.Owner, b.Name))
 	tx.Put(removedKey(b.Owner, b.ID), []byte{recordVersion})
 	b.removed = true
@@ -339,6 +353,18 @@ func (s *Service) RemoveAll(ctx context.Context, o Owner) error {
 	if err := s.sweep(ctx, ownerRemoved(o)); err != nil {
 		return err
 	}
+	for more := true; more; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := s.st.Update(func(tx store.Tx) (err error) {
+			more, err = dropGrants(tx, o, bulkStep)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	return s.st.Update(func(tx store.Tx) error { return forget(tx, o) })
 }
 
@@ -379,6 +405,11 @@ func (s *Service) Subscribe(o Owner, name string, on bool) error {
 	if err != nil {
 		return err
 	}
+	return s.subscribe(o, name, on)
+}
+
+// subscribe sets or clears a subscription to a clean name, or to one of another account's.
+func (s *Service) subscribe(o Owner, name string, on bool) error {
 	return s.st.Update(func(tx store.Tx) error {
 		if !on {
 			tx.Delete(subscriptionKey(o, name))
@@ -426,18 +457,27 @@ func inboxFirst(a, b string) int {
 // List returns all mailboxes of an owner in the order of their names, INBOX first.
 func (s *Service) List(o Owner) (list []Mailbox, err error) {
 	err = s.st.View(func(r store.Reader) error {
-		list = nil
-		for _, v := range r.Scan(ownerNames(o), ownerNames(o).End()) {
-			b, err := loadBox(r, ID(lastUint(v)))
-			if err != nil {
-				return err
-			}
-			list = append(list, b.mailbox(r))
+		list, err = ownList(r, o)
+		for i := range list {
+			list[i].Subscribed = r.Get(subscriptionKey(o, list[i].Name)) != nil
 		}
-		return nil
+		return err
 	})
-	slices.SortStableFunc(list, func(a, b Mailbox) int { return inboxFirst(a.Name, b.Name) })
 	return list, err
+}
+
+// ownList reads an owner's mailboxes without their subscriptions.
+func ownList(r store.Reader, o Owner) ([]Mailbox, error) {
+	var list []Mailbox
+	for _, v := range r.Scan(ownerNames(o), ownerNames(o).End()) {
+		b, err := loadBox(r, ID(lastUint(v)))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, b.Mailbox)
+	}
+	slices.SortStableFunc(list, func(a, b Mailbox) int { return inboxFirst(a.Name, b.Name) })
+	return list, nil
 }
 
 // Get returns a mailbox by name; "inbox" in any case is INBOX.

@@ -13,6 +13,8 @@
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
 //	mv  owner                          the last UIDVALIDITY given out
 //	mu  owner                          octets and messages of all mailboxes
+//	ma  owner, mailbox id              its access control list, if any: who else may do what
+//	mg  account, owner, mailbox id     that list names the account; 0 is anyone
 //
 // The MIME structure of a message is its body's note in the store.
 //
@@ -47,6 +49,13 @@ var (
 	ErrOverQuota = errors.New("over quota")
 	ErrLimit     = errors.New("over a limit") // mailboxes per owner, keywords per mailbox, uids used up
 	ErrFlag      = errors.New("not a possible flag")
+	ErrRights    = errors.New("permission denied")
+	ErrRight     = errors.New("there is no such right")
+	ErrRole      = errors.New("the mailbox cannot have this special use")
+	ErrChildren  = errors.New("it is no mailbox, and there are mailboxes below it")
+	ErrOwner     = errors.New("a mailbox stays with its owner; copy its messages instead")
+
+	ErrIdentifier = errors.New("there is no such account")
 )
 
 // Owner is the account whose mailboxes these are.
@@ -85,6 +94,7 @@ type Mailbox struct {
 	Deleted     uint32 // with \Deleted
 	Octets      int64
 	Created     time.Time
+	Rights      Rights // of the account that read it through an Access
 }
 
 // Message is one message in a mailbox.
@@ -110,6 +120,7 @@ type Options struct {
 const (
 	maxMailboxes = 10_000 // per owner, unless Options say otherwise
 	maxKeywords  = 500    // per mailbox, unless Options say otherwise
+	maxGrants    = 100    // in one access control list
 	bulkStep     = 1_000  // messages changed in one transaction
 	pageSize     = 500    // messages read in one transaction
 	maxTold      = 10_000 // new and changed messages told by one Sync

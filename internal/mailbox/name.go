@@ -40,6 +40,9 @@ func cleanName(name string) (string, error) {
 	if strings.EqualFold(levels[0], inbox) {
 		levels[0] = inbox
 	}
+	if levels[0] == others {
+		return "", fmt.Errorf("%w: %q is where the mailboxes of other accounts are seen", ErrName, others)
+	}
 	clean := strings.Join(levels, "/")
 	if len(clean) > maxName {
 		return "", fmt.Errorf("%w: it is longer than %d octets", ErrName, maxName)
