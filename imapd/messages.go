@@ -352,20 +352,19 @@ func (s *session) Expunge(w *imapserver.ExpungeWriter, set *imap.UIDSet) error {
 // follow tells what is expunged and how many messages there are then, and notes other changes for the end of the
 // command. The library tells nothing at the end of one that failed; a message that was not told of has no number.
 func (s *session) follow(write func(seq uint32) error) error {
-	for more := true; more; {
-		c, err := s.sel.view.Sync(true)
-		if err != nil {
-			return s.refuse("read what changed", err)
-		}
-		if c.Removed {
-			s.wire.bye(removed)
-			return nil
-		}
-		if err := s.tellExpunged(write, c.Expunged); err != nil {
-			return err
-		}
-		s.sel.take(c)
-		more = c.More
+	c, err := s.sel.view.Sync(true)
+	if err != nil {
+		return s.refuse("read what changed", err)
+	}
+	if c.Removed {
+		s.wire.bye(removed)
+		return nil
+	}
+	if err := s.tellExpunged(write, c.Expunged.ToArray()); err != nil {
+		return err
+	}
+	if err := s.take(c); err != nil {
+		return err
 	}
 	if s.sel.arrived {
 		s.sel.arrived = false

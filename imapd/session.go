@@ -135,6 +135,7 @@ func (s *session) Unauthenticate() error {
 // A selected is the selected mailbox as the client has been told of it.
 type selected struct {
 	view     *mailbox.View
+	wakes    chan struct{} // a value waits when there may be something to tell
 	id       mailbox.ID
 	readOnly bool
 	gone     bool            // it was removed, by this session
@@ -147,22 +148,31 @@ type selected struct {
 	changed []mailbox.Message
 }
 
+func (sel *selected) wake() {
+	select {
+	case sel.wakes <- struct{}{}:
+	default:
+	}
+}
+
 // Select opens a mailbox.
 func (s *session) Select(name string, o *imap.SelectOptions) (*imap.SelectData, error) {
 	mb, err := s.srv.Mailboxes.Get(s.owner, name)
 	if err != nil {
 		return nil, s.refuse("select", err)
 	}
-	view, mb, err := s.srv.Mailboxes.View(mb.ID)
+	sel := &selected{wakes: make(chan struct{}, 1), id: mb.ID, readOnly: o.ReadOnly}
+	sel.view, mb, err = s.srv.Mailboxes.View(mb.ID, mailbox.ViewOptions{Changed: sel.wake})
 	if err != nil {
 		return nil, s.refuse("select", err)
 	}
 	words, err := s.srv.Mailboxes.Keywords(mb.ID)
 	if err != nil {
-		view.Close()
+		sel.view.Close()
 		return nil, s.refuse("select", err)
 	}
-	s.sel = &selected{view: view, id: mb.ID, readOnly: o.ReadOnly, keywords: len(words)}
+	sel.keywords = len(words)
+	s.sel = sel
 	return s.selectData(mb, words), nil
 }
 
@@ -208,7 +218,7 @@ func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
 	defer s.idle.Unlock()
 	var changed <-chan struct{}
 	if s.sel != nil && !s.sel.gone {
-		changed = s.sel.view.Changed()
+		changed = s.sel.wakes
 	}
 	for {
 		select {
@@ -240,24 +250,23 @@ func (s *session) tell(w teller, expunge bool) error {
 	if s.sel == nil || s.sel.gone {
 		return nil
 	}
-	for more := true; more; {
-		c, err := s.sel.view.Sync(expunge)
-		switch {
-		case err != nil:
-			s.log.Error("cannot read what changed in a mailbox", "mailbox", s.sel.id, "err", err)
-			return nil
-		case c.Removed:
-			s.wire.bye(removed)
-			return nil
-		}
-		if err := s.tellExpunged(w.WriteExpunge, c.Expunged); err != nil {
-			return err
-		}
-		s.sel.take(c)
-		if err := s.tellTaken(w); err != nil {
-			return err
-		}
-		more = c.More
+	c, err := s.sel.view.Sync(expunge)
+	switch {
+	case err != nil:
+		s.log.Error("cannot read what changed in a mailbox", "mailbox", s.sel.id, "err", err)
+		return nil
+	case c.Removed:
+		s.wire.bye(removed)
+		return nil
+	}
+	if err := s.tellExpunged(w.WriteExpunge, c.Expunged.ToArray()); err != nil {
+		return err
+	}
+	if err := s.take(c); err != nil {
+		return err
+	}
+	if err := s.tellTaken(w); err != nil {
+		return err
 	}
 	s.sel.own.forget()
 	return nil
@@ -275,13 +284,18 @@ func (s *session) tellExpunged(write func(seq uint32) error, expunged []mailbox.
 }
 
 // take notes what is to be told of changes, apart from the expunged messages.
-func (sel *selected) take(c mailbox.Changes) {
-	sel.arrived = sel.arrived || len(c.New) > 0
-	for _, m := range c.Flags {
+func (s *session) take(c mailbox.Changes) error {
+	sel := s.sel
+	sel.arrived = sel.arrived || !c.New.IsEmpty()
+	for m, err := range s.srv.Mailboxes.Messages(sel.id, c.Flags) {
+		if err != nil {
+			return s.refuse("read what changed", err)
+		}
 		if !sel.own.made(m) {
 			sel.changed = append(sel.changed, m)
 		}
 	}
+	return nil
 }
 
 // tellTaken tells what take noted.

@@ -76,7 +76,7 @@ func BenchmarkView(b *testing.B) {
 	h.bare(id, size)
 	b.Run("first", func(b *testing.B) {
 		for b.Loop() {
-			v, _, err := h.View(id)
+			v, _, err := h.View(id, ViewOptions{})
 			h.must(err)
 			v.Close()
 		}
@@ -84,7 +84,7 @@ func BenchmarkView(b *testing.B) {
 	b.Run("further", func(b *testing.B) {
 		h.view(id)
 		for b.Loop() {
-			v, _, err := h.View(id)
+			v, _, err := h.View(id, ViewOptions{})
 			h.must(err)
 			v.Close()
 		}
@@ -132,7 +132,7 @@ func BenchmarkSync(b *testing.B) {
 				b.StopTimer()
 				h.append(id, small)
 				b.StartTimer()
-				if c := h.sync(v, true); len(c.New) != 1 {
+				if c := h.sync(v, true); c.New.GetCardinality() != 1 {
 					b.Fatalf("told %+v", c)
 				}
 			}

@@ -28,9 +28,14 @@ func (e *edit) save() error {
 	if !e.changed {
 		return nil
 	}
-	e.box.put(e.tx)
 	id, hub := e.box.ID, e.s.hub
-	e.tx.OnCommit(func() { hub.changed(id) })
+	e.box.claimed = max(e.box.claimed, hub.claimed(id))
+	e.box.put(e.tx)
+	claimed := e.box.claimed
+	e.tx.OnCommit(func() {
+		hub.recorded(id, claimed)
+		hub.changed(id)
+	})
 	return changeUsage(e.tx, e.box.Owner, e.used)
 }
 

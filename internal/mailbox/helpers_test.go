@@ -155,19 +155,60 @@ func (h house) kill(id ID, uids ...UID) {
 	h.must(err)
 }
 
-func (h house) view(id ID) *View {
+// A watcher is a view whose wake-ups can be waited for.
+type watcher struct {
+	*View
+	wakes chan struct{} // capacity 1
+}
+
+func watch(s *Service, id ID, recent bool) (*watcher, error) {
+	w := &watcher{wakes: make(chan struct{}, 1)}
+	changed := func() {
+		select {
+		case w.wakes <- struct{}{}:
+		default:
+		}
+	}
+	var err error
+	w.View, _, err = s.View(id, ViewOptions{Recent: recent, Changed: changed})
+	return w, err
+}
+
+// waiting reports whether the view was woken since it was last asked.
+func waiting(w *watcher) bool {
+	select {
+	case <-w.wakes:
+		return true
+	default:
+		return false
+	}
+}
+
+func (h house) view(id ID) *watcher {
 	h.Helper()
-	v, _, err := h.View(id)
+	v, err := watch(h.Service, id, true)
 	h.must(err)
 	h.Cleanup(v.Close)
 	return v
 }
 
-func (h house) sync(v *View, expunge bool) Changes {
+func (h house) sync(v *watcher, expunge bool) Changes {
 	h.Helper()
+	waiting(v)
 	c, err := v.Sync(expunge)
 	h.must(err)
 	return c
+}
+
+// shown shows some messages as they are now.
+func (h house) shown(id ID, uids *roaring.Bitmap) string {
+	h.Helper()
+	var list []Message
+	for m, err := range h.Messages(id, uids) {
+		h.must(err)
+		list = append(list, m)
+	}
+	return show(list)
 }
 
 func set(uids ...UID) *roaring.Bitmap { return roaring.BitmapOf(uids...) }

@@ -10,8 +10,9 @@ import (
 // A hub knows the open views of each mailbox and tells them after each commit. It holds no
 // messages: a view reads what happened from the index.
 type hub struct {
-	mu    sync.Mutex // guards rooms and all in them but loading
-	rooms map[ID]*room
+	mu     sync.Mutex // guards all here, and all in the rooms but loading
+	rooms  map[ID]*room
+	claims map[ID]UID // messages below it are claimed; the mailbox's record does not know yet
 }
 
 // A room is the open views of one mailbox. It ends with the last of them.
@@ -29,7 +30,7 @@ type snapshot struct {
 	next   UID // UIDNEXT
 }
 
-func newHub() *hub { return &hub{rooms: map[ID]*room{}} }
+func newHub() *hub { return &hub{rooms: map[ID]*room{}, claims: map[ID]UID{}} }
 
 // changed wakes all views of a mailbox. It is called after the commit, for every change.
 func (h *hub) changed(id ID) {
@@ -37,7 +38,9 @@ func (h *hub) changed(id ID) {
 	defer h.mu.Unlock()
 	if room := h.rooms[id]; room != nil {
 		for _, v := range room.views {
-			v.wake()
+			if v.o.Changed != nil {
+				v.o.Changed()
+			}
 		}
 	}
 }
@@ -90,4 +93,32 @@ func (h *hub) publish(r *room, s snapshot) snapshot {
 		return r.latest
 	}
 	return s
+}
+
+// claim returns the first UID that no view has claimed, given what the mailbox's record says, and
+// with take claims all below next.
+func (h *hub) claim(id ID, recorded, next UID, take bool) (first UID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	first = max(recorded, h.claims[id])
+	if take && next > first {
+		h.claims[id] = next
+	}
+	return first
+}
+
+// claimed returns what is claimed and not recorded; 0 is nothing.
+func (h *hub) claimed(id ID) UID {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.claims[id]
+}
+
+// recorded is told what the mailbox's record knows now.
+func (h *hub) recorded(id ID, claimed UID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.claims[id] <= claimed {
+		delete(h.claims, id)
+	}
 }

@@ -123,7 +123,7 @@ const (
 	maxGrants    = 100    // in one access control list
 	bulkStep     = 1_000  // messages changed in one transaction
 	pageSize     = 500    // messages read in one transaction
-	maxTold      = 10_000 // new and changed messages told by one Sync
+	maxHistory   = 10_000 // entries of the history read in one transaction
 )
 
 // Service is all mailboxes of one store. Any number of goroutines.

@@ -53,49 +53,142 @@ func (s *Service) Add(tx store.Tx, o Owner, name string, a Arrival) (Placed, err
 // arrive puts a message into b.
 func (s *Service) arrive(tx store.Tx, b *box, a Arrival) (Placed, error) {
 	e := s.edit(tx, b)
+	p, err := e.arrive(a)
+	if err != nil {
+		return Placed{}, err
+	}
+	return p, e.save()
+}
+
+func (e *edit) arrive(a Arrival) (Placed, error) {
 	set, _, err := e.flagSet(a.Flags)
 	if err != nil {
 		return Placed{}, err
 	}
 	if a.Internal.IsZero() {
-		a.Internal = s.o.Now()
+		a.Internal = e.s.o.Now()
 	}
 	m := record{body: a.Body, size: a.Size, flags: set}
 	m.setInternal(a.Internal)
 	if err := e.add(&m, a.Structure); err != nil {
 		return Placed{}, err
 	}
-	return Placed{Mailbox: b.ID, Name: b.Name, UIDValidity: b.UIDValidity, UID: m.uid}, e.save()
+	return Placed{Mailbox: e.box.ID, Name: e.box.Name, UIDValidity: e.box.UIDValidity, UID: m.uid}, nil
 }
 
-// Append commits a draft as a message of a mailbox (IMAP APPEND, import). also, if not nil, runs in the
-// same transaction. Keywords for which the mailbox has no room are left out. ErrOverQuota, ErrNotFound, ErrFlag,
-// store.ErrFull. The draft is taken, whatever the result.
-func (s *Service) Append(id ID, draft *store.Draft, st *mime.Structure, internal time.Time, flags []string, also func(store.Tx, Placed) error) (Placed, error) {
-	structure, err := st.AppendBinary(nil)
+// A NewMessage is a message that AppendAll is to add. Its draft is taken, whatever the result.
+type NewMessage struct {
+	Draft     *store.Draft
+	Structure *mime.Structure
+	Internal  time.Time // zero is now
+	Flags     []string  // keywords for which the mailbox has no room are left out
+}
+
+// Replaced is a message that is expunged when others take its place (RFC 8508).
+type Replaced struct {
+	Mailbox ID
+	UID     UID
+}
+
+// AppendAll commits drafts as messages of a mailbox, all or none (RFC 3502). With replaces, that message is expunged
+// in the same transaction; ErrExpunged when it is gone already. also, if not nil, runs in the transaction too.
+// ErrOverQuota, ErrNotFound, ErrFlag, ErrLimit, store.ErrFull.
+func (s *Service) AppendAll(id ID, msgs []NewMessage, replaces *Replaced, also func(store.Tx, []Placed) error) ([]Placed, error) {
+	arrivals, drafts, err := arrivalsOf(msgs)
 	if err != nil {
-		draft.Discard()
-		return Placed{}, err
+		for _, d := range drafts {
+			d.Discard()
+		}
+		return nil, err
 	}
-	a := Arrival{Body: draft.ID(), Size: draft.Size(), Structure: structure, Internal: internal, Flags: flags}
-	var placed Placed
+	var placed []Placed
 	err = s.st.Update(func(tx store.Tx) error {
-		b, err := loadBox(tx, id)
-		if err != nil {
-			return err
-		}
-		if err := s.fits(tx, b.Owner, a.Size); err != nil {
-			return err
-		}
-		if placed, err = s.arrive(tx, b, a); err != nil || also == nil {
+		if placed, err = s.appendAll(tx, id, arrivals, replaces); err != nil || also == nil {
 			return err
 		}
 		return also(tx, placed)
-	}, draft)
+	}, drafts...)
+	if err != nil {
+		return nil, err
+	}
+	return placed, nil
+}
+
+// arrivalsOf does what need not be done within the transaction.
+func arrivalsOf(msgs []NewMessage) (as []Arrival, drafts []*store.Draft, err error) {
+	for _, m := range msgs {
+		structure, failed := m.Structure.AppendBinary(nil)
+		err = errors.Join(err, failed)
+		drafts = append(drafts, m.Draft)
+		as = append(as, Arrival{
+			Body: m.Draft.ID(), Size: m.Draft.Size(), Structure: structure, Internal: m.Internal, Flags: m.Flags,
+		})
+	}
+	return as, drafts, err
+}
+
+func (s *Service) appendAll(tx store.Tx, id ID, as []Arrival, replaces *Replaced) ([]Placed, error) {
+	b, err := loadBox(tx, id)
+	if err != nil {
+		return nil, err
+	}
+	target := s.edit(tx, b)
+	if replaces != nil {
+		if err := target.replace(*replaces); err != nil {
+			return nil, err
+		}
+	}
+	var octets int64
+	for i := range as {
+		octets += as[i].Size
+	}
+	if err := s.fits(tx, b.Owner, octets-max(-target.used.octets, 0)); err != nil {
+		return nil, err
+	}
+	placed := make([]Placed, len(as))
+	for i := range as {
+		if placed[i], err = target.arrive(as[i]); err != nil {
+			return nil, err
+		}
+	}
+	return placed, target.save()
+}
+
+// replace expunges a message whose place others take.
+func (e *edit) replace(old Replaced) error {
+	source := e
+	if old.Mailbox != e.box.ID {
+		b, err := loadBox(e.tx, old.Mailbox)
+		if err != nil {
+			return err
+		}
+		source = e.s.edit(e.tx, b)
+	}
+	m, ok, err := getRecord(e.tx, old.Mailbox, old.UID)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("%w: UID %d of %q", ErrExpunged, old.UID, source.box.Name)
+	}
+	source.remove(m)
+	if source == e {
+		return nil
+	}
+	return source.save()
+}
+
+// Append is AppendAll of one message.
+func (s *Service) Append(id ID, draft *store.Draft, st *mime.Structure, internal time.Time, flags []string, also func(store.Tx, Placed) error) (Placed, error) {
+	var each func(store.Tx, []Placed) error
+	if also != nil {
+		each = func(tx store.Tx, placed []Placed) error { return also(tx, placed[0]) }
+	}
+	placed, err := s.AppendAll(id, []NewMessage{{Draft: draft, Structure: st, Internal: internal, Flags: flags}}, nil, each)
 	if err != nil {
 		return Placed{}, err
 	}
-	return placed, nil
+	return placed[0], nil
 }
 
 // fits says ErrOverQuota when an owner may not have size octets more.

@@ -43,7 +43,7 @@ type modelBox struct {
 
 // A reader has seen nothing but Sync.
 type reader struct {
-	view  *View
+	view  *watcher
 	id    ID
 	flags map[UID]string
 }
@@ -403,7 +403,7 @@ func (w *world) read(t *rapid.T) {
 	if len(w.readers) == 6 {
 		t.Skip("enough readers")
 	}
-	v, _, err := w.s.View(b.id)
+	v, err := watch(w.s, b.id, true)
 	w.must(err)
 	r := &reader{view: v, id: b.id, flags: map[UID]string{}}
 	for m, err := range w.s.Messages(b.id, v.UIDs()) {
@@ -448,7 +448,7 @@ func (w *world) follow(r *reader, expunge bool) {
 	if b == nil {
 		return
 	}
-	if !c.empty() && !woken && len(c.Expunged) == 0 {
+	if !c.empty() && !woken && c.Expunged.IsEmpty() {
 		w.t.Fatalf("nobody was woken for %+v", c)
 	}
 	if r.view.ModSeq() != b.modseq || r.view.ModSeq() < before {
@@ -478,23 +478,24 @@ func (w *world) take(r *reader, c Changes) {
 	for uid := range r.flags {
 		last = max(last, uid)
 	}
-	for _, uid := range c.Expunged {
+	for _, uid := range c.Expunged.ToArray() {
 		if !contains(r.flags, uid) {
 			w.t.Fatalf("told that %d is expunged, which it does not know", uid)
 		}
 		delete(r.flags, uid)
 	}
-	for _, m := range c.Flags {
+	for m, err := range w.s.Messages(r.id, c.Flags) {
+		w.must(err)
 		if !contains(r.flags, m.UID) {
 			w.t.Fatalf("told flags of %d, which it does not know", m.UID)
 		}
 		r.flags[m.UID] = strings.Join(m.Flags, " ")
 	}
-	for _, m := range c.New {
+	for m, err := range w.s.Messages(r.id, c.New) {
+		w.must(err)
 		if m.UID <= last {
 			w.t.Fatalf("told of new %d after %d", m.UID, last)
 		}
-		last = m.UID
 		r.flags[m.UID] = strings.Join(m.Flags, " ")
 	}
 	if got := r.view.UIDs().ToArray(); !slices.Equal(got, slices.Sorted(maps.Keys(r.flags))) {
@@ -522,11 +523,11 @@ func TestConcurrent(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	errs := make(chan error, 100)
 	var working, reading sync.WaitGroup
-	var views []*View
+	var views []*watcher
 	for i := range 6 {
 		v := h.view(ids[i%2])
 		views = append(views, v)
-		reading.Go(func() { errs <- watch(ctx, v, i%3 > 0) })
+		reading.Go(func() { errs <- followAll(ctx, v, i%3 > 0) })
 	}
 	for i := range workers {
 		d, structure := h.draft(small)
@@ -581,13 +582,13 @@ func (h house) work(ctx context.Context, ids []ID, worker, n int, a Arrival) (er
 	return err
 }
 
-// watch follows a mailbox and holds each Sync against what the view said before.
-func watch(ctx context.Context, v *View, expunge bool) error {
+// followAll follows a mailbox and holds each Sync against what the view said before.
+func followAll(ctx context.Context, v *watcher, expunge bool) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-v.Changed():
+		case <-v.wakes:
 		}
 		before, modseq := v.UIDs(), v.ModSeq()
 		c, err := v.Sync(expunge)
@@ -595,16 +596,16 @@ func watch(ctx context.Context, v *View, expunge bool) error {
 			return err
 		}
 		want := before.Clone()
-		for _, uid := range c.Expunged {
+		for _, uid := range c.Expunged.ToArray() {
 			if !want.CheckedRemove(uid) {
 				return fmt.Errorf("expunged %d was not known", uid)
 			}
 		}
-		for _, m := range c.New {
-			if !want.IsEmpty() && m.UID <= want.Maximum() {
-				return fmt.Errorf("new %d is not the last", m.UID)
+		for _, uid := range c.New.ToArray() {
+			if !want.IsEmpty() && uid <= want.Maximum() {
+				return fmt.Errorf("new %d is not the last", uid)
 			}
-			want.Add(m.UID)
+			want.Add(uid)
 		}
 		if !want.Equals(v.UIDs()) || v.ModSeq() < modseq {
 			return fmt.Errorf("told %+v, knew %v, knows %v", c, before, v.UIDs())

@@ -36,6 +36,7 @@ func lastUint(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8
 type box struct {
 	Mailbox      // but Subscribed, which has a table of its own
 	removed bool // without a name; its messages are on their way out
+	claimed UID  // messages below it are no longer recent
 }
 
 func (b *box) put(tx store.Tx) {
@@ -53,6 +54,7 @@ func (b *box) put(tx store.Tx) {
 	e.Uint(uint64(b.Deleted))
 	e.Int(b.Octets)
 	e.Time(b.Created)
+	e.Uint(uint64(b.claimed))
 	tx.Put(boxKey(b.ID), e)
 }
 
@@ -82,6 +84,7 @@ func decodeBox(id ID, v []byte) (*box, error) {
 		Octets:      d.Int(),
 		Created:     d.Time(),
 	}}
+	b.claimed = UID(d.Uint())
 	if d.Err() != nil || version != recordVersion {
 		return nil, fmt.Errorf("mailbox %d: %w", id, store.ErrRecord)
 	}

@@ -1,9 +1,7 @@
 package mailbox
 
 import (
-	"cmp"
 	"errors"
-	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -11,22 +9,33 @@ import (
 )
 
 // View is what one reader has been told of a mailbox: the UIDs it knows and the modseq up to which it has
-// followed. One goroutine, except for Changed. It costs kilobytes whatever the mailbox's size.
+// followed. One goroutine. It costs a few hundred octets besides the UIDs, which are shared.
 type View struct {
 	// Set by Service.View, never changed.
-	s     *Service
-	id    ID
-	room  *room
-	wakes chan struct{} // capacity 1: a value waits when there may be something to tell
+	s    *Service
+	id   ID
+	room *room
+	o    ViewOptions
 
-	at       snapshot        // what the reader knows; uids may have held ones besides
-	followed uint64          // the change up to which Sync has read; beyond at.modseq while new messages are told in parts
-	held     *roaring.Bitmap // expunged, and still known to the reader
+	at     snapshot        // what the reader knows; uids may have held ones besides
+	held   *roaring.Bitmap // expunged, and still known to the reader; nil is none
+	recent *roaring.Bitmap // nil is none
+}
+
+// ViewOptions are the settings of a View.
+type ViewOptions struct {
+	// Recent has the view claim messages: of all views that do, one sees a message as recent (RFC 3501, 2.3.2).
+	// Without it, messages that nobody has claimed yet are recent for the view and stay so for others, as
+	// EXAMINE wants it. After a restart of the server messages may be recent once more.
+	Recent bool
+	// Changed, if not nil, is called after each commit that changed the mailbox: Sync has something to tell. Any
+	// goroutine calls it, perhaps before Service.View has returned. It must not block and must not call this package.
+	Changed func()
 }
 
 // View opens a view of a mailbox's present state. The caller closes it.
-func (s *Service) View(id ID) (*View, Mailbox, error) {
-	v := &View{s: s, id: id, wakes: make(chan struct{}, 1), held: roaring.New()}
+func (s *Service) View(id ID, o ViewOptions) (*View, Mailbox, error) {
+	v := &View{s: s, id: id, o: o}
 	v.room = s.hub.enter(v)
 	m, err := v.open()
 	if err != nil {
@@ -42,18 +51,40 @@ func (v *View) open() (m Mailbox, err error) {
 	v.room.loading.Lock()
 	defer v.room.loading.Unlock()
 	known := v.s.hub.latest(v.room)
+	var claimed UID
 	err = v.s.st.View(func(r store.Reader) error {
 		b, err := loadBox(r, v.id)
 		if err != nil {
 			return err
 		}
-		m = b.mailbox(r)
+		m, claimed = b.mailbox(r), b.claimed
 		v.at = snapshotOf(r, b, known)
 		return nil
 	})
+	if err != nil {
+		return m, err
+	}
 	v.at = v.s.hub.publish(v.room, v.at)
-	v.followed = v.at.modseq
-	return m, err
+	v.claim(claimed, v.at.uids)
+	return m, nil
+}
+
+// claim makes those of the messages recent that nobody has claimed.
+func (v *View) claim(claimed UID, uids *roaring.Bitmap) {
+	first := v.s.hub.claim(v.id, claimed, v.at.next, v.o.Recent)
+	if first >= v.at.next {
+		return
+	}
+	unclaimed := roaring.New()
+	unclaimed.AddRange(uint64(first), uint64(v.at.next))
+	unclaimed.And(uids)
+	if unclaimed.IsEmpty() {
+		return
+	}
+	if v.recent != nil {
+		unclaimed.Or(v.recent)
+	}
+	v.recent = unclaimed
 }
 
 // snapshotOf returns the UIDs of b, from an earlier snapshot if there is one.
@@ -98,15 +129,12 @@ func (v *View) UIDs() *roaring.Bitmap { return v.at.uids }
 // ModSeq is the modseq up to which the view has followed.
 func (v *View) ModSeq() uint64 { return v.at.modseq }
 
-// Changed delivers a value when Sync has something to tell, also from before the call, and now and then when it has
-// nothing. A Sync(false) that keeps expunged messages back counts as something, once.
-func (v *View) Changed() <-chan struct{} { return v.wakes }
-
-func (v *View) wake() {
-	select {
-	case v.wakes <- struct{}{}:
-	default:
+// Recent are those of UIDs that are \Recent for this view. Not to be changed.
+func (v *View) Recent() *roaring.Bitmap {
+	if v.recent == nil {
+		return roaring.New()
 	}
+	return v.recent
 }
 
 // Close lets go of the view. It may be called again.
@@ -114,172 +142,112 @@ func (v *View) Close() { v.s.hub.leave(v) }
 
 // Changes is what happened to a mailbox since a view last followed.
 type Changes struct {
-	Expunged []UID     // known to the view before, in order
-	New      []Message // in order of UID, all greater than those known before
-	Flags    []Message // known to the view and changed, in order of UID
-	Removed  bool      // the mailbox is gone
-	More     bool      // there is more to tell at once; Changed says so too
+	Expunged *roaring.Bitmap // known to the view before
+	New      *roaring.Bitmap // greater than all those known before
+	Flags    *roaring.Bitmap // known to the view before and now, with other flags; Read tells which
+	Removed  bool            // the mailbox is gone
+	Held     bool            // expunged messages are kept back
 }
 
 // Sync brings the view up to date and tells what is new. With expunge false, expunged messages stay
-// in the view until a Sync with expunge true (RFC 9051, 5.5 and 7.5.1). One Sync tells at most 10,000 new
-// and 10,000 changed messages, so that its memory is bounded; the expunged ones are 4 octets each.
+// in the view until a Sync with expunge true (RFC 9051, 5.5 and 7.5.1).
 func (v *View) Sync(expunge bool) (Changes, error) {
-	v.drain()
 	known := v.s.hub.latest(v.room)
-	var f *follower
-	err := v.s.st.View(func(r store.Reader) (err error) {
-		f, err = v.follow(r)
-		return err
-	})
+	f := follower{Changes: Changes{Expunged: roaring.New(), New: roaring.New(), Flags: roaring.New()}}
+	err := v.s.st.View(func(r store.Reader) error { return f.follow(r, v) })
 	if errors.Is(err, ErrNotFound) {
 		return Changes{Removed: true}, nil
 	}
 	if err != nil {
-		v.wake()
 		return Changes{}, err
 	}
-	return v.advance(f, known, expunge), nil
-}
-
-// drain forgets a wake-up. It comes before the index is read: what is committed after that wakes again.
-func (v *View) drain() {
-	select {
-	case <-v.wakes:
-	default:
-	}
+	return v.advance(&f, known, expunge), nil
 }
 
 // A follower is what one Sync has read.
 type follower struct {
 	Changes
-	box      *box
-	shower   flagShower
-	next     UID    // the new messages below it are told
-	followed uint64 // the changes up to it are told
+	box *box
 }
 
 // follow reads what the reader was not told. New messages come from the messages and not from
-// the changes, so that they are told in order of UID whatever happened to them since, also in parts.
-func (v *View) follow(r store.Reader) (*follower, error) {
-	b, err := loadBox(r, v.id)
-	if err != nil {
-		return nil, err
+// the changes, so that they are told whatever happened to them since.
+func (f *follower) follow(r store.Reader, v *View) (err error) {
+	f.box, err = loadBox(r, v.id)
+	if err != nil || f.box.ModSeq == v.at.modseq {
+		return err
 	}
-	f := &follower{box: b, next: b.UIDNext, followed: b.ModSeq}
-	if b.ModSeq == v.followed && b.UIDNext == v.at.next {
-		return f, nil
-	}
-	if f.shower.keywords, err = loadKeywords(r, v.id); err != nil {
-		return nil, err
-	}
-	if err := f.arrivals(r, v.at.next); err != nil {
-		return nil, err
-	}
-	return f, f.changes(r, v)
+	f.arrivals(r, v.at.next)
+	f.changes(r, v)
+	return nil
 }
 
 // arrivals reads the messages from UID next on.
-func (f *follower) arrivals(r store.Reader, next UID) error {
-	if f.box.UIDNext == next {
-		return nil
+func (f *follower) arrivals(r store.Reader, next UID) {
+	if f.box.UIDNext != next {
+		addUIDs(f.New, r, f.box.ID, next)
 	}
-	page, err := pick(r, f.box.ID, nil, next, maxTold)
-	for i := range page {
-		f.New = append(f.New, page[i].message(&f.shower))
-	}
-	if len(page) == maxTold {
-		f.next, f.More = page[len(page)-1].uid+1, true
-	}
-	return err
 }
 
 // changes reads what happened to messages that the reader knows.
-func (f *follower) changes(r store.Reader, v *View) error {
-	for k, value := range r.Scan(changeKey(v.id, v.followed+1), changesOf(v.id).End()) {
+func (f *follower) changes(r store.Reader, v *View) {
+	for _, value := range r.Scan(changeKey(v.id, v.at.modseq+1), changesOf(v.id).End()) {
 		c := decodeChange(value)
-		if !v.at.uids.Contains(c.uid) {
-			continue // new, or came and went
-		}
-		if c.gone {
-			f.Expunged = append(f.Expunged, c.uid)
-			continue
-		}
-		m, ok, err := getRecord(r, v.id, c.uid)
-		if err != nil {
-			return err
-		}
-		if ok {
-			f.Flags = append(f.Flags, m.message(&f.shower))
-		}
-		if len(f.Flags) == maxTold {
-			f.followed, f.More = lastUint(k), true
-			return nil
+		switch {
+		case !v.at.uids.Contains(c.uid): // new, or came and went
+		case c.gone:
+			f.Expunged.Add(c.uid)
+		default:
+			f.Flags.Add(c.uid)
 		}
 	}
-	return nil
 }
 
 // advance makes what was read the state of the view.
 func (v *View) advance(f *follower, known snapshot, expunge bool) Changes {
 	c := f.Changes
-	slices.SortFunc(c.Flags, func(a, b Message) int { return cmp.Compare(a.UID, b.UID) })
 	if expunge {
-		c.Expunged = v.release(c.Expunged)
+		v.release(c.Expunged)
 	} else {
 		c.Expunged = v.hold(c.Expunged)
 	}
-	at := snapshot{v.at.uids, f.followed, f.next}
-	v.followed = f.followed
-	if f.next != f.box.UIDNext {
-		at.modseq = v.at.modseq // not all new messages are told
-	}
-	exact := !c.More && v.held.IsEmpty() // the view is what the mailbox is
-	if exact && known.modseq == at.modseq {
+	c.Held = v.held != nil
+	at := snapshot{v.at.uids, f.box.ModSeq, f.box.UIDNext}
+	if !c.Held && known.modseq == at.modseq {
 		at.uids = known.uids
-	} else if len(c.Expunged)+len(c.New) > 0 {
-		at.uids = changedUIDs(at.uids, c)
+	} else if !c.Expunged.IsEmpty() || !c.New.IsEmpty() {
+		at.uids = roaring.AndNot(at.uids, c.Expunged)
+		at.uids.Or(c.New)
 	}
-	if exact {
+	if !c.Held { // the view is what the mailbox is
 		at = v.s.hub.publish(v.room, at)
 	}
 	v.at = at
-	if c.More {
-		v.wake()
+	if v.recent != nil && !c.Expunged.IsEmpty() {
+		v.recent = roaring.AndNot(v.recent, c.Expunged)
+	}
+	if !c.New.IsEmpty() {
+		v.claim(f.box.claimed, c.New)
 	}
 	return c
 }
 
 // hold keeps expunged messages for a Sync that may tell them.
-func (v *View) hold(expunged []UID) []UID {
-	if len(expunged) > 0 {
-		v.held.AddMany(expunged)
-		v.wake()
+func (v *View) hold(expunged *roaring.Bitmap) *roaring.Bitmap {
+	if v.held != nil {
+		v.held.Or(expunged)
+	} else if !expunged.IsEmpty() {
+		v.held = expunged
 	}
-	return nil
+	return roaring.New()
 }
 
-// release returns the expunged messages together with those held, in order.
-func (v *View) release(expunged []UID) []UID {
-	if v.held.IsEmpty() {
-		slices.Sort(expunged)
-		return expunged
+// release adds to the expunged messages those that were held.
+func (v *View) release(expunged *roaring.Bitmap) {
+	if v.held != nil {
+		expunged.Or(v.held)
+		v.held = nil
 	}
-	v.held.AddMany(expunged)
-	all := v.held.ToArray()
-	v.held = roaring.New()
-	return all
-}
-
-func changedUIDs(uids *roaring.Bitmap, c Changes) *roaring.Bitmap {
-	uids = uids.Clone()
-	for _, uid := range c.Expunged {
-		uids.Remove(uid)
-	}
-	for i := range c.New {
-		uids.Add(c.New[i].UID)
-	}
-	return uids
 }
 
 // Vanished returns which of the messages that were once given UIDs (of uids, or all when it is nil) were expunged
@@ -297,11 +265,11 @@ func (s *Service) Vanished(id ID, since uint64, uids *roaring.Bitmap) (*roaring.
 				if c := decodeChange(v); c.gone {
 					gone.Add(c.uid)
 				}
-				if n++; n == maxTold {
+				if n++; n == maxHistory {
 					break
 				}
 			}
-			more = n == maxTold
+			more = n == maxHistory
 			return nil
 		})
 		if err != nil {

@@ -3,22 +3,11 @@ package mailbox
 import (
 	"context"
 	"errors"
-	"slices"
 	"testing"
 )
 
-// waiting reports whether Changed has a value, and takes it.
-func waiting(v *View) bool {
-	select {
-	case <-v.Changed():
-		return true
-	default:
-		return false
-	}
-}
-
 func (c Changes) empty() bool {
-	return len(c.Expunged)+len(c.New)+len(c.Flags) == 0 && !c.Removed && !c.More
+	return c.Expunged.IsEmpty() && c.New.IsEmpty() && c.Flags.IsEmpty() && !c.Removed
 }
 
 func TestSyncTells(t *testing.T) {
@@ -41,8 +30,8 @@ func TestSyncTells(t *testing.T) {
 		t.Error("not woken")
 	}
 	c := h.sync(v, true)
-	equal(t, "expunged", c.Expunged, []UID{3, 5})
-	if show(c.New) != "6x" || show(c.Flags) != `2\Flagged\Seen 4\Seen` || c.Removed || c.More {
+	equal(t, "expunged", c.Expunged.ToArray(), []UID{3, 5})
+	if h.shown(id, c.New) != "6x" || h.shown(id, c.Flags) != `2\Flagged\Seen 4\Seen` || c.Removed || c.Held {
 		t.Errorf("told %+v", c)
 	}
 	equal(t, "uids", v.UIDs().ToArray(), []uint32{1, 2, 4, 6})
@@ -69,7 +58,7 @@ func TestSyncCoalesces(t *testing.T) {
 	h.mark(id, AddFlags, `\Seen`, 3)
 	h.kill(id, 2)
 	c := h.sync(v, false)
-	if show(c.New) != `1\Seen 3\Seen` || len(c.Flags)+len(c.Expunged) != 0 {
+	if h.shown(id, c.New) != `1\Seen 3\Seen` || !c.Flags.IsEmpty() || !c.Expunged.IsEmpty() {
 		t.Errorf("told %+v", c)
 	}
 }
@@ -80,84 +69,79 @@ func TestSyncHoldsExpunged(t *testing.T) {
 	h.fill(id, 4)
 	v := h.view(id)
 	h.kill(id, 2)
-	if c := h.sync(v, false); len(c.Expunged)+len(c.Flags) != 0 {
+	if c := h.sync(v, false); !c.empty() || !c.Held {
 		t.Errorf("told %+v", c)
 	}
-	if !waiting(v) || waiting(v) {
-		t.Error("what is held back is announced, once")
-	}
-	if c := h.sync(v, false); !c.empty() || waiting(v) {
-		t.Error("and not again")
+	if c := h.sync(v, false); !c.empty() || !c.Held {
+		t.Errorf("told %+v", c)
 	}
 	equal(t, "uids", v.UIDs().ToArray(), []uint32{1, 2, 3, 4})
 	h.kill(id, 1)
 	h.append(id, small)
 	c := h.sync(v, false)
-	if show(c.New) != "5" || len(c.Expunged) != 0 {
+	if h.shown(id, c.New) != "5" || !c.Expunged.IsEmpty() {
 		t.Errorf("told %+v", c)
 	}
 	equal(t, "uids", v.UIDs().ToArray(), []uint32{1, 2, 3, 4, 5})
 	h.kill(id, 4)
 	c = h.sync(v, true)
-	equal(t, "expunged", c.Expunged, []UID{1, 2, 4})
+	equal(t, "expunged", c.Expunged.ToArray(), []UID{1, 2, 4})
 	equal(t, "uids", v.UIDs().ToArray(), []uint32{3, 5})
 	if c := h.sync(v, true); !c.empty() {
 		t.Errorf("told again %+v", c)
 	}
 }
 
-// Much is told in parts: new messages always in order of UID, changes not lost, and the
-// modseq never beyond what was told.
-func TestSyncInParts(t *testing.T) {
-	const n = 2*maxTold + 5
+// One message each is recent to one of the views that claim, also after they have closed.
+func TestRecent(t *testing.T) {
 	h := open(t, Options{})
 	id := h.box("a").ID
-	h.fill(id, n)
-	v := h.view(id)
-	flags := func() map[UID]bool {
-		_, _, err := h.Store(t.Context(), id, nil, AddFlags, []string{`\Seen`}, 0)
-		h.must(err)
-		return map[UID]bool{}
-	}()
-	h.fill(id, n)
-	h.mark(id, AddFlags, `\Flagged`, n+1) // the first new message has the last change
-	h.kill(id, 1, n+2, 2*n)
-	var news []UID
-	before := v.ModSeq()
-	parts := 0
-	for more := true; more; parts++ {
-		c := h.sync(v, true)
-		if len(c.New) > maxTold || len(c.Flags) > maxTold {
-			t.Fatalf("told %d and %d at once", len(c.New), len(c.Flags))
-		}
-		for _, m := range c.New {
-			news = append(news, m.UID)
-		}
-		for _, m := range c.Flags {
-			flags[m.UID] = m.Flags.Has(`\Seen`)
-		}
-		if more = c.More; more && !waiting(v) {
-			t.Error("there is more, and nobody is woken")
-		}
-		if more && len(news) < n-2 && v.ModSeq() != before {
-			t.Error("the modseq is beyond what was told")
+	recent := func(what string, v *View, want ...UID) {
+		t.Helper()
+		equal(t, what, v.Recent().ToArray(), want)
+	}
+	count := func(want uint64) {
+		t.Helper()
+		if n, err := h.RecentCount(id); err != nil || n != want {
+			t.Errorf("%d are recent (%v), want %d", n, err, want)
 		}
 	}
-	if parts < 3 || !slices.IsSorted(news) || len(news) != n-2 {
-		t.Errorf("%d new in %d parts", len(news), parts)
-	}
-	for uid := UID(2); uid <= n; uid++ {
-		if !flags[uid] {
-			t.Fatalf("not told of %d", uid)
-		}
-	}
-	if v.ModSeq() != h.now(id).ModSeq || v.UIDs().GetCardinality() != 2*n-3 {
-		t.Errorf("followed to %d, %d messages", v.ModSeq(), v.UIDs().GetCardinality())
-	}
-	fresh := h.view(id)
-	if !fresh.UIDs().Equals(v.UIDs()) {
-		t.Error("a new view knows other messages")
-	}
+	h.fill(id, 3)
+	count(3)
+	peek, err := watch(h.Service, id, false)
+	h.must(err)
+	recent("one who only looks", peek.View, 1, 2, 3)
+	a, b := h.view(id), h.view(id)
+	recent("the first", a.View, 1, 2, 3)
+	recent("the second", b.View)
+	count(0)
+	h.append(id, small)
+	h.sync(peek, true)
+	h.sync(b, true)
+	h.sync(a, true)
+	recent("one who only looks", peek.View, 1, 2, 3, 4)
+	recent("the last to hear", a.View, 1, 2, 3)
+	recent("the first to hear", b.View, 4)
+	h.kill(id, 2)
+	h.sync(a, true)
+	recent("after an expunge", a.View, 1, 3)
+	peek.Close()
+	a.Close()
+	b.Close()
+	h.append(id, small)
+	count(1)
+	recent("a later view", h.view(id).View, 5)
+	recent("the service after a restart, which has forgotten the last claim", restarted(h, id), 5)
+	h.mark(id, AddFlags, `\Seen`, 1)
+	recent("and after the next commit", restarted(h, id))
+}
+
+// restarted is a view of a service that has in memory nothing of what was before.
+func restarted(h house, id ID) *View {
+	h.Helper()
+	v, _, err := New(h.st, Options{}).View(id, ViewOptions{Recent: true})
+	h.must(err)
+	return v
 }
 
 func TestSyncOfRemoved(t *testing.T) {
@@ -172,11 +156,11 @@ func TestSyncOfRemoved(t *testing.T) {
 		t.Error("nobody is woken")
 	}
 	for range 2 {
-		if c := h.sync(v, true); !c.Removed || len(c.Expunged) != 0 {
+		if c := h.sync(v, true); !c.Removed || c.Expunged != nil {
 			t.Errorf("told %+v", c)
 		}
 	}
-	if _, _, err := h.View(id); !errors.Is(err, ErrNotFound) {
+	if _, _, err := h.View(id, ViewOptions{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a view of a removed mailbox: %v", err)
 	}
 	empty.Close()
@@ -220,7 +204,7 @@ func TestCloseLeavesTheOthers(t *testing.T) {
 	for closed := range 3 {
 		h := open(t, Options{})
 		id := h.box("a").ID
-		views := []*View{h.view(id), h.view(id), h.view(id)}
+		views := []*watcher{h.view(id), h.view(id), h.view(id)}
 		views[closed].Close()
 		h.append(id, small)
 		for i, v := range views {
@@ -241,7 +225,7 @@ func TestNoLostWakeUp(t *testing.T) {
 	defer cancel()
 	done := make(chan error, readers)
 	read := func() {
-		v, _, err := h.View(id)
+		v, err := watch(h.Service, id, true)
 		if err != nil {
 			done <- err
 			return
@@ -266,10 +250,10 @@ func TestNoLostWakeUp(t *testing.T) {
 }
 
 // follow sleeps until Changed, and ends when the message n is known.
-func follow(ctx context.Context, v *View, n UID) error {
+func follow(ctx context.Context, v *watcher, n UID) error {
 	for !v.UIDs().Contains(n) {
 		select {
-		case <-v.Changed():
+		case <-v.wakes:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
