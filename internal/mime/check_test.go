@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -94,6 +95,81 @@ func checkStored(t testing.TB, s *Structure) {
 	if !reflect.DeepEqual(got, s) {
 		t.Errorf("stored and read again:\n%s\nwant\n%s", dump(got), dump(s))
 	}
+	checkView(t, b, s)
+}
+
+// checkView holds what can be read of the stored form b without decoding it against the structure.
+func checkView(t testing.TB, b []byte, s *Structure) {
+	t.Helper()
+	v, err := Open(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := v.AppendBody([]byte("BODY "))
+	if err != nil {
+		t.Error(err)
+	}
+	e := &s.Envelope
+	for _, c := range []struct{ what, got, want string }{
+		{"ENVELOPE", string(v.Envelope()), string(e.appendWire(nil))},
+		{"BODYSTRUCTURE", string(v.BodyStructure()), string(s.Root.appendWire(nil))},
+		{"BODY", string(body), "BODY " + slowBody(&s.Root)},
+		{"preview", string(v.Preview()), s.Preview},
+		{"subject", string(v.Subject()), strings.ToValidUTF8(DecodeHeader(e.Subject), "\uFFFD")},
+		{"references", fmt.Sprintf("%s", slices.Collect(v.References())), fmt.Sprintf("%s", s.References)},
+		{"from", first(v.First(From)), firstOf(e.From)},
+		{"to", first(v.First(To)), firstOf(e.To)},
+		{"cc", first(v.First(Cc)), firstOf(e.Cc)},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s is %q, want %q", c.what, c.got, c.want)
+		}
+	}
+	sent, ok := v.Sent()
+	want, dated := ParseDate(e.Date)
+	_, zone1 := sent.Zone()
+	_, zone2 := want.Zone()
+	if ok != dated || ok && (!sent.Equal(want) || zone1 != zone2) {
+		t.Errorf("sent %v %v, want %v %v", sent, ok, want, dated)
+	}
+	if v.Size() != s.Size || bytes.ContainsAny(v.MessageID(), "<> ") {
+		t.Errorf("size %d, id %q", v.Size(), v.MessageID())
+	}
+}
+
+func first(name, mailbox, host []byte) string { return fmt.Sprintf("%q %q %q", name, mailbox, host) }
+
+func firstOf(list []Address) string {
+	show := func(s string) []byte { return []byte(strings.ToValidUTF8(DecodeHeader(s), "\uFFFD")) }
+	switch {
+	case len(list) == 0:
+		return first(nil, nil, nil)
+	case list[0].GroupStart():
+		return first(nil, show(list[0].Mailbox), nil)
+	}
+	return first(show(list[0].Name), []byte(list[0].Mailbox), []byte(list[0].Host))
+}
+
+// slowBody is the BODY of a part, written from the part.
+func slowBody(p *Part) string {
+	var b strings.Builder
+	b.WriteString("(")
+	if p.Multipart() {
+		for i := range p.Parts {
+			b.WriteString(slowBody(&p.Parts[i]))
+		}
+		return b.String() + " " + string(appendString(nil, p.Subtype)) + ")"
+	}
+	fmt.Fprintf(&b, "%s %s %s ", appendString(nil, p.Type), appendString(nil, p.Subtype), appendParams(nil, p.Params))
+	fmt.Fprintf(&b, "%s %s %s ", appendNstring(nil, p.ID), appendNstring(nil, p.Description), appendString(nil, p.Encoding))
+	fmt.Fprint(&b, p.Body.Len)
+	if p.Message != nil {
+		fmt.Fprintf(&b, " %s %s", p.Message.Envelope.appendWire(nil), slowBody(&p.Message.Root))
+	}
+	if p.Type == "text" || p.Message != nil {
+		fmt.Fprintf(&b, " %d", p.Lines)
+	}
+	return b.String() + ")"
 }
 
 // checkPieces says that it makes no difference in which pieces the message comes.
@@ -129,7 +205,25 @@ func dump(s *Structure) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "size %d\npreview %q\n", s.Size, s.Preview)
 	dumpEnvelope(&b, &s.Envelope, "")
+	for _, id := range s.References {
+		fmt.Fprintf(&b, "answers %q\n", id)
+	}
 	dumpPart(&b, &s.Root, "", "root")
+	fmt.Fprintf(&b, "ENVELOPE %s\n", visible(s.Envelope.appendWire(nil)))
+	fmt.Fprintf(&b, "BODYSTRUCTURE %s\n", visible(s.Root.appendWire(nil)))
+	return b.String()
+}
+
+// visible shows octets that a text file should not have.
+func visible(wire []byte) string {
+	var b strings.Builder
+	for _, c := range wire {
+		if c < ' ' || c > '~' {
+			fmt.Fprintf(&b, "\\x%02x", c)
+			continue
+		}
+		b.WriteByte(c)
+	}
 	return b.String()
 }
 

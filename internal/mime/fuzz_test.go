@@ -35,7 +35,7 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-func FuzzDecode(f *testing.F) {
+func FuzzOpen(f *testing.F) {
 	for _, file := range golden(f) {
 		msg, err := os.ReadFile(file)
 		if err != nil {
@@ -44,7 +44,7 @@ func FuzzDecode(f *testing.F) {
 		stored, _ := scan(string(msg)).AppendBinary(nil)
 		f.Add(stored)
 	}
-	f.Fuzz(func(t *testing.T, b []byte) { checkDecoded(t, b) })
+	f.Fuzz(func(t *testing.T, b []byte) { checkDecoded(t, sealed(b)) })
 }
 
 func FuzzAddressList(f *testing.F) {

@@ -40,6 +40,12 @@ var growth = []struct {
 	{"ats", func(n int) string { return "To: " + strings.Repeat("@", n) + "\r\n\r\n" }},
 	{"recipients in fields", func(n int) string { return strings.Repeat("To: a@b\r\n", n) + "\r\n" }},
 	{"fields", func(n int) string { return strings.Repeat("Received: x\r\n", n) + "\r\n" }},
+	{"references", func(n int) string { return "References: " + strings.Repeat("<a@b>", n) + "\r\n\r\n" }},
+	{"starts of references", func(n int) string { return "References: " + strings.Repeat("<", n) + "\r\n\r\n" }},
+	{"empty references", func(n int) string { return "References: " + strings.Repeat("<>", n) + "\r\n\r\n" }},
+	{"words that are not as they stand", func(n int) string {
+		return "Subject: " + strings.Repeat("\\", n) + "=?utf-8?q?=c3=b6?=\r\nFrom: " + strings.Repeat("\\a", n) + "\r\n\r\n"
+	}},
 	{"folding", func(n int) string { return "Subject:" + strings.Repeat("\r\n ", n) + "\r\n\r\n" }},
 	{"a long field", func(n int) string { return "Subject: " + strings.Repeat("x", n) + "\r\n\r\n" }},
 	{"encoded-words", func(n int) string { return "Subject: " + strings.Repeat("=?utf-8?q?a?= ", n) + "\r\n\r\n" }},
@@ -62,6 +68,8 @@ func read(input string) {
 	s := scan(input)
 	stored, _ := s.AppendBinary(nil)
 	Decode(stored)
+	v, _ := Open(stored)
+	v.AppendBody(nil)
 	for _, raw := range HeaderFields([]byte(input)) {
 		v := Unfold(raw)
 		DecodeHeader(v)

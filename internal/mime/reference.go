@@ -32,13 +32,27 @@ func MessageIDs(v string) iter.Seq[string] {
 // bareID returns an id as MessageIDs gives it, or "" if it is not valid.
 func bareID(id string) string {
 	if strings.IndexByte(id, '"') >= 0 {
-		id = unescape(without(id, `"`))
+		id = withoutQuotes(id)
 	}
 	id = without(id, " \t\r\n")
 	if at := strings.LastIndexByte(id, '@'); at < 1 || at == len(id)-1 {
 		return ""
 	}
 	return id
+}
+
+// withoutQuotes takes away quotes and the backslashes that go with them.
+func withoutQuotes(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		} else if s[i] == '"' {
+			continue
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
 }
 
 // firstID returns the first of the MessageIDs of v, or "".

@@ -24,7 +24,7 @@ import (
 //	places      for each part, outermost first: numbers, its header's distance from where the part around it has its body,
 //	            its header's length, its body's length; of a multipart also 0, or 1 and the texts that BODYSTRUCTURE does
 //	            not give: encoding, id, description, MD5
-//	words       the texts below, then the ids of References
+//	words       the texts below, then the ids of References (always as octets)
 //	preview     text
 //
 // where a number is a uvarint. The words are what sorting, threading and showing take from the envelope, decoded. Each is a
@@ -255,7 +255,7 @@ func (s Stored) References() iter.Seq[[]byte] {
 		for range words0 {
 			r.word(s.envelope)
 		}
-		for len(r.rest) > 0 && yield(r.word(s.envelope)) {
+		for len(r.rest) > 0 && yield(r.word(nil)) {
 		}
 	}
 }
