@@ -258,7 +258,7 @@ func (d *dialog) start(dir string) {
 	d.store = st
 	d.config = Config{
 		Store:     st,
-		Mailboxes: mailbox.New(st, mailbox.Options{Quota: func(r store.Reader, o mailbox.Owner) int64 { return account.Quota(r, account.ID(o)) }}),
+		Mailboxes: mailbox.New(st, mailbox.Options{Quota: func(r store.Reader, o mailbox.Owner) int64 { return account.QuotaOf(r, account.ID(o)).Octets }}),
 		Accounts:  d.house.accounts,
 		Log:       slog.New(strict{d.t}),
 	}
