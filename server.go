@@ -81,16 +81,16 @@ type house struct {
 
 // full reports whether an account's mailboxes hold all that they may.
 func (h *house) full(id account.ID) (bool, error) {
-	var quota account.Quota
+	var quota int64
 	err := h.store.View(func(r store.Reader) error {
-		quota = account.QuotaOf(r, id)
+		quota = account.Quota(r, id)
 		return nil
 	})
-	if err != nil || quota == (account.Quota{}) {
+	if err != nil || quota <= 0 {
 		return false, err
 	}
-	octets, messages, err := h.mailboxes.Usage(mailbox.Owner(id))
-	return quota.Octets > 0 && octets >= quota.Octets || quota.Messages > 0 && messages >= quota.Messages, err
+	used, _, err := h.mailboxes.Usage(mailbox.Owner(id))
+	return used >= quota, err
 }
 
 // openHouse opens the data directory, or makes it. The caller closes the store.
@@ -103,8 +103,8 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 		store:    st,
 		accounts: account.Open(st, now),
 		spool:    spool.Open(st, now),
-		mailboxes: mailbox.New(st, mailbox.Options{Now: now, Quota: func(r store.Reader, o mailbox.Owner) int64 {
-			return account.QuotaOf(r, account.ID(o)).Octets
+		mailboxes: mailbox.New(st, mailbox.Options{Now: now, Quota: func(r store.Reader, o mailbox.Owner) mailbox.Quota {
+			return mailbox.Quota{Octets: account.Quota(r, account.ID(o))}
 		}}),
 		trace: trace.New(st, limits),
 	}, nil

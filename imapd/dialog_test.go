@@ -257,10 +257,12 @@ func (d *dialog) start(dir string) {
 	st := openStore(d.t, dir)
 	d.store = st
 	d.config = Config{
-		Store:     st,
-		Mailboxes: mailbox.New(st, mailbox.Options{Quota: func(r store.Reader, o mailbox.Owner) int64 { return account.QuotaOf(r, account.ID(o)).Octets }}),
-		Accounts:  d.house.accounts,
-		Log:       slog.New(strict{d.t}),
+		Store: st,
+		Mailboxes: mailbox.New(st, mailbox.Options{Quota: func(r store.Reader, o mailbox.Owner) mailbox.Quota {
+			return mailbox.Quota{Octets: account.Quota(r, account.ID(o))}
+		}}),
+		Accounts: d.house.accounts,
+		Log:      slog.New(strict{d.t}),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"postroad/internal/envelope"
 	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
@@ -19,7 +20,8 @@ import (
 
 func TestQuota(t *testing.T) {
 	h := newHouse(t)
-	h.setQuota(100)
+	addr, _ := envelope.ParseAddress(user)
+	h.must(h.config.Accounts.SetQuota(addr, 100))
 	c := h.loggedIn()
 	c.dialog(`
 		> a APPEND INBOX {101}
@@ -194,7 +196,8 @@ func FuzzSession(f *testing.F) {
 		c.Limits.MessageSize = 10_000
 		c.Limits.FailedLogins = 1
 	})
-	h.setQuota(1 << 20)
+	addr, _ := envelope.ParseAddress(user)
+	h.must(h.config.Accounts.SetQuota(addr, 1<<20))
 	h.deliver("INBOX", hello)
 	srv := NewServer(false, h.config)
 	pipes := listentest.NewPipes()

@@ -402,10 +402,19 @@ type grantRef struct {
 
 // grantRefs reads up to most of them, or all with most 0.
 func grantRefs(r store.Reader, who Owner, most int) []grantRef {
+	return scanGrants(r, grantsTo(who), most)
+}
+
+// grantRefsOf reads those of one owner.
+func grantRefsOf(r store.Reader, who, owner Owner) []grantRef {
+	return scanGrants(r, grantsTo(who).Uint(uint64(owner)), 0)
+}
+
+func scanGrants(r store.Reader, prefix store.Key, most int) []grantRef {
 	var refs []grantRef
-	prefix := grantsTo(who)
 	for k := range r.Scan(prefix, prefix.End()) {
-		owner, rest := store.TakeUint(k[len(prefix):])
+		_, rest := store.TakeUint(k[len("mg"):])
+		owner, rest := store.TakeUint(rest)
 		id, _ := store.TakeUint(rest)
 		if refs = append(refs, grantRef{Owner(owner), ID(id)}); len(refs) == most {
 			break

@@ -66,7 +66,7 @@ func TestReplace(t *testing.T) {
 
 // A message that takes the place of another needs room only for the difference.
 func TestReplaceWithinQuota(t *testing.T) {
-	h := open(t, Options{Quota: func(store.Reader, Owner) int64 { return 20 }})
+	h := open(t, Options{Quota: func(store.Reader, Owner) Quota { return Quota{Octets: 20} }})
 	id := h.box("a").ID
 	const ten = "x: 4567\r\n\r\n"
 	_, err := h.AppendAll(id, h.newMessages(ten), nil, nil)

@@ -137,11 +137,11 @@ func (t *transfer) move(page []record) error {
 
 // fits asks the quota of the target's owner.
 func (t *transfer) fits(page []record) error {
-	var size int64
+	more := Quota{Messages: int64(len(page))}
 	for i := range page {
-		size += page[i].size
+		more.Octets += page[i].size
 	}
-	return t.target.s.fits(t.target.tx, t.target.box.Owner, size)
+	return t.target.s.fits(t.target.tx, t.target.box.Owner, more)
 }
 
 // translate gives m the places that its keywords have in the target.

@@ -111,9 +111,12 @@ type Message struct {
 // Options are New's settings; zero values are ready for use.
 type Options struct {
 	Now       func() time.Time
-	Mailboxes int                             // per owner; 0 is 10,000
-	Keywords  int                             // per mailbox; 0 is 500
-	Quota     func(store.Reader, Owner) int64 // octets an owner may hold; nil or 0 is no limit
+	Mailboxes int // per owner; 0 is 10,000
+	Keywords  int // per mailbox; 0 is 500
+
+	Quota    func(store.Reader, Owner) Quota // what an owner may hold; nil is no limit
+	SetQuota func(Owner, Quota) error        // changes it for an administrator; nil is not over IMAP
+	Admin    func(store.Reader, Owner) bool  // who may change quotas and the server's annotations; nil is nobody
 }
 
 // Bounds of work and memory.

@@ -138,11 +138,11 @@ func (s *Service) appendAll(tx store.Tx, id ID, as []Arrival, replaces *Replaced
 			return nil, err
 		}
 	}
-	var octets int64
+	more := Quota{target.used.octets, target.used.messages + int64(len(as))} // less what was replaced here
 	for i := range as {
-		octets += as[i].Size
+		more.Octets += as[i].Size
 	}
-	if err := s.fits(tx, b.Owner, octets-max(-target.used.octets, 0)); err != nil {
+	if err := s.fits(tx, b.Owner, more); err != nil {
 		return nil, err
 	}
 	placed := make([]Placed, len(as))
@@ -189,19 +189,6 @@ func (s *Service) Append(id ID, draft *store.Draft, st *mime.Structure, internal
 		return Placed{}, err
 	}
 	return placed[0], nil
-}
-
-// fits says ErrOverQuota when an owner may not have size octets more.
-func (s *Service) fits(r store.Reader, o Owner, size int64) error {
-	if s.o.Quota == nil {
-		return nil
-	}
-	quota := s.o.Quota(r, o)
-	u, err := loadUsage(r, o)
-	if err != nil || quota <= 0 || u.octets+size <= quota {
-		return err
-	}
-	return fmt.Errorf("%w: %d of %d octets are used, and this needs %d", ErrOverQuota, u.octets, quota, size)
 }
 
 // pick reads up to most messages from a UID on, those of uids, or all when uids is nil. Fewer than

@@ -58,7 +58,7 @@ func TestAppend(t *testing.T) {
 
 func TestAppendFails(t *testing.T) {
 	refused := errors.New("refused")
-	h := open(t, Options{Quota: func(store.Reader, Owner) int64 { return 2 * int64(len(small)) }})
+	h := open(t, Options{Quota: func(store.Reader, Owner) Quota { return Quota{Octets: 2 * int64(len(small))} }})
 	id := h.box("a").ID
 	h.append(id, small)
 	h.append(id, small)
@@ -102,7 +102,7 @@ func TestAppendFails(t *testing.T) {
 
 // Mail is delivered by name, makes INBOX, and is not asked for the quota.
 func TestAdd(t *testing.T) {
-	h := open(t, Options{Quota: func(store.Reader, Owner) int64 { return 1 }})
+	h := open(t, Options{Quota: func(store.Reader, Owner) Quota { return Quota{Octets: 1} }})
 	d, structure := h.draft(small)
 	b, err := structure.AppendBinary(nil)
 	h.must(err)
@@ -323,7 +323,7 @@ func TestCopy(t *testing.T) {
 func TestCopyIsAllOrNone(t *testing.T) {
 	const n = 2*bulkStep + 1
 	limit := int64(math.MaxInt64)
-	h := open(t, Options{Quota: func(store.Reader, Owner) int64 { return limit }})
+	h := open(t, Options{Quota: func(store.Reader, Owner) Quota { return Quota{Octets: limit} }})
 	from, to := h.box("a").ID, h.box("b").ID
 	h.fill(from, n)
 	limit = (n + bulkStep + 10) * int64(len(small))
@@ -347,7 +347,7 @@ func TestCopyIsAllOrNone(t *testing.T) {
 
 func TestMove(t *testing.T) {
 	quota := int64(0)
-	h := open(t, Options{Quota: func(store.Reader, Owner) int64 { return quota }})
+	h := open(t, Options{Quota: func(store.Reader, Owner) Quota { return Quota{Octets: quota} }})
 	from, to := h.box("a").ID, h.box("b").ID
 	h.append(from, small, "x", `\Deleted`)
 	h.append(from, small)
