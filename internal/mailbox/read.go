@@ -1,11 +1,13 @@
 package mailbox
 
 import (
+	"bytes"
 	"errors"
 	"iter"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
+	"postroad/internal/mime"
 	"postroad/internal/store"
 )
 
@@ -22,9 +24,9 @@ const (
 // An Item is one message that Read yields. It is valid until the next one.
 type Item struct {
 	Message
-	Note []byte      // with Notes: what mime.Structure.AppendBinary wrote; one that was missing or old is worked out
-	Body *store.Body // with Bodies: open; closed when the next item comes. nil when it was expunged meanwhile or is damaged: see Err
-	Err  error       // why Note or Body is missing: store.ErrDamaged, store.ErrRecord, or an I/O error
+	Stored mime.Stored // with Notes; one that was missing or old is worked out
+	Body   *store.Body // with Bodies: open; closed when the next item comes
+	Err    error       // why Stored or Body is missing: store.ErrDamaged, store.ErrRecord, or an I/O error
 }
 
 // Read yields messages of a mailbox in order of UID, those of uids, or all when uids is nil, each with what is wanted
@@ -61,14 +63,32 @@ func (s *Service) fetch(item *Item, want Want) (err error) {
 		}
 	}
 	if want&Notes != 0 {
-		st, err := s.Structure(item.Message.Body)
-		if err != nil {
-			return err
-		}
-		item.Note, err = st.AppendBinary(nil)
-		return err
+		item.Stored, err = s.stored(item.Message.Body)
 	}
-	return nil
+	return err
+}
+
+// stored returns the structure of a body as it is stored, or would be.
+func (s *Service) stored(body store.ID) (kept mime.Stored, err error) {
+	err = s.st.View(func(r store.Reader) error {
+		note, err := store.Note(r, body)
+		if err == nil {
+			kept, err = mime.Open(bytes.Clone(note))
+		}
+		return err
+	})
+	if !errors.Is(err, mime.ErrRecord) && !errors.Is(err, store.ErrRecord) {
+		return kept, err
+	}
+	st, err := s.scan(body)
+	if err != nil {
+		return kept, err
+	}
+	note, err := st.AppendBinary(nil)
+	if err != nil {
+		return kept, err
+	}
+	return mime.Open(note)
 }
 
 // Set returns the messages of a mailbox that have a system flag, named in any case, without reading the messages.
