@@ -62,8 +62,8 @@ func (a *Admin) Accounts(ctx context.Context, domain string) iter.Seq2[control.A
 func (a *Admin) show(acct account.Account) (control.Account, error) {
 	octets, messages, err := a.c.Mailboxes.Usage(mailbox.Owner(acct.ID))
 	return control.Account{
-		ID: uint64(acct.ID), Address: acct.Address.String(), Disabled: acct.Disabled, Created: acct.Created,
-		Quota: acct.Quota, Octets: octets, Messages: messages,
+		ID: uint64(acct.ID), Address: acct.Address.String(), Disabled: acct.Disabled, Admin: acct.Admin, Created: acct.Created,
+		Quota: acct.Quota.Octets, MaxMessages: acct.Quota.Messages, Octets: octets, Messages: messages, Hidden: acct.Hidden,
 	}, adminError(err)
 }
 
@@ -82,15 +82,14 @@ func (a *Admin) AddAccount(ctx context.Context, n control.NewAccount) (control.A
 	if err != nil {
 		return control.Account{}, err
 	}
-	if n.Quota < 0 {
+	if n.Quota < 0 || n.MaxMessages < 0 {
 		return control.Account{}, control.Errorf(control.Invalid, "a quota cannot be negative")
 	}
 	acct, err := a.c.Accounts.Add(addr, n.Password, func(tx store.Tx, acct account.Account) error {
 		return a.c.Mailboxes.CreateDefaults(tx, mailbox.Owner(acct.ID))
 	})
-	if err == nil && n.Quota > 0 {
-		acct.Quota = n.Quota
-		err = a.c.Accounts.SetQuota(addr, n.Quota)
+	if err == nil && n.Quota+n.MaxMessages > 0 {
+		acct, err = a.c.Accounts.Set(addr, account.Settings{Octets: &n.Quota, Messages: &n.MaxMessages})
 	}
 	if err != nil {
 		return control.Account{}, adminError(err)
@@ -116,16 +115,19 @@ func (a *Admin) SetDisabled(ctx context.Context, c control.SetDisabled) error {
 	return adminError(a.c.Accounts.SetDisabled(addr, c.Disabled))
 }
 
-// SetQuota says how much an account may hold.
-func (a *Admin) SetQuota(ctx context.Context, c control.SetQuota) error {
+// SetAccount changes an account's settings.
+func (a *Admin) SetAccount(ctx context.Context, c control.SetAccount) (control.Account, error) {
 	addr, err := parseAddress(c.Address)
 	if err != nil {
-		return err
+		return control.Account{}, err
 	}
-	if c.Octets < 0 {
-		return control.Errorf(control.Invalid, "a quota cannot be negative")
+	acct, err := a.c.Accounts.Set(addr, account.Settings{
+		Octets: c.Quota, Messages: c.MaxMessages, Admin: c.Admin, Hide: c.Hide, Show: c.Show,
+	})
+	if err != nil {
+		return control.Account{}, adminError(err)
 	}
-	return adminError(a.c.Accounts.SetQuota(addr, c.Octets))
+	return a.show(acct)
 }
 
 // RemoveAccount removes an account with its mail, in this order:

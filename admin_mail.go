@@ -1,6 +1,7 @@
 package postroad
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -332,14 +333,24 @@ func (im *importing) add(tx store.Tx) error {
 // fits says ErrOverQuota when the owner may not have what waits.
 func (im *importing) fits() error {
 	acct, err := im.a.c.Accounts.ByID(im.acct.ID)
-	if err != nil || acct.Quota == 0 {
+	if err != nil || acct.Quota == (account.Quota{}) {
 		return err
 	}
-	used, _, err := im.a.c.Mailboxes.Usage(im.box.Owner)
-	if err == nil && used+im.octets > acct.Quota {
-		err = fmt.Errorf("%s: %w: %d of %d octets are used, and the next messages need %d", acct.Address, mailbox.ErrOverQuota, used, acct.Quota, im.octets)
+	octets, messages, err := im.a.c.Mailboxes.Usage(im.box.Owner)
+	if err != nil {
+		return err
 	}
-	return err
+	return cmp.Or(over(acct, "octets", octets, im.octets, acct.Quota.Octets),
+		over(acct, "messages", messages, int64(len(im.waiting)), acct.Quota.Messages))
+}
+
+// over says ErrOverQuota when more than what is allowed would be used; 0 is no limit.
+func over(acct account.Account, what string, used, more, allowed int64) error {
+	if allowed == 0 || used+more <= allowed {
+		return nil
+	}
+	return fmt.Errorf("%s: %w: %d of %d %s are used, and the next messages need %d",
+		acct.Address, mailbox.ErrOverQuota, used, allowed, what, more)
 }
 
 // discard forgets what waits; drafts that were committed are not touched by it.

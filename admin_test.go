@@ -146,7 +146,8 @@ func TestAnImportThatIsCancelledStoresNothingMore(t *testing.T) {
 
 func TestImportHonoursTheQuota(t *testing.T) {
 	a := newAdmin(t)
-	if err := a.SetQuota(t.Context(), control.SetQuota{Address: inbox.Account, Octets: 100_000}); err != nil {
+	octets := int64(100_000)
+	if _, err := a.SetAccount(t.Context(), control.SetAccount{Address: inbox.Account, Quota: &octets}); err != nil {
 		t.Fatal(err)
 	}
 	done, err := a.Import(t.Context(), inbox, letters(3*importMessages, 500, nil), nil)

@@ -181,7 +181,7 @@ func TestQuotaRefusesMail(t *testing.T) {
 	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
 	send := func() error { return submit(t, s, ann, []string{ann.Address}, "From: ann@one.test\r\n\r\nx\r\n") }
 	quota := func(octets int64) {
-		if err := s.Admin().SetQuota(t.Context(), control.SetQuota{Address: ann.Address, Octets: octets}); err != nil {
+		if _, err := s.Admin().SetAccount(t.Context(), control.SetAccount{Address: ann.Address, Quota: &octets}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -81,16 +81,16 @@ type house struct {
 
 // full reports whether an account's mailboxes hold all that they may.
 func (h *house) full(id account.ID) (bool, error) {
-	var quota int64
+	var quota account.Quota
 	err := h.store.View(func(r store.Reader) error {
-		quota = account.Quota(r, id)
+		quota = account.QuotaOf(r, id)
 		return nil
 	})
-	if err != nil || quota <= 0 {
+	if err != nil || quota == (account.Quota{}) {
 		return false, err
 	}
-	used, _, err := h.mailboxes.Usage(mailbox.Owner(id))
-	return used >= quota, err
+	octets, messages, err := h.mailboxes.Usage(mailbox.Owner(id))
+	return quota.Octets > 0 && octets >= quota.Octets || quota.Messages > 0 && messages >= quota.Messages, err
 }
 
 // openHouse opens the data directory, or makes it. The caller closes the store.
@@ -104,7 +104,7 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 		accounts: account.Open(st, now),
 		spool:    spool.Open(st, now),
 		mailboxes: mailbox.New(st, mailbox.Options{Now: now, Quota: func(r store.Reader, o mailbox.Owner) mailbox.Quota {
-			return mailbox.Quota{Octets: account.Quota(r, account.ID(o))}
+			return mailbox.Quota(account.QuotaOf(r, account.ID(o)))
 		}}),
 		trace: trace.New(st, limits),
 	}, nil

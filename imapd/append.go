@@ -58,7 +58,7 @@ func (s *session) mayAppend(name string, size int64) (mailbox.Mailbox, error) {
 		return mb, s.refuse("find the account", err)
 	}
 	used, _, err := s.srv.Mailboxes.Usage(s.owner)
-	if err == nil && a.Quota > 0 && used+size > a.Quota {
+	if err == nil && a.Quota.Octets > 0 && used+size > a.Quota.Octets {
 		err = mailbox.ErrOverQuota
 	}
 	return mb, s.refuse("take the message", err)

@@ -257,12 +257,10 @@ func (d *dialog) start(dir string) {
 	st := openStore(d.t, dir)
 	d.store = st
 	d.config = Config{
-		Store: st,
-		Mailboxes: mailbox.New(st, mailbox.Options{Quota: func(r store.Reader, o mailbox.Owner) mailbox.Quota {
-			return mailbox.Quota{Octets: account.Quota(r, account.ID(o))}
-		}}),
-		Accounts: d.house.accounts,
-		Log:      slog.New(strict{d.t}),
+		Store:     st,
+		Mailboxes: mailbox.New(st, mailbox.Options{Quota: quotaOf}),
+		Accounts:  d.house.accounts,
+		Log:       slog.New(strict{d.t}),
 	}
 }
 

@@ -53,18 +53,25 @@ func buildHouse(t testing.TB, so store.Options, options ...option) *house {
 	h := &house{t: t}
 	st := storetest.OpenDir(t, t.TempDir(), so, func(r store.Reader) iter.Seq[store.ID] { return h.config.Mailboxes.References(r) })
 	h.config = Config{
-		Store: st,
-		Mailboxes: mailbox.New(st, mailbox.Options{Quota: func(r store.Reader, o mailbox.Owner) mailbox.Quota {
-			return mailbox.Quota{Octets: account.Quota(r, account.ID(o))}
-		}}),
-		Accounts: account.Open(st, time.Now),
-		Log:      slog.New(strict{t}),
+		Store:     st,
+		Mailboxes: mailbox.New(st, mailbox.Options{Quota: quotaOf}),
+		Accounts:  account.Open(st, time.Now),
+		Log:       slog.New(strict{t}),
 	}
 	for _, o := range options {
 		o(&h.config)
 	}
 	h.owner = h.addAccount(user)
 	return h
+}
+
+// setQuota bounds what the first account may hold.
+func (h *house) setQuota(octets int64) {
+	h.t.Helper()
+	addr, err := envelope.ParseAddress(user)
+	h.must(err)
+	_, err = h.config.Accounts.Set(addr, account.Settings{Octets: &octets})
+	h.must(err)
 }
 
 func (h *house) addAccount(address string) (o mailbox.Owner) {
@@ -304,3 +311,8 @@ func certificate(t testing.TB) *tls.Config {
 func withTLS(t testing.TB) option { return func(c *Config) { c.TLS = certificate(t) } }
 
 func insecureTLS() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
+
+// quotaOf asks the directory what an owner may hold.
+func quotaOf(r store.Reader, o mailbox.Owner) mailbox.Quota {
+	return mailbox.Quota(account.QuotaOf(r, account.ID(o)))
+}

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"postroad/internal/envelope"
 	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
@@ -20,8 +19,7 @@ import (
 
 func TestQuota(t *testing.T) {
 	h := newHouse(t)
-	addr, _ := envelope.ParseAddress(user)
-	h.must(h.config.Accounts.SetQuota(addr, 100))
+	h.setQuota(100)
 	c := h.loggedIn()
 	c.dialog(`
 		> a APPEND INBOX {101}
@@ -196,8 +194,7 @@ func FuzzSession(f *testing.F) {
 		c.Limits.MessageSize = 10_000
 		c.Limits.FailedLogins = 1
 	})
-	addr, _ := envelope.ParseAddress(user)
-	h.must(h.config.Accounts.SetQuota(addr, 1<<20))
+	h.setQuota(1 << 20)
 	h.deliver("INBOX", hello)
 	srv := NewServer(false, h.config)
 	pipes := listentest.NewPipes()

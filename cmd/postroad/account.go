@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +16,7 @@ import (
 func (a *app) accountCommands() *cobra.Command {
 	return a.group("account", "the people and programs that have mailboxes",
 		a.accountAdd(), a.accountList(), a.accountShow(), a.accountPassword(),
-		a.accountDisable(), a.accountEnable(), a.accountQuota(), a.accountRemove())
+		a.accountDisable(), a.accountEnable(), a.accountSet(), a.accountRemove())
 }
 
 // madeAccount is an account with the password that was generated for it.
@@ -27,6 +28,7 @@ type madeAccount struct {
 func (a *app) accountAdd() *cobra.Command {
 	var generate bool
 	var quota string
+	var messages int64
 	cmd := command{
 		use: "add ADDRESS", short: "make an account with its mailboxes", args: cobra.ExactArgs(1),
 		long: `Make an account with its mailboxes. The password is asked for twice on a
@@ -44,7 +46,9 @@ pass show mail/carol | postroad account add carol@example.org --quota 5GB`,
 				return err
 			}
 			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
-				acct, err := svc.AddAccount(ctx, control.NewAccount{Address: args[0], Password: password, Quota: octets})
+				acct, err := svc.AddAccount(ctx, control.NewAccount{
+					Address: args[0], Password: password, Quota: octets, MaxMessages: messages,
+				})
 				if err != nil {
 					return err
 				}
@@ -54,6 +58,7 @@ pass show mail/carol | postroad account add carol@example.org --quota 5GB`,
 	}.cobra()
 	cmd.Flags().BoolVar(&generate, "generate", false, "make up a password and print it")
 	cmd.Flags().StringVar(&quota, "quota", "0", "how much the account may hold, as in 5GB; 0 is no limit")
+	cmd.Flags().Int64Var(&messages, "max-messages", 0, "how many messages it may hold; 0 is no limit")
 	return cmd
 }
 
@@ -143,17 +148,32 @@ func (a *app) accountShow() *cobra.Command {
 }
 
 func showAccount(w io.Writer, acct control.Account, boxes []control.Mailbox) {
-	fmt.Fprintf(w, "%s, %s, made %s\n", clean(acct.Address), showDisabled(acct.Disabled), when(acct.Created))
-	fmt.Fprintf(w, "%s, %s", count(acct.Messages, "message"), size(acct.Octets))
-	if acct.Quota > 0 {
-		fmt.Fprintf(w, " of %s", size(acct.Quota))
-	}
-	fmt.Fprint(w, "\n\n")
+	showSettings(w, acct)
+	fmt.Fprintln(w)
 	t := mailboxTable(w)
 	for _, m := range boxes {
 		mailboxRow(t, m)
 	}
 	flush(t)
+}
+
+func showSettings(w io.Writer, acct control.Account) {
+	fmt.Fprintf(w, "%s, %s, made %s\n", clean(acct.Address), showDisabled(acct.Disabled), when(acct.Created))
+	fmt.Fprint(w, count(acct.Messages, "message"))
+	if acct.MaxMessages > 0 {
+		fmt.Fprintf(w, " of %d", acct.MaxMessages)
+	}
+	fmt.Fprintf(w, ", %s", size(acct.Octets))
+	if acct.Quota > 0 {
+		fmt.Fprintf(w, " of %s", size(acct.Quota))
+	}
+	fmt.Fprintln(w)
+	if acct.Admin {
+		fmt.Fprintln(w, "may set quotas over IMAP")
+	}
+	if len(acct.Hidden) > 0 {
+		fmt.Fprintf(w, "IMAP clients are not told of %s\n", clean(strings.Join(acct.Hidden, ", ")))
+	}
 }
 
 func (a *app) accountPassword() *cobra.Command {
@@ -216,24 +236,57 @@ func (a *app) setDisabled(verb, short string, disabled bool, done string) *cobra
 	}.cobra()
 }
 
-func (a *app) accountQuota() *cobra.Command {
-	return command{
-		use: "quota ADDRESS SIZE", short: "say how much an account may hold; 0 is no limit", args: cobra.ExactArgs(2),
-		example: "postroad account quota alice@example.test 5GB", complete: a.completing(false, accountNames),
+func (a *app) accountSet() *cobra.Command {
+	var quota string
+	var messages int64
+	var admin bool
+	var set control.SetAccount
+	var cmd *cobra.Command
+	cmd = command{
+		use: "set ADDRESS", short: "change an account's settings", args: cobra.ExactArgs(1),
+		long: `Change an account's settings; what no flag names stays as it is.`,
+		example: `postroad account set alice@example.test --quota 5GB --max-messages 100000
+postroad account set alice@example.test --hide-capability CONDSTORE,QRESYNC
+postroad account set alice@example.test --show-capability CONDSTORE
+postroad account set alice@example.test --admin`,
+		complete: a.completing(false, accountNames),
 		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
-			octets, err := parseQuota(args[1])
-			if err != nil {
-				return err
-			}
-			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
-				set := control.SetQuota{Address: args[0], Octets: octets}
-				if err := svc.SetQuota(ctx, set); err != nil {
+			set.Address = args[0]
+			if cmd.Flags().Changed("quota") {
+				octets, err := parseQuota(quota)
+				if err != nil {
 					return err
 				}
-				return a.show(set, func(w io.Writer) { fmt.Fprintf(w, "quota of %s: %s\n", clean(args[0]), showQuota(octets)) })
-			})
+				set.Quota = &octets
+			}
+			if cmd.Flags().Changed("max-messages") {
+				set.MaxMessages = &messages
+			}
+			if cmd.Flags().Changed("admin") {
+				set.Admin = &admin
+			}
+			return a.setAccount(ctx, set)
 		},
 	}.cobra()
+	cmd.Flags().StringVar(&quota, "quota", "", "how much the account may hold, as in 5GB; 0 is no limit")
+	cmd.Flags().Int64Var(&messages, "max-messages", 0, "how many messages it may hold; 0 is no limit")
+	cmd.Flags().BoolVar(&admin, "admin", false, "whether it may set quotas over IMAP (--admin=false takes that back)")
+	cmd.Flags().StringSliceVar(&set.Hide, "hide-capability", nil, "IMAP capabilities not to tell its clients of, for one that mishandles them")
+	cmd.Flags().StringSliceVar(&set.Show, "show-capability", nil, "hidden IMAP capabilities to tell them of again")
+	return cmd
+}
+
+func (a *app) setAccount(ctx context.Context, set control.SetAccount) error {
+	if set.Quota == nil && set.MaxMessages == nil && set.Admin == nil && len(set.Hide)+len(set.Show) == 0 {
+		return usagef("nothing to change: give a setting, as --help shows")
+	}
+	return a.with(ctx, func(ctx context.Context, svc control.Service) error {
+		acct, err := svc.SetAccount(ctx, set)
+		if err != nil {
+			return err
+		}
+		return a.show(acct, func(w io.Writer) { showSettings(w, acct) })
+	})
 }
 
 func (a *app) accountRemove() *cobra.Command {

@@ -1,11 +1,12 @@
 // Package account knows who is local: domains, accounts and aliases, and whose
-// password is right. Passwords are kept as argon2id hashes; one that was verified is
-// remembered for minutes, in memory, as a keyed hash.
+// password is right. Passwords are kept as argon2id hashes, and as what SCRAM-SHA-256
+// needs; one that was verified is remembered for minutes, in memory, as a keyed hash.
 //
 //	ad  domain               a domain whose mail ends here
 //	aa  account id           an account, as JSON
 //	an  domain, local part   the account's id
 //	al  domain, local part   an alias, as JSON; an empty local part is the catch-all
+//	as                       the secret from which salts of unknown users are made
 //
 // Domains and local parts are in canonical form (envelope.Address.Canonical).
 package account
@@ -14,6 +15,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"postroad/internal/envelope"
@@ -31,6 +34,7 @@ var (
 	ErrUnknown     = errors.New("no such address here")
 	ErrLoop        = errors.New("the aliases lead too deep or back to themselves")
 	ErrPassword    = errors.New("a password has 1 to 1024 octets")
+	ErrSetting     = errors.New("the setting cannot be made")
 )
 
 // ID names an account for ever; it is never used again.
@@ -42,8 +46,13 @@ type Account struct {
 	Address  envelope.Address // canonical
 	Disabled bool             // may not log in; mail is still accepted for it
 	Created  time.Time
-	Quota    int64 // octets; 0 is no limit
+	Quota    Quota
+	Admin    bool     // may set quotas over IMAP
+	Hidden   []string // IMAP capabilities that its clients are not told of, in upper case and order
 }
+
+// Quota is what an account's mailboxes may hold; 0 is no limit.
+type Quota struct{ Octets, Messages int64 }
 
 // Alias sends mail for one address, or for a domain's unknown ones, elsewhere.
 type Alias struct {
@@ -70,6 +79,7 @@ type Directory struct {
 	st       *store.Store
 	now      func() time.Time
 	verifier *verifier
+	ends     watchers
 }
 
 // Open returns the directory kept in st. now is the clock; nil is time.Now.
@@ -85,15 +95,20 @@ type record struct {
 	Local    string    `json:"local"`
 	Domain   string    `json:"domain"`
 	Hash     string    `json:"hash"`
+	Scram    *scram    `json:"scram,omitempty"`
 	Disabled bool      `json:"disabled,omitempty"`
 	Created  time.Time `json:"created"`
-	Quota    int64     `json:"quota,omitempty"`
+	Octets   int64     `json:"octets,omitempty"`
+	Messages int64     `json:"messages,omitempty"`
+	Admin    bool      `json:"admin,omitempty"`
+	Hidden   []string  `json:"hidden,omitempty"`
 }
 
 func (r *record) account(id ID) Account {
 	return Account{
 		ID: id, Address: envelope.Address{Local: r.Local, Domain: r.Domain},
-		Disabled: r.Disabled, Created: r.Created, Quota: r.Quota,
+		Disabled: r.Disabled, Created: r.Created, Quota: Quota{r.Octets, r.Messages},
+		Admin: r.Admin, Hidden: r.Hidden,
 	}
 }
 
@@ -219,7 +234,7 @@ func (d *Directory) Add(addr envelope.Address, password string, created func(sto
 	if err != nil {
 		return Account{}, err
 	}
-	rec := record{Local: addr.Local, Domain: addr.Domain, Hash: hash, Created: d.now()}
+	rec := record{Local: addr.Local, Domain: addr.Domain, Hash: hash, Scram: newScram(password), Created: d.now()}
 	a := rec.account(ID(d.st.NewID()))
 	err = d.st.Update(func(tx store.Tx) error {
 		if !isLocal(tx, addr.Domain) {
@@ -241,31 +256,39 @@ func (d *Directory) Add(addr envelope.Address, password string, created func(sto
 // Remove deletes an account and its credentials; removed, if not nil, runs in the
 // same transaction. Its mailboxes are the caller's to remove. ErrNotFound.
 func (d *Directory) Remove(addr envelope.Address, removed func(store.Tx, Account) error) error {
-	return d.change(addr, func(tx store.Tx, a Account, rec *record) error {
+	addr = addr.Canonical()
+	var a Account
+	err := d.st.Update(func(tx store.Tx) (err error) {
+		if a, _, err = lookup(tx, addr); err != nil {
+			return err
+		}
 		tx.Delete(accountKey(a.ID))
 		tx.Delete(nameKey(a.Address))
-		*rec = record{}
 		if removed != nil {
 			return removed(tx, a)
 		}
 		return nil
 	})
+	if err == nil {
+		d.ends.tell(a.ID)
+	}
+	return err
 }
 
-// change lets fn change an account's record in a transaction; a zero record is not stored.
-func (d *Directory) change(addr envelope.Address, fn func(store.Tx, Account, *record) error) error {
+// change lets fn change an account's record in a transaction, and returns whose it is.
+func (d *Directory) change(addr envelope.Address, fn func(*record)) (a Account, err error) {
 	addr = addr.Canonical()
-	return d.st.Update(func(tx store.Tx) error {
-		a, rec, err := lookup(tx, addr)
-		if err != nil {
+	err = d.st.Update(func(tx store.Tx) error {
+		var rec record
+		if a, rec, err = lookup(tx, addr); err != nil {
 			return err
 		}
-		if err := fn(tx, a, &rec); err != nil || rec == (record{}) {
-			return err
-		}
+		fn(&rec)
+		a = rec.account(a.ID)
 		put(tx, accountKey(a.ID), rec)
 		return nil
 	})
+	return a, err
 }
 
 // lookup finds an account by its canonical address.
@@ -296,26 +319,96 @@ func (d *Directory) SetPassword(addr envelope.Address, password string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(addr, func(_ store.Tx, _ Account, rec *record) error {
-		rec.Hash = hash
-		return nil
-	})
+	scram := newScram(password)
+	a, err := d.change(addr, func(rec *record) { rec.Hash, rec.Scram = hash, scram })
+	if err == nil {
+		d.ends.tell(a.ID)
+	}
+	return err
 }
 
 // SetDisabled says whether the account may log in and send. ErrNotFound.
 func (d *Directory) SetDisabled(addr envelope.Address, disabled bool) error {
-	return d.change(addr, func(_ store.Tx, _ Account, rec *record) error {
-		rec.Disabled = disabled
-		return nil
-	})
+	a, err := d.change(addr, func(rec *record) { rec.Disabled = disabled })
+	if err == nil && disabled {
+		d.ends.tell(a.ID)
+	}
+	return err
 }
 
-// SetQuota sets the octets that the account's mailboxes may hold; 0 is no limit. ErrNotFound.
-func (d *Directory) SetQuota(addr envelope.Address, octets int64) error {
-	return d.change(addr, func(_ store.Tx, _ Account, rec *record) error {
-		rec.Quota = max(octets, 0)
-		return nil
+// Settings are what an administrator may change of an account; what is nil stays.
+type Settings struct {
+	Octets, Messages *int64 // Quota
+	Admin            *bool
+	Hide, Show       []string // added to Hidden, and taken from it, in any case
+}
+
+// Set changes an account's settings and returns it as it then is. ErrNotFound, ErrSetting.
+func (d *Directory) Set(addr envelope.Address, s Settings) (Account, error) {
+	if err := s.check(); err != nil {
+		return Account{}, err
+	}
+	a, err := d.change(addr, func(rec *record) {
+		set(&rec.Octets, s.Octets)
+		set(&rec.Messages, s.Messages)
+		set(&rec.Admin, s.Admin)
+		rec.Hidden = without(union(rec.Hidden, s.Hide), s.Show)
 	})
+	return a, err
+}
+
+func set[T any](to *T, v *T) {
+	if v != nil {
+		*to = *v
+	}
+}
+
+// maxHidden bounds the capabilities that an account hides, and maxCapability each name.
+const (
+	maxHidden     = 100
+	maxCapability = 64
+)
+
+func (s Settings) check() error {
+	for _, n := range []*int64{s.Octets, s.Messages} {
+		if n != nil && *n < 0 {
+			return fmt.Errorf("%w: a quota cannot be negative", ErrSetting)
+		}
+	}
+	if len(s.Hide) > maxHidden {
+		return fmt.Errorf("%w: at most %d capabilities can be hidden", ErrSetting, maxHidden)
+	}
+	for _, name := range append(s.Hide[:len(s.Hide):len(s.Hide)], s.Show...) {
+		if !isCapability(name) {
+			return fmt.Errorf("%w: %q is not the name of a capability", ErrSetting, name)
+		}
+	}
+	return nil
+}
+
+// isCapability reports whether a name has the form of a capability (RFC 9051, 9).
+func isCapability(name string) bool {
+	return name != "" && len(name) <= maxCapability && strings.IndexFunc(name, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`(){%*"\]`, r)
+	}) < 0
+}
+
+// union and without return sorted sets of names in upper case; they are nil when empty.
+func union(a, b []string) (all []string) {
+	for _, name := range slices.Concat(a, b) {
+		all = append(all, strings.ToUpper(name))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func without(a, b []string) (rest []string) {
+	for _, name := range a {
+		if !slices.ContainsFunc(b, func(x string) bool { return strings.EqualFold(x, name) }) {
+			rest = append(rest, name)
+		}
+	}
+	return rest
 }
 
 // Get returns an account by its own address. ErrNotFound.
@@ -339,11 +432,11 @@ func (d *Directory) ByID(id ID) (a Account, err error) {
 // Exists reports whether the account is there, within a transaction. A disabled one is.
 func Exists(r store.Reader, id ID) bool { return r.Get(accountKey(id)) != nil }
 
-// Quota returns the account's quota within a transaction: octets, or 0 for no limit.
-func Quota(r store.Reader, id ID) int64 {
+// QuotaOf returns the account's quota within a transaction.
+func QuotaOf(r store.Reader, id ID) Quota {
 	a, _, err := byID(r, id)
 	if err != nil {
-		return 0
+		return Quota{}
 	}
 	return a.Quota
 }

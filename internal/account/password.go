@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"postroad/internal/envelope"
+	"postroad/internal/sasl"
 	"postroad/internal/store"
 )
 
@@ -36,7 +37,7 @@ func hashPassword(password string) (string, error) {
 	}
 	salt := make([]byte, 16)
 	rand.Read(salt)
-	key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonThreads, argonKey)
+	key := argon2.IDKey([]byte(sasl.Prepare(password)), salt, argonTime, argonMemory, argonThreads, argonKey)
 	b64 := base64.RawStdEncoding
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version,
 		argonMemory, argonTime, argonThreads, b64.EncodeToString(salt), b64.EncodeToString(key)), nil
@@ -60,7 +61,7 @@ func checkPassword(hash, password string) bool {
 	if err1 != nil || err2 != nil || version != argon2.Version || memory > 1<<20 || time == 0 || time > 100 || threads == 0 || len(key) < 16 || len(key) > 128 {
 		return false
 	}
-	got := argon2.IDKey([]byte(password), salt, time, memory, threads, uint32(len(key)))
+	got := argon2.IDKey([]byte(sasl.Prepare(password)), salt, time, memory, threads, uint32(len(key)))
 	return subtle.ConstantTimeCompare(got, key) == 1
 }
 
@@ -81,12 +82,13 @@ func (d *Directory) Verify(ctx context.Context, user, password string) (Account,
 	if !ok || rec.Disabled || rec.Hash == "" {
 		return Account{}, ErrCredentials
 	}
+	d.renew(a, rec, password)
 	return a, nil
 }
 
 // credentials finds the account that user names; a zero record stands for none.
 func (d *Directory) credentials(user string) (a Account, rec record, err error) {
-	addr, err := envelope.ParseAddress(user)
+	addr, err := envelope.ParseAddress(sasl.Prepare(user))
 	if err != nil {
 		return a, rec, nil
 	}

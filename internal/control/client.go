@@ -232,7 +232,9 @@ func (c *Client) SetDisabled(ctx context.Context, s SetDisabled) error {
 	return tell(ctx, c, "SetDisabled", s)
 }
 
-func (c *Client) SetQuota(ctx context.Context, s SetQuota) error { return tell(ctx, c, "SetQuota", s) }
+func (c *Client) SetAccount(ctx context.Context, s SetAccount) (Account, error) {
+	return ask[Account](ctx, c, "SetAccount", s, reply{})
+}
 
 func (c *Client) RemoveAccount(ctx context.Context, address string) error {
 	return tell(ctx, c, "RemoveAccount", address)

@@ -42,7 +42,8 @@ type Service interface {
 	SetPassword(ctx context.Context, c Credential) error
 	// SetDisabled says whether the account may log in; its mail still arrives.
 	SetDisabled(ctx context.Context, c SetDisabled) error
-	SetQuota(ctx context.Context, c SetQuota) error
+	// SetAccount changes an account's settings and returns the account.
+	SetAccount(ctx context.Context, c SetAccount) (Account, error)
 	// RemoveAccount removes an account with all its mail, for good.
 	RemoveAccount(ctx context.Context, address string) error
 
@@ -159,13 +160,16 @@ type Domain struct {
 
 // Account is an account and what it uses.
 type Account struct {
-	ID       uint64    `json:"id"`
-	Address  string    `json:"address"`
-	Disabled bool      `json:"disabled"`
-	Created  time.Time `json:"created"`
-	Quota    int64     `json:"quota"` // octets; 0 is no limit
-	Octets   int64     `json:"octets"`
-	Messages int64     `json:"messages"`
+	ID          uint64    `json:"id"`
+	Address     string    `json:"address"`
+	Disabled    bool      `json:"disabled"`
+	Admin       bool      `json:"admin"` // may set quotas over IMAP
+	Created     time.Time `json:"created"`
+	Quota       int64     `json:"quota"`        // octets; 0 is no limit
+	MaxMessages int64     `json:"max_messages"` // 0 is no limit
+	Octets      int64     `json:"octets"`
+	Messages    int64     `json:"messages"`
+	Hidden      []string  `json:"hidden_capabilities,omitempty"` // of IMAP
 }
 
 // NewAccount is an account to be made.
@@ -173,6 +177,8 @@ type NewAccount struct {
 	Address  string `json:"address"`
 	Password string `json:"password"`
 	Quota    int64  `json:"quota,omitempty"`
+	// MaxMessages is how many messages the account may hold; 0 is no limit.
+	MaxMessages int64 `json:"max_messages,omitempty"`
 }
 
 // Credential is an address and a password.
@@ -187,10 +193,14 @@ type SetDisabled struct {
 	Disabled bool   `json:"disabled"`
 }
 
-// SetQuota says how many octets an account may hold; 0 is no limit.
-type SetQuota struct {
-	Address string `json:"address"`
-	Octets  int64  `json:"octets"`
+// SetAccount changes an account's settings; what is nil stays.
+type SetAccount struct {
+	Address     string   `json:"address"`
+	Quota       *int64   `json:"quota,omitempty"`        // octets; 0 is no limit
+	MaxMessages *int64   `json:"max_messages,omitempty"` // 0 is no limit
+	Admin       *bool    `json:"admin,omitempty"`
+	Hide        []string `json:"hide_capabilities,omitempty"` // no longer told to IMAP clients
+	Show        []string `json:"show_capabilities,omitempty"` // told again
 }
 
 // Alias sends mail for an address elsewhere.

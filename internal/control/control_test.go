@@ -79,8 +79,10 @@ func (echo) AddAccount(_ context.Context, a NewAccount) (Account, error) {
 }
 func (echo) SetPassword(_ context.Context, c Credential) error  { return fails(c.Password) }
 func (echo) SetDisabled(_ context.Context, c SetDisabled) error { return fails(c.Address) }
-func (echo) SetQuota(_ context.Context, c SetQuota) error       { return fails(c.Address) }
-func (echo) RemoveAccount(_ context.Context, n string) error    { return fails(n) }
+func (echo) SetAccount(_ context.Context, c SetAccount) (Account, error) {
+	return Account{Address: c.Address, Quota: *c.Quota, Hidden: c.Hide}, fails(c.Address)
+}
+func (echo) RemoveAccount(_ context.Context, n string) error { return fails(n) }
 func (echo) Aliases(_ context.Context, d string) iter.Seq2[Alias, error] {
 	return seq(d, Alias{d, []string{"x", "y"}})
 }
@@ -222,11 +224,13 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	drain(say, "accounts", svc.Accounts(ctx, n))
 	a, err := svc.Account(ctx, n)
 	one("account")(a, err)
-	a, err = svc.AddAccount(ctx, NewAccount{n, "pw", 9})
+	a, err = svc.AddAccount(ctx, NewAccount{n, "pw", 9, 8})
 	one("add account")(a, err)
 	say("password", describe(svc.SetPassword(ctx, Credential{"x", n})))
 	say("disabled", describe(svc.SetDisabled(ctx, SetDisabled{n, true})))
-	say("quota", describe(svc.SetQuota(ctx, SetQuota{n, 1})))
+	quota := int64(1)
+	a, err = svc.SetAccount(ctx, SetAccount{Address: n, Quota: &quota, Hide: []string{"A", "B"}})
+	one("set account")(a, err)
 	say("remove account", describe(svc.RemoveAccount(ctx, n)))
 	drain(say, "aliases", svc.Aliases(ctx, n))
 	al, err := svc.AddAlias(ctx, Alias{n, []string{"t"}})

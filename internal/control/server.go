@@ -30,7 +30,7 @@ func operations(s Service) map[string]operation {
 		"AddAccount":    call(s.AddAccount),
 		"SetPassword":   do(s.SetPassword),
 		"SetDisabled":   do(s.SetDisabled),
-		"SetQuota":      do(s.SetQuota),
+		"SetAccount":    call(s.SetAccount),
 		"RemoveAccount": do(s.RemoveAccount),
 		"Aliases":       list(s.Aliases),
 		"AddAlias":      call(s.AddAlias),
