@@ -74,6 +74,7 @@ type serving struct {
 type house struct {
 	store     *store.Store
 	accounts  *account.Directory
+	logins    *account.Logins
 	spool     *spool.Spool
 	mailboxes *mailbox.Service
 	trace     *trace.Log
@@ -99,9 +100,11 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 	if err != nil {
 		return nil, err
 	}
+	accounts := account.Open(st, now)
 	return &house{
 		store:    st,
-		accounts: account.Open(st, now),
+		accounts: accounts,
+		logins:   account.NewLogins(accounts, account.NewGuard(now)),
 		spool:    spool.Open(st, now),
 		mailboxes: mailbox.New(st, mailbox.Options{Now: now, Quota: func(r store.Reader, o mailbox.Owner) mailbox.Quota {
 			return mailbox.Quota(account.QuotaOf(r, account.ID(o)))
@@ -143,9 +146,19 @@ func (s *Server) build(o Options) error {
 	if err := s.listen(o, certificate); err != nil {
 		return err
 	}
+	s.house.accounts.Watch(s.endSessions)
 	s.admin = NewAdmin(s.adminConfig(o))
 	s.control, err = control.Listen(s.cfg.DataDir)
 	return err
+}
+
+// endSessions ends what is logged in to an account that was disabled, removed or given a new password.
+func (s *Server) endSessions(id account.ID) {
+	for _, v := range s.serving {
+		if server, ok := v.server.(interface{ EndSessions(account.ID) }); ok {
+			server.EndSessions(id)
+		}
+	}
 }
 
 // checkReach refuses to offer SMTP beyond this machine. The engine in use has known

@@ -1,16 +1,14 @@
 package smtpd
 
 import (
-	"context"
 	"errors"
-	"slices"
-	"time"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
+	ours "postroad/internal/sasl"
 )
 
 // AuthMechanisms are those that EHLO offers. In the clear they are offered to this
@@ -19,7 +17,12 @@ func (s *session) AuthMechanisms() []string {
 	if s.mayAuth() != nil {
 		return nil
 	}
-	return []string{sasl.Plain, sasl.Login}
+	return append(s.srv.Logins.Mechanisms(s.client()), ours.Login)
+}
+
+// client is the peer as one that wants to log in.
+func (s *session) client() account.Client {
+	return account.Client{From: s.ip, Bindings: ours.BindingsOf(s.tls, s.srv.TLS)}
 }
 
 func (s *session) mayAuth() error {
@@ -43,84 +46,65 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 	if s.current() != nil {
 		return nil, replyInside
 	}
-	switch mech {
-	case sasl.Plain:
-		return plainReplies{sasl.NewPlainServer(s.plain)}, nil
-	case sasl.Login:
-		return &loginServer{authenticate: s.logIn}, nil
+	exchange, err := s.srv.Logins.Begin(s.srv.ctx, s.client(), mech)
+	if err != nil {
+		return nil, replyMechanism
 	}
-	return nil, replyMechanism
+	return login{s, exchange}, nil
 }
 
-func (s *session) plain(identity, user, password string) error {
-	if identity != "" && identity != user {
-		return s.loginFailed(user, replyIdentity)
-	}
-	return s.logIn(user, password)
+// login is an exchange whose outcome the session is told, and whose errors are replies.
+type login struct {
+	s *session
+	account.Exchange
 }
 
-// logIn checks a password. A failure costs time, and the third the connection.
-func (s *session) logIn(user, password string) error {
-	acct, err := s.srv.Accounts.Verify(context.Background(), user, password)
+// Next takes a response and returns the next challenge.
+func (l login) Next(response []byte) ([]byte, bool, error) {
+	challenge, done, err := l.Exchange.Next(response)
 	switch {
-	case errors.Is(err, account.ErrCredentials):
-		return s.loginFailed(user, replyBadLogin)
-	case errors.Is(err, account.ErrBusy):
-		s.log.Warn("login refused", "account", envelope.Sanitize(user, 320), "outcome", "refused", "err", err)
-		return replyBusy
 	case err != nil:
-		s.log.Error("login failed", "account", envelope.Sanitize(user, 320), "err", err)
-		return replyBusy
+		return nil, false, l.s.loginFailed(l.User(), err)
+	case done:
+		l.s.loggedInAs(l.Account())
 	}
-	s.account = &acct
-	s.log.Info("logged in", "account", acct.Address.String())
-	return nil
+	return challenge, done, nil
 }
 
-func (s *session) loginFailed(user string, r *smtp.SMTPError) error {
-	s.failedLogins++
-	if s.failedLogins >= s.srv.Limits.FailedLogins {
-		s.endWithReply()
-		r = replyTooGuess
+func (s *session) loggedInAs(a account.Account) {
+	s.account = &a
+	s.loggedIn.Store(uint64(a.ID))
+	s.log.Info("logged in", "account", a.Address.String())
+}
+
+// loginFailed returns the reply to a login that failed. The third false one ends the connection.
+func (s *session) loginFailed(user string, err error) error {
+	r := s.loginReply(err)
+	log := s.log.With("account", envelope.Sanitize(user, 320))
+	if r == replyBusy && !errors.Is(err, account.ErrBusy) && s.srv.ctx.Err() == nil {
+		log.Error("login failed", "err", err)
+	} else {
+		log.Warn("login refused", "outcome", "refused", "reply", text(r))
 	}
-	s.log.Warn("login refused", "account", envelope.Sanitize(user, 320), "outcome", "refused", "reply", text(r))
-	time.Sleep(s.srv.Limits.AuthDelay)
 	return r
 }
 
-// plainReplies gives the PLAIN server's complaint about what it cannot read its code.
-type plainReplies struct{ sasl.Server }
-
-func (p plainReplies) Next(response []byte) ([]byte, bool, error) {
-	challenge, done, err := p.Server.Next(response)
-	if _, ok := errors.AsType[*smtp.SMTPError](err); err != nil && !ok {
-		err = replySASL
-	}
-	return challenge, done, err
-}
-
-// loginServer is the LOGIN mechanism: it asks for the name, then for the password.
-type loginServer struct {
-	authenticate func(user, password string) error
-	user         *string
-	done         bool
-}
-
-// Next takes a response and returns the next question.
-func (l *loginServer) Next(response []byte) ([]byte, bool, error) {
+func (s *session) loginReply(err error) *smtp.SMTPError {
 	switch {
-	case l.done:
-		return nil, false, replySASL
-	case l.user == nil && response == nil:
-		return []byte("Username:"), false, nil
-	case l.user == nil:
-		user := string(response)
-		l.user = &user
-		return []byte("Password:"), false, nil
+	case errors.Is(err, ours.ErrSyntax):
+		return replySASL
+	case errors.Is(err, ours.ErrBinding):
+		return replyBinding
+	case errors.Is(err, account.ErrGuessing):
+		s.endWithReply()
+		return replyGuessing
+	case !errors.Is(err, account.ErrCredentials):
+		return replyBusy
 	}
-	l.done = true
-	if slices.Contains(response, 0) {
-		return nil, false, replySASL
+	s.failedLogins++
+	if s.failedLogins >= s.srv.Limits.FailedLogins {
+		s.endWithReply()
+		return replyTooGuess
 	}
-	return nil, true, l.authenticate(*l.user, string(response))
+	return replyBadLogin
 }

@@ -17,6 +17,7 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/envelope"
 	"postroad/internal/listen/listentest"
+	"postroad/internal/sasl"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
 	"postroad/spool"
@@ -26,7 +27,7 @@ import (
 type directory struct {
 	mu     sync.Mutex
 	broken error
-	asked  int // Verify calls
+	asked  int // passwords looked at
 }
 
 var town = map[string][]account.Target{
@@ -77,17 +78,46 @@ func (d *directory) Resolve(a envelope.Address) ([]account.Target, error) {
 	return nil, errors.Join(account.ErrUnknown, d.failure())
 }
 
-func (d *directory) Verify(_ context.Context, user, password string) (account.Account, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.asked++
-	if d.broken != nil {
-		return account.Account{}, d.broken
+func (d *directory) Mechanisms(account.Client) []string { return []string{sasl.Plain} }
+
+func (d *directory) Begin(_ context.Context, _ account.Client, mechanism string) (account.Exchange, error) {
+	x := &exchange{d: d}
+	switch mechanism {
+	case sasl.Plain:
+		x.Server = sasl.NewPlain(x.check)
+	case sasl.Login:
+		x.Server = sasl.NewLogin(func(user, password string) error { return x.check("", user, password) })
+	default:
+		return nil, account.ErrMechanism
 	}
-	if (user == "alice@example.test" || user == "bob@example.test") && password == "secret" {
-		return account.Account{ID: town[user][0].Account, Address: addr(user)}, nil
+	return x, nil
+}
+
+// exchange lets alice and bob in.
+type exchange struct {
+	sasl.Server
+	d    *directory
+	user string
+}
+
+func (x *exchange) check(identity, user, password string) error {
+	x.d.mu.Lock()
+	defer x.d.mu.Unlock()
+	x.user = user
+	x.d.asked++
+	if x.d.broken != nil {
+		return x.d.broken
 	}
-	return account.Account{}, account.ErrCredentials
+	if (user == "alice@example.test" || user == "bob@example.test") && password == "secret" && (identity == "" || identity == user) {
+		return nil
+	}
+	return account.ErrCredentials
+}
+
+func (x *exchange) User() string { return x.user }
+
+func (x *exchange) Account() account.Account {
+	return account.Account{ID: town[x.user][0].Account, Address: addr(x.user)}
 }
 
 func (d *directory) MaySend(id account.ID, a envelope.Address) (bool, error) {
@@ -251,9 +281,8 @@ func buildOn(t testing.TB, st *store.Store, kind Kind, implicitTLS bool, change 
 	h.queue = &queue{Spool: spool.Open(st, clock), st: st}
 	certificate, _ := listentest.Certificate(t, "mx.example.test")
 	c := Config{
-		Hostname: "mx.example.test", Store: st, Spool: h.queue, Accounts: h.accounts,
+		Hostname: "mx.example.test", Store: st, Spool: h.queue, Accounts: h.accounts, Logins: h.accounts,
 		TLS: certificate, Now: clock, Log: slog.New(slog.NewTextHandler(h.log, nil)),
-		Limits: Limits{AuthDelay: -1},
 	}
 	for _, f := range change {
 		f(&c)

@@ -34,11 +34,10 @@ type Limits struct {
 	// ever held as a whole.
 	Line int
 
-	CommandsPerMinute int           // since the last accepted message, in any minute
-	Errors            int           // 4yz and 5yz replies since the last accepted message
-	FailedLogins      int           // on one connection
-	AuthDelay         time.Duration // before the reply to a failed login; 0 is 1 s, below 0 is none
-	Hops              int           // Received fields: a message with more is in a loop
+	CommandsPerMinute int // since the last accepted message, in any minute
+	Errors            int // 4yz and 5yz replies since the last accepted message
+	FailedLogins      int // on one connection
+	Hops              int // Received fields: a message with more is in a loop
 
 	TransactionsPerConnection int
 
@@ -59,7 +58,6 @@ func (l Limits) WithDefaults() Limits {
 		CommandsPerMinute:         cmp.Or(l.CommandsPerMinute, 30_000),
 		Errors:                    cmp.Or(l.Errors, 20),
 		FailedLogins:              cmp.Or(l.FailedLogins, 3),
-		AuthDelay:                 cmp.Or(l.AuthDelay, time.Second),
 		Hops:                      cmp.Or(l.Hops, 100),
 		TransactionsPerConnection: cmp.Or(l.TransactionsPerConnection, 1_000_000),
 		CommandTimeout:            cmp.Or(l.CommandTimeout, 5*time.Minute),

@@ -13,7 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postroad/internal/account"
 	"postroad/internal/listen/listentest"
+	"postroad/internal/sasl"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
 	"postroad/spool"
@@ -259,20 +261,47 @@ func (p *pipes) dialQuietly(t *testing.T) *client {
 	return c
 }
 
-func TestFailedLoginsCostTime(t *testing.T) {
+// A login that waits, as after a false password, does not keep the server from ending.
+func TestShutdownEndsLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewServer(Submission, false, Config{Hostname: "mx.example.test", Store: noBodies{}, Accounts: &directory{}})
+		slow := slowLogins{&directory{}}
+		s := NewServer(Submission, false, Config{Hostname: "mx.example.test", Store: noBodies{}, Accounts: &directory{}, Logins: slow})
 		p := &pipes{listentest.NewPipes()}
 		go s.Serve(p)
 		c := p.dialQuietly(t)
-		c.talk(hello)
+		c.talk(hello + "\n> AUTH PLAIN " + alicePlain)
+		synctest.Wait()
 		begin := time.Now()
-		c.talk("> AUTH PLAIN " + b64("\x00alice@example.test\x00wrong") + "\n< 535")
-		if took := time.Since(begin); took != time.Second {
-			t.Errorf("a failed login took %v", took)
+		go s.Shutdown(t.Context())
+		c.talk("< 454 4.7.0")
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("it took %v", took)
 		}
+		c.Close()
 		s.Shutdown(t.Context())
 	})
+}
+
+// slowLogins answer when their context ends.
+type slowLogins struct{ *directory }
+
+func (l slowLogins) Begin(ctx context.Context, _ account.Client, _ string) (account.Exchange, error) {
+	x := &exchange{d: l.directory}
+	x.Server = sasl.NewPlain(func(string, string, string) error { <-ctx.Done(); return ctx.Err() })
+	return x, nil
+}
+
+// Who is logged in to an account that is no more, or was changed, is sent away; others are not.
+func TestEndSessions(t *testing.T) {
+	h := open(t, Submission, false)
+	alice, bob, nobody := h.dial(t), h.dial(t), h.dial(t)
+	alice.talk(loggedIn + "> MAIL FROM:<alice@example.test>\n< 250")
+	bob.talk(hello + "> AUTH PLAIN " + b64("\x00bob@example.test\x00secret") + "\n< 235")
+	nobody.talk(hello)
+	h.EndSessions(1)
+	alice.talk("< 421 4.7.0\n<-")
+	bob.talk("> NOOP\n< 250")
+	nobody.talk("> NOOP\n< 250")
 }
 
 func TestShutdownWhenIdle(t *testing.T) {

@@ -46,10 +46,11 @@ var (
 	replyTooGuess  = reply(421, "4.7.0", "too many failed logins")
 	replyClear     = reply(538, "5.7.11", "logging in needs TLS: say STARTTLS first")
 	replyNoAuth    = reply(502, "5.5.1", "this listener takes no logins; the submission listener does")
-	replyMechanism = reply(504, "5.5.4", "the mechanisms here are PLAIN and LOGIN")
+	replyMechanism = reply(504, "5.5.4", "there is no such mechanism here; EHLO lists them")
 	replyInside    = reply(503, "5.5.1", "AUTH is not for within a transaction")
-	replyIdentity  = reply(535, "5.7.8", "an account can only act as itself: leave the authorization identity empty")
 	replySASL      = reply(501, "5.5.2", "this is not what the mechanism says here")
+	replyBinding   = reply(535, "5.7.8", "the login is not bound to this TLS connection: is somebody in between?")
+	replyGuessing  = reply(421, "4.7.0", "too many failed logins from your address, try again later")
 	replyBusy      = reply(454, "4.7.0", "logging in does not work now, try again later")
 )
 

@@ -76,8 +76,13 @@ type Queue interface {
 type Accounts interface {
 	IsLocal(domain string) (bool, error)
 	Resolve(addr envelope.Address) ([]account.Target, error)
-	Verify(ctx context.Context, user, password string) (account.Account, error)
 	MaySend(id account.ID, addr envelope.Address) (bool, error)
+}
+
+// Logins is how clients log in.
+type Logins interface {
+	Mechanisms(c account.Client) []string
+	Begin(ctx context.Context, c account.Client, mechanism string) (account.Exchange, error)
 }
 
 // Config is what a server needs of the house. Servers may share one.
@@ -86,6 +91,7 @@ type Config struct {
 	Store    Bodies
 	Spool    Queue
 	Accounts Accounts
+	Logins   Logins                         // for Submission
 	Full     func(account.ID) (bool, error) // whether an account has no room for mail; nil is never
 	TLS      *tls.Config                    // nil offers no STARTTLS
 	Limits   Limits                         // zero fields take their defaults
@@ -99,7 +105,9 @@ type Server struct {
 	Config
 	kind        Kind
 	implicitTLS bool
-	buffers     sync.Pool // of *[bufferSize]byte, for messages on their way
+	buffers     sync.Pool       // of *[bufferSize]byte, for messages on their way
+	ctx         context.Context // ends when Shutdown begins: no login is looked at any more
+	stop        context.CancelFunc
 
 	group listen.Group // connections, and wires as its sessions
 }
@@ -118,7 +126,9 @@ func NewServer(kind Kind, implicitTLS bool, c Config) *Server {
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = []string{"smtp", "esmtp"}
 	}
-	return &Server{Config: c, kind: kind, implicitTLS: implicitTLS}
+	s := &Server{Config: c, kind: kind, implicitTLS: implicitTLS}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s
 }
 
 var errNoTLS = errors.New("a listener that begins with TLS needs a certificate")
@@ -187,9 +197,19 @@ func (s *Server) handshake(v *visit) (net.Conn, bool) {
 	return tc, true
 }
 
+// EndSessions hangs up on who is logged in to an account; what is under way is not accepted.
+func (s *Server) EndSessions(id account.ID) {
+	for _, v := range s.group.Sessions() {
+		if w := v.(*wire); w.loggedIn.Load() == uint64(id) {
+			go w.hangUp(accountOver) // a goodbye may wait for a peer that does not read
+		}
+	}
+}
+
 // Shutdown ends the server: no connection is accepted, idle ones are told 421 and
 // closed, a transaction under way may finish until ctx is done; then what is left is cut
 // off. It returns when all connections have ended, with ctx's error if some were cut.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
 	return s.group.Shutdown(ctx)
 }

@@ -37,6 +37,7 @@ const (
 	leaving      = "421 4.3.2 this server is going down, try again later"
 	tooManyWords = "421 4.7.0 too many commands in a minute"
 	tooManyFalse = "421 4.7.0 too many errors"
+	accountOver  = "421 4.7.0 the account was changed, please connect and log in again"
 	lostCount    = "421 4.7.0 a BDAT out of place: its octets cannot be told from commands"
 	foreign      = "554 5.5.0 this is a mail server"
 	bareEnd      = "550 5.6.11 the message has a bare CR or LF before what looks like its end"
@@ -63,6 +64,8 @@ type wire struct {
 	chunk atomic.Bool  // a message in BDAT is not complete
 	spoil atomic.Bool  // such a message was given up: the engine may mix up the next
 	esmtp atomic.Bool  // the peer said EHLO
+
+	loggedIn atomic.Uint64 // the account's id; 0 when nobody is
 
 	// Owned by the goroutine that reads for the engine.
 	window uint64 // the last eight octets

@@ -198,8 +198,11 @@ func (v *resolver) postmaster(c envelope.Address) ([]envelope.Address, error) {
 }
 
 // MaySend reports whether the account may use addr as sender: its own address, and
-// those whose mail leads to it.
+// those whose mail leads to it. One that is disabled or removed may use none.
 func (d *Directory) MaySend(id ID, addr envelope.Address) (bool, error) {
+	if a, err := d.ByID(id); errors.Is(err, ErrNotFound) || a.Disabled {
+		return false, nil
+	}
 	targets, err := d.Resolve(addr)
 	if errors.Is(err, ErrUnknown) || errors.Is(err, ErrLoop) {
 		return false, nil

@@ -76,8 +76,8 @@ func nameOf(user string) string {
 
 // Begin begins an exchange; ctx ends with the connection. Besides those of Mechanisms there is
 // sasl.Login, for clients of SMTP that know no other. ErrMechanism.
-func (l *Logins) Begin(ctx context.Context, c Client, mechanism string) (*Exchange, error) {
-	e := &Exchange{logins: l, ctx: ctx, client: c}
+func (l *Logins) Begin(ctx context.Context, c Client, mechanism string) (Exchange, error) {
+	e := &exchange{logins: l, ctx: ctx, client: c}
 	switch {
 	case mechanism == sasl.Plain:
 		e.server = sasl.NewPlain(e.logInAs)
@@ -94,8 +94,15 @@ func (l *Logins) Begin(ctx context.Context, c Client, mechanism string) (*Exchan
 	return e, nil
 }
 
-// Exchange is a login by a mechanism. It belongs to one goroutine.
-type Exchange struct {
+// Exchange is a login by a mechanism. It belongs to one goroutine. The errors of Next are those of LogIn,
+// sasl.ErrSyntax and sasl.ErrBinding.
+type Exchange interface {
+	sasl.Server
+	User() string     // the name that the client gave, for the log; may be empty
+	Account() Account // who logged in, once Next has said done
+}
+
+type exchange struct {
 	// Set by Begin, never changed.
 	logins *Logins
 	ctx    context.Context
@@ -107,20 +114,16 @@ type Exchange struct {
 	account Account
 }
 
-// Next is as sasl.Server says. Its errors are LogIn's, sasl.ErrSyntax and sasl.ErrBinding.
-func (e *Exchange) Next(response []byte) (challenge []byte, done bool, err error) {
+func (e *exchange) Next(response []byte) (challenge []byte, done bool, err error) {
 	return e.server.Next(response)
 }
 
-// User is the name that the client gave, for the log, or empty.
-func (e *Exchange) User() string { return e.user }
+func (e *exchange) User() string     { return e.user }
+func (e *exchange) Account() Account { return e.account }
 
-// Account is who logged in, once Next has said done.
-func (e *Exchange) Account() Account { return e.account }
+func (e *exchange) logIn(user, password string) error { return e.logInAs("", user, password) }
 
-func (e *Exchange) logIn(user, password string) error { return e.logInAs("", user, password) }
-
-func (e *Exchange) logInAs(identity, user, password string) (err error) {
+func (e *exchange) logInAs(identity, user, password string) (err error) {
 	e.user = user
 	if !actsAsItself(identity, user) {
 		password = "" // nobody's: the refusal costs what a false password does
@@ -134,14 +137,14 @@ func actsAsItself(identity, user string) bool {
 	return identity == "" || nameOf(identity) == nameOf(user)
 }
 
-func (e *Exchange) credentials(user string) (sasl.Credentials, error) {
+func (e *exchange) credentials(user string) (sasl.Credentials, error) {
 	c, err := e.logins.dir.scramCredentials(user)
 	e.user, e.stored = user, c.StoredKey
 	return c, err
 }
 
 // proven ends a SCRAM dialogue. The account is read anew: it may have changed since it began.
-func (e *Exchange) proven(identity, user string, proven bool) error {
+func (e *exchange) proven(identity, user string, proven bool) error {
 	t, err := e.logins.guard.Enter(e.ctx, e.client.From, nameOf(user))
 	if err != nil {
 		return err

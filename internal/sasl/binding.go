@@ -18,19 +18,21 @@ const (
 // only the two ends of this connection know, or that name its server.
 type Bindings map[string][]byte
 
-// BindingsOf returns the bindings of a TLS connection that a server answered with the
-// certificate leaf, in DER; without it there is no EndPoint. A nil state has none. An
-// Exporter needs TLS 1.3, or 1.2 with an extended master secret.
-func BindingsOf(state *tls.ConnectionState, leaf []byte) Bindings {
-	b := Bindings{}
+// BindingsOf returns the bindings of a TLS connection that was made with config; a nil
+// state has none. Exporter needs TLS 1.3, or 1.2 with an extended master secret. EndPoint
+// needs a config with one certificate: of several it is not known which was shown.
+func BindingsOf(state *tls.ConnectionState, config *tls.Config) Bindings {
 	if state == nil {
-		return b
+		return nil
 	}
+	b := Bindings{}
 	if key, err := state.ExportKeyingMaterial(exportKey, nil, 32); err == nil {
 		b[Exporter] = key
 	}
-	if sum := endPoint(leaf); sum != nil {
-		b[EndPoint] = sum
+	if c := config.Certificates; len(c) == 1 && config.GetCertificate == nil && config.GetConfigForClient == nil {
+		if sum := endPoint(c[0].Certificate[0]); sum != nil {
+			b[EndPoint] = sum
+		}
 	}
 	return b
 }
