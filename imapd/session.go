@@ -414,6 +414,7 @@ func refusals() []refusal {
 		{mailbox.ErrExists, imap.ResponseCodeAlreadyExists, "there is such a mailbox already"},
 		{mailbox.ErrName, imap.ResponseCodeCannot, "that is not a possible mailbox name"},
 		{mailbox.ErrInbox, imap.ResponseCodeCannot, "INBOX cannot be removed"},
+		{mailbox.ErrRole, "USEATTR", "another mailbox has that special use already"},
 		{mailbox.ErrFlag, imap.ResponseCodeCannot, "that is not a possible flag"},
 		{mailbox.ErrExpunged, "EXPUNGEISSUED", "some of the messages are gone"},
 		{mailbox.ErrOverQuota, imap.ResponseCodeOverQuota, "there is not enough room in your mailboxes"},

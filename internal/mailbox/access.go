@@ -32,8 +32,13 @@ type Access struct {
 	names Names
 }
 
-// For returns the access of an account.
-func (s *Service) For(o Owner, names Names) *Access { return &Access{s: s, owner: o, names: names} }
+// For returns the access of an account. A session has its own, by which events tell its changes from others'.
+func (s *Service) For(o Owner, names Names) *Access {
+	ours := *s
+	a := &Access{s: &ours, owner: o, names: names}
+	ours.by = a
+	return a
+}
 
 // Owner returns whose access it is.
 func (a *Access) Owner() Owner { return a.owner }

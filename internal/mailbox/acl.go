@@ -323,6 +323,7 @@ func (a *Access) changeACL(name, ident string, change func(acl, grant, Owner) ac
 			return fmt.Errorf("%w: %q names %d accounts already", ErrLimit, b.Name, len(was))
 		}
 		l.put(tx, b.Owner, b.ID, was)
+		a.s.announceBox(tx, Granted, b)
 		return nil
 	})
 }

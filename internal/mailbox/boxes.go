@@ -94,6 +94,7 @@ func (s *Service) create(tx store.Tx, o Owner, name string, role Role) (*box, er
 	}
 	b.put(tx)
 	putName(tx, b)
+	s.announceBox(tx, Created, b)
 	return b, changeUsage(tx, o, usage{mailboxes: 1})
 }
 
@@ -168,7 +169,7 @@ func (s *Service) rename(tx store.Tx, o Owner, from, to string) error {
 		return err
 	}
 	for _, id := range ids {
-		if err := renameOne(tx, id, from, to); err != nil {
+		if err := s.renameOne(tx, id, from, to); err != nil {
 			return err
 		}
 	}
@@ -189,7 +190,7 @@ func family(r store.Reader, o Owner, name string) []ID {
 	return ids
 }
 
-func renameOne(tx store.Tx, id ID, from, to string) error {
+func (s *Service) renameOne(tx store.Tx, id ID, from, to string) error {
 	b, err := loadBox(tx, id)
 	if err != nil {
 		return err
@@ -202,9 +203,11 @@ func renameOne(tx store.Tx, id ID, from, to string) error {
 		return fmt.Errorf("%w: %q", ErrExists, name)
 	}
 	tx.Delete(nameKey(b.Owner, b.Name))
+	old := b.Name
 	b.Name = name
 	b.put(tx)
 	putName(tx, b)
+	s.announce(tx, Event{What: Renamed, Owner: b.Owner, Mailbox: b.Mailbox, Name: name, OldName: old})
 	return nil
 }
 
@@ -242,6 +245,7 @@ func (s *Service) unname(tx store.Tx, b *box) error {
 	b.removed = true
 	b.put(tx)
 	tx.OnCommit(func() { s.hub.changed(b.ID) })
+	s.announceBox(tx, Removed, b)
 	return changeUsage(tx, b.Owner, usage{mailboxes: -1})
 }
 
@@ -411,11 +415,15 @@ func (s *Service) Subscribe(o Owner, name string, on bool) error {
 // subscribe sets or clears a subscription to a clean name, or to one of another account's.
 func (s *Service) subscribe(o Owner, name string, on bool) error {
 	return s.st.Update(func(tx store.Tx) error {
+		if was := tx.Get(subscriptionKey(o, name)) != nil; was == on {
+			return nil
+		}
+		s.announce(tx, Event{What: Subscribed, Owner: o, Name: name, On: on})
 		if !on {
 			tx.Delete(subscriptionKey(o, name))
 			return nil
 		}
-		if n := len(subscriptions(tx, o)); n >= s.o.Mailboxes && tx.Get(subscriptionKey(o, name)) == nil {
+		if n := len(subscriptions(tx, o)); n >= s.o.Mailboxes {
 			return fmt.Errorf("%w: there are %d subscriptions already; clear some first", ErrLimit, n)
 		}
 		tx.Put(subscriptionKey(o, name), []byte{recordVersion})

@@ -16,6 +16,7 @@ type edit struct {
 	words   *keywords // nil until they are asked for
 	used    usage     // how the owner's sums change
 	changed bool
+	event   Event // which kinds of change there were
 }
 
 func (s *Service) edit(tx store.Tx, b *box) *edit { return &edit{s: s, tx: tx, box: b} }
@@ -36,7 +37,16 @@ func (e *edit) save() error {
 		hub.recorded(id, claimed)
 		hub.changed(id)
 	})
+	e.announce()
 	return changeUsage(e.tx, e.box.Owner, e.used)
+}
+
+// announce tells the watchers what happened, but nothing of a removed mailbox.
+func (e *edit) announce() {
+	if b := e.box; !b.removed {
+		e.event.What, e.event.Owner, e.event.Mailbox, e.event.Name = Messages, b.Owner, b.Mailbox, b.Name
+		e.s.announce(e.tx, e.event)
+	}
 }
 
 // nextModSeq is the modseq of the next change; no two changes share one.
@@ -72,6 +82,7 @@ func (e *edit) place(m *record) error {
 	}
 	m.uid, m.modseq, m.saved = e.box.UIDNext, e.nextModSeq(), e.s.o.Now().Unix()
 	m.changed = false
+	e.event.Arrived = true
 	e.box.UIDNext++
 	m.put(e.tx, e.box.ID)
 	e.count(m, 1)
@@ -82,6 +93,7 @@ func (e *edit) place(m *record) error {
 func (e *edit) take(m record) {
 	e.tx.Delete(messageKey(e.box.ID, m.uid))
 	e.forget(&m)
+	e.event.Expunged = true
 	change{uid: m.uid, gone: true}.put(e.tx, e.box.ID, e.nextModSeq())
 	e.count(&m, -1)
 }
@@ -93,6 +105,7 @@ func (e *edit) reflag(m *record, set flagSet) {
 	}
 	e.count(m, -1)
 	e.forget(m)
+	e.event.Flagged = true
 	m.flags, m.modseq, m.changed = set, e.nextModSeq(), true
 	m.put(e.tx, e.box.ID)
 	change{uid: m.uid}.put(e.tx, e.box.ID, m.modseq)

@@ -132,9 +132,11 @@ const (
 // Service is all mailboxes of one store. Any number of goroutines.
 type Service struct {
 	// Set by New, never changed.
-	st  *store.Store
-	o   Options
-	hub *hub
+	st       *store.Store
+	o        Options
+	hub      *hub
+	watchers *watchers
+	by       *Access // the one that this copy works for, or nil
 }
 
 // New returns the mailboxes kept in st.
@@ -148,5 +150,5 @@ func New(st *store.Store, o Options) *Service {
 	if o.Keywords == 0 {
 		o.Keywords = maxKeywords
 	}
-	return &Service{st: st, o: o, hub: newHub()}
+	return &Service{st: st, o: o, hub: newHub(), watchers: &watchers{}}
 }
