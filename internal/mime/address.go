@@ -60,7 +60,11 @@ func (p *addressParser) bare(w words) {
 	if w.plain {
 		text = strings.Trim(text, ">")
 	}
-	if text != "" {
+	switch {
+	case text == "":
+	case strings.IndexByte(text, ' ') >= 0:
+		p.add(Address{Name: text, Mailbox: MissingMailbox, Host: MissingHost})
+	default:
 		p.add(Address{Name: w.comment, Mailbox: text, Host: MissingHost})
 	}
 }

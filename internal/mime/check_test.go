@@ -74,11 +74,7 @@ func checkPart(t testing.TB, msg []byte, p *Part, within Span, depth int, count 
 }
 
 func countLines(body []byte) int64 {
-	n := bytes.Count(body, []byte("\n"))
-	if len(body) > 0 && body[len(body)-1] != '\n' {
-		n++
-	}
-	return int64(n)
+	return int64(bytes.Count(body, []byte("\n")))
 }
 
 // checkStored holds the stored form against the structure.
@@ -160,7 +156,7 @@ func slowBody(p *Part) string {
 		}
 		return b.String() + " " + string(appendString(nil, p.Subtype)) + ")"
 	}
-	fmt.Fprintf(&b, "%s %s %s ", appendString(nil, p.Type), appendString(nil, p.Subtype), appendParams(nil, p.Params))
+	fmt.Fprintf(&b, "%s %s %s ", appendString(nil, p.Type), appendString(nil, p.Subtype), appendParams(nil, orSent(p.Params, p.sentParams)))
 	fmt.Fprintf(&b, "%s %s %s ", appendNstring(nil, p.ID), appendNstring(nil, p.Description), appendString(nil, p.Encoding))
 	fmt.Fprint(&b, p.Body.Len)
 	if p.Message != nil {

@@ -150,7 +150,8 @@ func (p *Part) set(kind field, v string) {
 		p.Encoding = lower(firstToken(v))
 	case contentDisposition:
 		word, rest := cutToken(v)
-		p.Disposition, p.DispositionParams = lower(word), parseParams(rest)
+		p.Disposition = lower(word)
+		p.DispositionParams, p.sentDisposition = decodeParams(parseParams(rest))
 		if p.Disposition == "" && p.DispositionParams != nil {
 			p.Disposition = "attachment" // RFC 2183 section 2.8
 		}
@@ -178,7 +179,8 @@ func (p *Part) setType(v string) {
 	if subtype == "" {
 		return
 	}
-	p.Type, p.Subtype, p.Params = lower(typ), lower(subtype), parseParams(rest)
+	p.Type, p.Subtype = lower(typ), lower(subtype)
+	p.Params, p.sentParams = decodeParams(parseParams(rest))
 }
 
 // defaults fills in what the header did not say (RFC 2045 section 5.2, RFC 2046 section 5.1.5).

@@ -85,6 +85,6 @@ func FuzzDecodeHeader(f *testing.F) {
 			t.Errorf("%d octets of %d", len(got), len(v))
 		}
 		ParseDate(v)
-		parseParams(v)
+		decodedParams(v)
 	})
 }

@@ -44,7 +44,8 @@ func TestParseAddressList(t *testing.T) {
 		{"empty angles", "<>", nil},
 		{"empty angles with a name", "Ann <>", []Address{at("Ann", MissingMailbox, MissingHost)}},
 		{"no end of angle", `"A" <a@b.c, "D" <d@e.f>`, []Address{at("A", "a", "b.c"), at("D", "d", "e.f")}},
-		{"no end of quote", `"A <a@b.c>`, []Address{at("", "A <a@b.c>", MissingHost)}},
+		{"no end of quote", `"A <a@b.c>`, []Address{at("A <a@b.c>", MissingMailbox, MissingHost)}},
+		{"a name alone", `Ann Other, "Ann"`, []Address{at("Ann Other", MissingMailbox, MissingHost), at("", "Ann", MissingHost)}},
 		{"no end of comment", `a@b.c (A \`, []Address{at(`A \`, "a", "b.c")}},
 		{"a group", "Us: a@b.c, D <d@e.f>;", []Address{{Mailbox: "Us"}, at("", "a", "b.c"), at("D", "d", "e.f"), {}}},
 		{"an empty group", "undisclosed-recipients:;", []Address{{Mailbox: "undisclosed-recipients"}, {}}},
@@ -238,6 +239,9 @@ func TestParams(t *testing.T) {
 		{"the first counts", "; a=1; a=2", []Param{{"a", "1"}}},
 		{"extended", "; a*=iso-8859-1'de'J%F6rg", []Param{{"a", "Jörg"}}},
 		{"extended wins", `; a="x"; b=1; a*=utf-8''%C3%B6`, []Param{{"a", "ö"}, {"b", "1"}}},
+		{"extended without a value", "; a*=", []Param{{"a", ""}}},
+		{"extended in an unknown charset does not win", "; a*=x-none''%F6; a=b", []Param{{"a", "b"}}},
+		{"extended wins over segments", "; a*=''x; a*0=y", []Param{{"a", "x"}}},
 		{"extended in an unknown charset", "; a*=x-none''%F6", []Param{{"a*", "x-none''%F6"}}},
 		{"extended without a charset", "; a*=%41", []Param{{"a", "A"}}},
 		{"segments", `; a*0="x"; a*1=y; a*2=z`, []Param{{"a", "xyz"}}},
@@ -250,9 +254,14 @@ func TestParams(t *testing.T) {
 		{"an index that is none", "; a*x=y", []Param{{"a*x", "y"}}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			if got := parseParams(c.in); !reflect.DeepEqual(got, c.want) {
+			if got := decodedParams(c.in); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%q\n got %+q\nwant %+q", c.in, got, c.want)
 			}
 		})
 	}
+}
+
+func decodedParams(v string) []Param {
+	params, _ := decodeParams(parseParams(v))
+	return params
 }

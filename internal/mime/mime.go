@@ -59,7 +59,7 @@ type Structure struct {
 // A Part is one MIME entity. Its strings may hold any octets but NUL, CR and LF.
 type Part struct {
 	Type, Subtype string  // lower case, "text", "plain"
-	Params        []Param // of Content-Type, in order, one per name
+	Params        []Param // of Content-Type, one per name
 	ID            string  // Content-ID, unfolded
 	Description   string  // Content-Description, unfolded, encoded-words as they stand
 	Encoding      string  // Content-Transfer-Encoding in lower case; "7bit" when there is none
@@ -70,9 +70,12 @@ type Part struct {
 	Location          string
 	MD5               string
 
+	// The parameters as BODYSTRUCTURE has them, if they came with RFC 2231 charsets; else nil.
+	sentParams, sentDisposition []Param
+
 	Header Span  // with the blank line: BODY[HEADER] of the root, BODY[n.MIME] of others
 	Body   Span  // BODY[TEXT] of the root, BODY[n] of others; without the line end that belongs to the boundary
-	Lines  int64 // lines of Body, an unfinished last line included; for text and embedded messages
+	Lines  int64 // line ends in Body; for text and embedded messages
 
 	Parts   []Part   // children; at least one if and only if Type is "multipart"
 	Message *Message // not nil if and only if the part is message/rfc822 or message/global

@@ -112,27 +112,24 @@ type segment struct {
 	extended    bool // the name ended with "*"
 }
 
-// parseParams reads "; name=value; name=value". What cannot be read is skipped up to the next semicolon.
+// parseParams reads "; name=value; name=value". What cannot be read is skipped up to the next semicolon. The values that came
+// in segments stand at the end; an extended one is as it stands, under "name*".
 func parseParams(v string) []Param {
 	var params []Param
 	var segments []segment
-	for i := 0; i < maxParams; i++ {
+	for range maxParams {
 		var ok bool
 		if v, ok = nextParam(v); !ok {
 			break
 		}
 		var seg segment
-		if seg, v, ok = cutParam(v); !ok {
-			continue
-		}
-		if seg.index < 0 && !seg.extended {
-			params = addParam(params, seg)
-			continue
-		}
-		if len(segments) < maxSegments {
+		switch seg, v, ok = cutParam(v); {
+		case !ok:
+		case seg.index < 0 && !seg.extended:
+			params = addParam(params, Param{seg.name, seg.value})
+		case len(segments) < maxSegments:
 			segments = append(segments, seg)
 		}
-		params = addParam(params, segment{name: seg.name})
 	}
 	if segments != nil {
 		params = joinSegments(params, segments)
@@ -203,19 +200,30 @@ func splitName(full string) (name string, index int, extended bool) {
 }
 
 // addParam adds a parameter unless the name is there already.
-func addParam(params []Param, seg segment) []Param {
-	for _, p := range params {
-		if p.Name == seg.name {
-			return params
-		}
+func addParam(params []Param, p Param) []Param {
+	if indexParam(params, p.Name) >= 0 {
+		return params
 	}
 	if params == nil {
 		params = make([]Param, 0, 2)
 	}
-	return append(params, Param{seg.name, seg.value})
+	return append(params, p)
 }
 
-// joinSegments gives the parameters that came in segments their values.
+func indexParam(params []Param, name string) int {
+	return slices.IndexFunc(params, func(p Param) bool { return p.Name == name })
+}
+
+// setParam adds a parameter in the place of one of the same name.
+func setParam(params []Param, p Param) []Param {
+	if i := indexParam(params, p.Name); i >= 0 {
+		params[i] = p
+		return params
+	}
+	return append(params, p)
+}
+
+// joinSegments adds the parameters that came in segments.
 func joinSegments(params []Param, segments []segment) []Param {
 	slices.SortStableFunc(segments, func(a, b segment) int {
 		return cmp.Or(strings.Compare(a.name, b.name), cmp.Compare(a.index, b.index))
@@ -225,10 +233,7 @@ func joinSegments(params []Param, segments []segment) []Param {
 		for n < len(segments) && segments[n].name == segments[0].name {
 			n++
 		}
-		i := slices.IndexFunc(params, func(p Param) bool { return p.Name == segments[0].name })
-		if i >= 0 {
-			params[i] = joined(segments[:n])
-		}
+		params = setParam(params, joined(segments[:n]))
 		segments = segments[n:]
 	}
 	return params
@@ -255,24 +260,48 @@ func joined(segments []segment) Param {
 		}
 		b.WriteString(seg.value)
 	}
-	if !segments[0].extended {
-		return Param{segments[0].name, b.String()}
+	if segments[0].extended {
+		return Param{segments[0].name + "*", b.String()}
 	}
-	return extendedParam(segments[0].name, b.String())
+	return Param{segments[0].name, b.String()}
 }
 
-// extendedParam decodes charset'language'value.
-func extendedParam(name, v string) Param {
-	cs, rest, ok := strings.Cut(v, "'")
+// decodeParams decodes the extended values among sent, each of which wins over its plain twin. It returns sent too if
+// there were any.
+func decodeParams(sent []Param) (params, extended []Param) {
+	if !slices.ContainsFunc(sent, isExtended) {
+		return sent, nil
+	}
+	for _, p := range sent {
+		if !isExtended(p) {
+			params = addParam(params, p)
+		}
+	}
+	for _, p := range sent {
+		if isExtended(p) {
+			params = decodeParam(params, p)
+		}
+	}
+	return params, sent
+}
+
+func isExtended(p Param) bool { return strings.HasSuffix(p.Name, "*") }
+
+// decodeParam adds charset'language'value. In an unknown charset it stays as it is, and does not win over anything.
+func decodeParam(params []Param, p Param) []Param {
+	name := strings.TrimSuffix(p.Name, "*")
+	cs, rest, ok := strings.Cut(p.Value, "'")
 	_, text, ok2 := strings.Cut(rest, "'")
 	if !ok || !ok2 {
-		return Param{name, clean(percentDecode(v))}
+		return setParam(params, Param{name, clean(percentDecode(p.Value))})
 	}
-	decoded, ok := toUTF8(cs, percentDecode(text))
-	if !ok {
-		return Param{name + "*", v}
+	if decoded, ok := toUTF8(cs, percentDecode(text)); ok {
+		return setParam(params, Param{name, clean(decoded)})
 	}
-	return Param{name, clean(decoded)}
+	if indexParam(params, name) >= 0 {
+		return params
+	}
+	return setParam(params, p)
 }
 
 // percentDecode replaces %XX and leaves what is not that.

@@ -97,7 +97,7 @@ func (s *Scanner) Finish() *Structure {
 	}
 	s.dropNothing()
 	size := s.pos
-	last := end{at: size, lines: s.lines, last: s.tail.last(1)}
+	last := end{at: size, lines: s.lines}
 	s.closeTo(0, last)
 	s.close(last)
 	s.done = &Structure{Root: s.root.Root, Envelope: s.root.Envelope, Preview: s.preview, Size: size, References: s.references}
@@ -214,7 +214,7 @@ func (s *Scanner) hold(p []byte) {
 
 // endLine acts on a whole line of n octets, of which line has the first. Only the last line may lack its line end.
 func (s *Scanner) endLine(line []byte, n int64, ended bool) {
-	before := end{at: s.pos, lines: s.lines, last: s.tail.last(1 + s.tail.eol()), eol: s.tail.eol()}
+	before := end{at: s.pos, lines: s.lines, eol: s.tail.eol()}
 	s.pos += n
 	if ended {
 		s.lines++
@@ -237,7 +237,6 @@ type end struct {
 	at    int64
 	lines int64 // line ends before at
 	eol   int   // octets of the line end before at that belong to the boundary
-	last  byte  // the octet before that line end
 }
 
 // mayBeBoundary reports whether a line that starts so can still become a boundary.
@@ -305,7 +304,7 @@ func (s *Scanner) closeTo(k int, e end) {
 		s.endHeader(e.at)
 	}
 	if s.top().part.Body.Off > e.at-int64(e.eol) {
-		e.eol, e.last = 0, '\n'
+		e.eol = 0
 	}
 	for len(s.stack) > k+1 {
 		s.close(e)
@@ -349,7 +348,7 @@ func (f *frame) end(e end) {
 	}
 }
 
-// lines counts the lines of a body, the unfinished last one too.
+// lines counts the line ends in a body.
 func (f *frame) lines(e end) int64 {
 	if f.part.Body.Len == 0 {
 		return 0
@@ -357,9 +356,6 @@ func (f *frame) lines(e end) int64 {
 	n := e.lines - f.lines0
 	if e.eol > 0 {
 		n--
-	}
-	if e.last != '\n' {
-		n++
 	}
 	return n
 }
@@ -462,9 +458,6 @@ func (t *tail) push(p []byte) {
 	copy(t[:], t[len(p):])
 	copy(t[len(t)-len(p):], p)
 }
-
-// last returns the nth octet from the end.
-func (t *tail) last(n int) byte { return t[len(t)-n] }
 
 // eol is the length of the line end that what came before ends with.
 func (t *tail) eol() int {

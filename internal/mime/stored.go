@@ -401,7 +401,7 @@ func (d *decoding) multipart(p *Part, depth int) {
 	d.pass(" ")
 	p.Subtype = d.nstring()
 	d.pass(" ")
-	p.Params = d.params()
+	p.Params, p.sentParams = decodeParams(d.params())
 }
 
 // leaf reads a part that is no multipart, up to its MD5.

@@ -4,7 +4,8 @@ import "strconv"
 
 // The wire forms are ENVELOPE and BODYSTRUCTURE as RFC 9051 section 7.5.2 writes them and RFC 3501 section 7.4.2 did: any
 // client may be sent them. A string is quoted where that needs no care and a literal otherwise, so that text beyond ASCII is
-// a literal to all, whether or not they asked for UTF-8.
+// a literal to all, whether or not they asked for UTF-8. A parameter in a charset of its own is sent as "name*" with the
+// octets that RFC 2231 encodes it in, in one piece: RFC 2231 section 6 has servers join the pieces, and clients know the rest.
 
 const (
 	maxQuoted  = 4096 // octets of a quoted string; longer ones are literals
@@ -54,11 +55,11 @@ func (p *Part) appendWire(b []byte) []byte {
 			b = p.Parts[i].appendWire(b)
 		}
 		b = append(appendString(append(b, ' '), p.Subtype), ' ')
-		return append(p.appendExtension(appendParams(b, p.Params)), ')')
+		return append(p.appendExtension(appendParams(b, orSent(p.Params, p.sentParams))), ')')
 	}
 	b = append(appendString(b, p.Type), ' ')
 	b = append(appendString(b, p.Subtype), ' ')
-	b = append(appendParams(b, p.Params), ' ')
+	b = append(appendParams(b, orSent(p.Params, p.sentParams)), ' ')
 	b = append(appendNstring(b, p.ID), ' ')
 	b = append(appendNstring(b, p.Description), ' ')
 	b = append(appendString(b, p.Encoding), ' ')
@@ -81,7 +82,7 @@ func (p *Part) appendExtension(b []byte) []byte {
 		b = append(b, "NIL"...)
 	} else {
 		b = append(appendString(append(b, '('), p.Disposition), ' ')
-		b = append(appendParams(b, p.DispositionParams), ')')
+		b = append(appendParams(b, orSent(p.DispositionParams, p.sentDisposition)), ')')
 	}
 	b = appendLanguages(append(b, ' '), p.Language)
 	return appendNstring(append(b, ' '), p.Location)
@@ -98,6 +99,13 @@ func appendParams(b []byte, params []Param) []byte {
 		open = ' '
 	}
 	return append(b, ')')
+}
+
+func orSent(params, sent []Param) []Param {
+	if sent != nil {
+		return sent
+	}
+	return params
 }
 
 func appendLanguages(b []byte, tags []string) []byte {
@@ -352,7 +360,7 @@ func (r *wireReader) extension(p *Part) {
 		r.pass("(")
 		p.Disposition = r.nstring()
 		r.pass(" ")
-		p.DispositionParams = r.params()
+		p.DispositionParams, p.sentDisposition = decodeParams(r.params())
 		r.pass(")")
 	}
 	r.pass(" ")
@@ -368,7 +376,7 @@ func (r *wireReader) simple(p *Part) (octets int64) {
 		*s = r.nstring()
 		r.pass(" ")
 	}
-	p.Params = r.params()
+	p.Params, p.sentParams = decodeParams(r.params())
 	for _, s := range [...]*string{&p.ID, &p.Description, &p.Encoding} {
 		r.pass(" ")
 		*s = r.nstring()

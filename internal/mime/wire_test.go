@@ -52,11 +52,13 @@ Content-Location: http://l
 
 eA==
 `, `("text" "html" ("charset" "x\"y" "a" "") "<1@b>" "d" "base64" 6 1 "m" ("inline" ("filename" "f")) ("de" "en") "http://l")`},
+		{"RFC 2231 pieces are joined, a charset stays", "Content-Type: x/y; a*0=1; a*1=2; b=o; b*=iso-8859-1''%F6; c*1*=%B6; c*0*=utf-8''%C3\n\n",
+			`("x" "y" ("b" "o" "a" "12" "b*" "iso-8859-1''%F6" "c*" "utf-8''%C3%B6") NIL NIL "7bit" 0 NIL NIL NIL NIL)`},
 		{"no lines of what is no text", "Content-Type: image/png\nContent-Disposition: attachment\n\nx\n",
 			`("image" "png" NIL NIL NIL "7bit" 3 NIL ("attachment" NIL) NIL NIL)`},
 		{"a multipart", "Content-Type: multipart/mixed; boundary=b\nContent-Language: de\n\n--b\n\none\n--b\n\ntwo\n--b--\n",
-			`(("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 3 1 NIL NIL NIL NIL)` +
-				`("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 3 1 NIL NIL NIL NIL)` +
+			`(("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 3 0 NIL NIL NIL NIL)` +
+				`("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 3 0 NIL NIL NIL NIL)` +
 				` "mixed" ("boundary" "b") NIL ("de") NIL)`},
 		{"a multipart without parts", "Content-Type: multipart/mixed\n\nx",
 			`(("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0 NIL NIL NIL NIL) "mixed" NIL NIL NIL NIL)`},
