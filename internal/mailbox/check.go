@@ -40,7 +40,7 @@ type checker struct {
 }
 
 func (c *checker) check() error {
-	steps := []func(){c.readBoxes, c.readNames, c.readRemoved, c.strays, c.structures, c.usages, c.validities}
+	steps := []func(){c.readBoxes, c.readNames, c.readRemoved, c.strays, c.structures, c.usages, c.validities, c.grants, c.annotations}
 	for _, step := range steps {
 		if step(); c.ctx.Err() != nil {
 			return c.ctx.Err()

@@ -15,6 +15,9 @@
 //	mu  owner                          octets and messages of all mailboxes
 //	ma  owner, mailbox id              its access control list, if any: who else may do what
 //	mg  account, owner, mailbox id     that list names the account; 0 is anyone
+//	mx  account, mailbox id, entry     an annotation; account 0 is shared, mailbox 0 is the server
+//	mo  mailbox id, account            the account has private annotations there
+//	my  account                        how many annotations and octets count against it
 //
 // The MIME structure of a message is its body's note in the store.
 //
@@ -56,6 +59,10 @@ var (
 	ErrOwner     = errors.New("a mailbox stays with its owner; copy its messages instead")
 
 	ErrIdentifier = errors.New("there is no such account")
+
+	ErrEntry           = errors.New("not a possible annotation")
+	ErrAnnotationSize  = errors.New("the annotation is too long")
+	ErrAnnotationCount = errors.New("there are too many annotations")
 )
 
 // Owner is the account whose mailboxes these are.
