@@ -155,8 +155,8 @@ func (s *Server) build(o Options) error {
 // endSessions ends what is logged in to an account that was disabled, removed or given a new password.
 func (s *Server) endSessions(id account.ID) {
 	for _, v := range s.serving {
-		if server, ok := v.server.(interface{ EndSessions(account.ID) }); ok {
-			server.EndSessions(id)
+		if server, ok := v.server.(interface{ End(account.ID) }); ok {
+			server.End(id)
 		}
 	}
 }

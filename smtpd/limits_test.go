@@ -292,13 +292,13 @@ func (l slowLogins) Begin(ctx context.Context, _ account.Client, _ string) (acco
 }
 
 // Who is logged in to an account that is no more, or was changed, is sent away; others are not.
-func TestEndSessions(t *testing.T) {
+func TestEndOfAnAccount(t *testing.T) {
 	h := open(t, Submission, false)
 	alice, bob, nobody := h.dial(t), h.dial(t), h.dial(t)
 	alice.talk(loggedIn + "> MAIL FROM:<alice@example.test>\n< 250")
 	bob.talk(hello + "> AUTH PLAIN " + b64("\x00bob@example.test\x00secret") + "\n< 235")
 	nobody.talk(hello)
-	h.EndSessions(1)
+	h.End(1)
 	alice.talk("< 421 4.7.0\n<-")
 	bob.talk("> NOOP\n< 250")
 	nobody.talk("> NOOP\n< 250")
