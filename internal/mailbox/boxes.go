@@ -314,7 +314,7 @@ func (s *Service) dropStep(tx store.Tx, id ID) (done bool, err error) {
 	if len(page) > 0 {
 		return false, s.dropMessages(tx, b, page)
 	}
-	if dropKeys(tx, changesOf(id), bulkStep) > 0 {
+	if dropKeys(tx, changesOf(id), bulkStep) > 0 || dropBlocks(tx, id, bulkStep) > 0 {
 		return false, nil
 	}
 	if more, err := b.dropAnnotations(tx); more || err != nil {

@@ -10,6 +10,7 @@
 //	mc  mailbox id, modseq             the uid that changed then, or was expunged; one entry
 //	                                   for each living message that changed since it came,
 //	                                   and one for each expunged
+//	mi  mailbox id, first uid          a block of the full-text index, which covers the uids from this one on
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
 //	mv  owner                          the last UIDVALIDITY given out
 //	mu  owner                          octets and messages of all mailboxes
@@ -143,6 +144,7 @@ type Service struct {
 	o        Options
 	hub      *hub
 	watchers *watchers
+	index    *indexer
 	by       *Access // the one that this copy works for, or nil
 }
 
@@ -157,5 +159,6 @@ func New(st *store.Store, o Options) *Service {
 	if o.Keywords == 0 {
 		o.Keywords = maxKeywords
 	}
-	return &Service{st: st, o: o, hub: newHub(), watchers: &watchers{}}
+	index := newIndexer()
+	return &Service{st: st, o: o, hub: newHub(index), watchers: &watchers{}, index: index}
 }

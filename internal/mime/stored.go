@@ -273,6 +273,16 @@ func (s Stored) References() iter.Seq[[]byte] {
 	}
 }
 
+// DecodeEnvelope decodes the envelope. ErrRecord.
+func (s Stored) DecodeEnvelope() (Envelope, error) {
+	r := wireReader{text: string(s.envelope)}
+	e := r.envelope()
+	if r.bad || r.at != len(r.text) {
+		return Envelope{}, ErrRecord
+	}
+	return e, nil
+}
+
 // Structure decodes the whole. It keeps every promise of the package, or there is an error that is ErrRecord, and it keeps
 // none of the octets that s was opened from.
 func (s Stored) Structure() (*Structure, error) {
