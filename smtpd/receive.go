@@ -196,8 +196,6 @@ func (m *message) judge() error {
 		return replyNUL
 	case m.lines.bare:
 		return replyBare
-	case m.header.tooBig:
-		return replyHeader
 	case m.header.received > limits.Hops:
 		return replyLoop
 	}

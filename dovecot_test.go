@@ -1,0 +1,501 @@
+package postroad_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"postroad"
+	"postroad/internal/mime"
+)
+
+// dovecotIMAP is Debian's Dovecot without its login processes: it speaks IMAP on its standard input and output.
+const dovecotIMAP = "/usr/lib/dovecot/imap"
+
+// startDovecot starts a private Dovecot as the current user, in a directory of its own; it listens nowhere. The
+// test is skipped where there is none.
+func startDovecot(t *testing.T) *dovecot {
+	t.Helper()
+	if _, err := os.Stat(dovecotIMAP); err != nil {
+		t.Skip("Dovecot (Debian's dovecot-imapd) is not installed; nothing to compare with")
+	}
+	dir, uid, gid := dovecotHome(t)
+	config := filepath.Join(dir, "dovecot.conf")
+	text := fmt.Sprintf(`base_dir = %[1]s/run
+state_dir = %[1]s/state
+log_path = %[1]s/log
+ssl = no
+mail_location = sdbox:%[1]s/mail
+mail_uid = %[2]d
+mail_gid = %[3]d
+first_valid_uid = 0
+first_valid_gid = 0
+mail_fsync = never
+imap_max_line_length = 1M
+namespace inbox {
+  inbox = yes
+  separator = /
+}
+`, dir, uid, gid)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d := &dovecot{config: config, home: dir}
+	if err := d.connect(t); err != nil {
+		t.Skipf("Dovecot does not run here: %v", err)
+	}
+	return d
+}
+
+// A dovecot is one that runs, with a session.
+type dovecot struct {
+	*treeConn
+	config, home string
+}
+
+// connect starts the process that is a session.
+func (d *dovecot) connect(t *testing.T) error {
+	cmd := exec.Command(dovecotIMAP, "-c", d.config)
+	cmd.Env = append(os.Environ(), "USER=alice", "HOME="+d.home)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		return err
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	d.treeConn = newTreeConn("Dovecot", out, in)
+	if greeting, err := d.r.response(); err != nil || !greeting[1].is("PREAUTH") {
+		return fmt.Errorf("greeted with %v, %v %s", greeting, err, said.String())
+	}
+	return nil
+}
+
+// fetch is treeConn's; a Dovecot that breaks off (it aborts on a message or two) is started again.
+func (c *comparison) theirFetch(line string) (map[uint32]map[string]tree, error) {
+	got, err := c.theirs.fetch(line)
+	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
+		return got, err
+	}
+	if again := c.theirs.connect(c.t); again != nil {
+		c.t.Fatal(again)
+	}
+	c.theirs.must(c.t, "SELECT corpus")
+	return got, &refused{"Dovecot: " + line + ": the connection ended"}
+}
+
+// dovecotHome is a directory for Dovecot and the user it runs as: this one, but nobody in place of root, whom
+// it refuses.
+func dovecotHome(t *testing.T) (dir string, uid, gid int) {
+	if os.Getuid() != 0 {
+		return t.TempDir(), os.Getuid(), os.Getgid()
+	}
+	dir, err := os.MkdirTemp("", "postroad-dovecot-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	const nobody = 65534
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	return dir, nobody, nobody
+}
+
+// startOurs starts our server and logs in.
+func startOurs(t *testing.T) *treeConn {
+	t.Helper()
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
+	conn, err := net.Dial("tcp", s.Addr("imap"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Minute))
+	c := newTreeConn("postroad", conn, conn)
+	if greeting, err := c.r.response(); err != nil || !greeting[1].is("OK") {
+		t.Fatalf("greeted with %v, %v", greeting, err)
+	}
+	c.must(t, "LOGIN "+ann.Address+" "+ann.Password)
+	return c
+}
+
+// Dovecot and we are given the same messages and asked the same. Where the answers differ, a rule has to say why, and
+// docs/imap-differences.md by which text of an RFC.
+func TestAgainstDovecot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares every message of the corpus with Dovecot")
+	}
+	c := &comparison{t: t, ours: startOurs(t), theirs: startDovecot(t)}
+	c.load(corpus(t))
+	c.messages()
+	if c.ours.can(t, "SORT") && c.ours.can(t, "THREAD=REFERENCES") {
+		c.searches()
+		c.sorts()
+		c.threads()
+	}
+	c.report()
+}
+
+// A comparison is two servers with the same messages in the mailbox "corpus".
+type comparison struct {
+	t           *testing.T
+	ours        *treeConn
+	theirs      *dovecot
+	texts       []compared // message n is texts[n-1]
+	differences []difference
+	asked       int
+}
+
+type compared struct {
+	file string
+	text []byte
+}
+
+// A difference is one answer that is not the same.
+type difference struct {
+	message      *compared // nil when it is not about one
+	question     string
+	ours, theirs tree
+}
+
+func (c *comparison) both(line string, literals ...[]byte) {
+	c.t.Helper()
+	c.ours.must(c.t, line, literals...)
+	c.theirs.must(c.t, line, literals...)
+}
+
+// load appends every message, as it would come by SMTP, to both.
+func (c *comparison) load(files []string) {
+	c.both("CREATE corpus")
+	for i, file := range files {
+		text := asSent(c.t, file)
+		date := time.Date(2024, time.Month(1+i%12), 10+i%19, i%24, i%60, 0, 0, time.UTC).Format(`"_2-Jan-2006 15:04:05 -0700"`)
+		c.both("APPEND corpus "+date+" {}", text)
+		c.texts = append(c.texts, compared{file, text})
+	}
+	c.both("SELECT corpus")
+}
+
+// messages compares what FETCH says of every message.
+func (c *comparison) messages() {
+	for _, items := range []string{"UID INTERNALDATE RFC822.SIZE", "ENVELOPE", "BODY", "BODYSTRUCTURE"} {
+		c.fetch("1:*", items)
+	}
+	for n := range c.texts {
+		if c.ours.can(c.t, "SORT") {
+			c.sections(uint32(n + 1))
+		}
+	}
+}
+
+// fetch compares the items of a FETCH, one by one.
+func (c *comparison) fetch(set, items string) {
+	line := "FETCH " + set + " (" + items + ")"
+	ours, err1 := c.ours.fetch(line)
+	theirs, err2 := c.theirFetch(line)
+	c.refusals(set, items, err1, err2)
+	for n := range c.texts {
+		c.stored(ours[uint32(n+1)], c.texts[n].text)
+	}
+	for n := range c.texts {
+		n := uint32(n + 1)
+		for _, item := range itemsOf(ours[n], theirs[n]) {
+			c.compare(n, item, ours[n][item], theirs[n][item])
+		}
+	}
+}
+
+func itemsOf(a, b map[string]tree) (names []string) {
+	for name := range a {
+		names = append(names, name)
+	}
+	for name := range b {
+		if _, ok := a[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// refusals compares whether a command was OK.
+func (c *comparison) refusals(set, items string, ours, theirs error) {
+	for _, err := range []error{ours, theirs} {
+		if _, no := errors.AsType[*refused](err); err != nil && !no {
+			c.t.Fatal(err)
+		}
+	}
+	if (ours == nil) != (theirs == nil) {
+		c.differ(difference{c.message(set), items, verdict(ours), verdict(theirs)})
+	}
+}
+
+func verdict(err error) tree {
+	if err == nil {
+		return tree{kind: isAtom, text: "OK"}
+	}
+	return tree{kind: isString, text: err.Error()}
+}
+
+func (c *comparison) message(set string) *compared {
+	var n int
+	if fmt.Sscanf(set, "%d", &n); n < 1 || strings.Contains(set, ":") {
+		return nil
+	}
+	return &c.texts[n-1]
+}
+
+// compare holds an answer against the other's, the larger ones element by element, so that each difference is told
+// by itself.
+func (c *comparison) compare(n uint32, question string, ours, theirs tree) {
+	c.asked++
+	switch {
+	case ours.equal(theirs):
+	case question == "ENVELOPE":
+		c.elements(n, question, envelopeNames, ours, theirs)
+	case question == "BODY", question == "BODYSTRUCTURE":
+		c.structure(n, question, ours, theirs)
+	default:
+		c.differ(difference{&c.texts[n-1], question, ours, theirs})
+	}
+}
+
+// The elements of ENVELOPE and BODYSTRUCTURE by name (RFC 9051, 7.5.2).
+var (
+	envelopeNames  = []string{"date", "subject", "from", "sender", "reply-to", "to", "cc", "bcc", "in-reply-to", "message-id"}
+	multipartNames = []string{"subtype", "parameters", "disposition", "language", "location"}
+	partNames      = []string{"type", "subtype", "parameters", "id", "description", "encoding", "octets"}
+	extensionNames = []string{"md5", "disposition", "language", "location"}
+	textNames      = slices.Concat(partNames, []string{"lines"}, extensionNames)
+	messageNames   = slices.Concat(partNames, []string{"envelope", "body", "lines"}, extensionNames)
+	caseless       = []string{"type", "subtype", "encoding"} // RFC 2045, 5.1 and 6.1
+	otherNames     = slices.Concat(partNames, extensionNames)
+)
+
+func (c *comparison) elements(n uint32, question string, names []string, ours, theirs tree) {
+	if ours.kind != isList || len(ours.list) != len(theirs.list) || len(ours.list) > len(names) {
+		c.differ(difference{&c.texts[n-1], question, ours, theirs})
+		return
+	}
+	for i := range ours.list {
+		ours, theirs, name := ours.at(i), theirs.at(i), question+" "+names[i]
+		switch {
+		case ours.equal(theirs):
+		case slices.Contains(caseless, names[i]) && strings.EqualFold(ours.text, theirs.text) && ours.kind == theirs.kind:
+		case names[i] == "envelope":
+			c.elements(n, name, envelopeNames, ours, theirs)
+		case names[i] == "body":
+			c.structure(n, name, ours, theirs)
+		default:
+			c.differ(difference{&c.texts[n-1], name, ours, theirs})
+		}
+	}
+}
+
+// structure compares parts whose structure is alike.
+func (c *comparison) structure(n uint32, question string, ours, theirs tree) {
+	parts := children(ours)
+	names := otherNames
+	switch {
+	case parts != children(theirs):
+		c.differ(difference{&c.texts[n-1], question + " parts", ours, theirs})
+		return
+	case parts > 0:
+		for i := range parts {
+			c.structure(n, fmt.Sprint(question, " ", i+1), ours.at(i), theirs.at(i))
+		}
+		ours.list, theirs.list, names = ours.list[parts:], theirs.list[parts:], multipartNames
+	case ours.at(0).is("text"):
+		names = textNames
+	case ours.at(0).is("message") && ours.at(7).kind == isList && theirs.at(7).kind == isList:
+		names = messageNames
+	}
+	c.elements(n, question, names, ours, theirs)
+}
+
+func children(n tree) (count int) {
+	for count < len(n.list) && n.list[count].kind == isList {
+		count++
+	}
+	return count
+}
+
+func (c *comparison) differ(d difference) { c.differences = append(c.differences, d) }
+
+// sections compares every part of a message in every way to ask for it.
+func (c *comparison) sections(n uint32) {
+	structure, err := c.theirFetch(fmt.Sprintf("FETCH %d (BODYSTRUCTURE)", n))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	items := []string{"BODY.PEEK[]", "BODY.PEEK[HEADER]", "BODY.PEEK[TEXT]", "BODY.PEEK[]<10.20>", "BODY.PEEK[TEXT]<0.100000>", "BODY.PEEK[HEADER]<5000.10>",
+		"BODY.PEEK[HEADER.FIELDS (From TO subject Received X-None)]", "BODY.PEEK[HEADER.FIELDS.NOT (RECEIVED From DKIM-Signature)]",
+		"RFC822.HEADER", "BINARY.PEEK[]", "BINARY.SIZE[]"}
+	for _, p := range partsOf(structure[n]["BODYSTRUCTURE"], "", nil) {
+		items = append(items, "BODY.PEEK["+p.path+"]", "BODY.PEEK["+p.path+".MIME]", "BODY.PEEK["+p.path+"]<3.7>")
+		if p.message {
+			items = append(items, "BODY.PEEK["+p.path+".HEADER]", "BODY.PEEK["+p.path+".TEXT]", "BODY.PEEK["+p.path+".HEADER.FIELDS (FROM SUBJECT)]")
+		}
+		if p.leaf {
+			c.fetchOne(n, "BINARY.SIZE["+p.path+"]")
+			c.fetchOne(n, "BINARY.PEEK["+p.path+"]")
+		}
+	}
+	items = append(items, "BODY.PEEK[99]", "BODY.PEEK[1.99]", "BODY.PEEK[99.MIME]")
+	for chunk := range slices.Chunk(items, 100) {
+		c.fetchOne(n, strings.Join(chunk, " "))
+	}
+}
+
+func (c *comparison) fetchOne(n uint32, items string) {
+	set := fmt.Sprint(n)
+	line := "FETCH " + set + " (" + items + ")"
+	ours, err1 := c.ours.fetch(line)
+	theirs, err2 := c.theirFetch(line)
+	c.refusals(set, items, err1, err2)
+	for _, item := range itemsOf(ours[n], theirs[n]) {
+		c.compare(n, item, ours[n][item], theirs[n][item])
+	}
+}
+
+type part struct {
+	path          string
+	message, leaf bool
+}
+
+// partsOf lists the parts that a BODYSTRUCTURE has (RFC 9051, 6.4.5.1).
+func partsOf(n tree, path string, parts []part) []part {
+	if n.at(0).kind == isList { // multipart
+		for i, child := range n.list {
+			if child.kind != isList {
+				break
+			}
+			parts = partsOf(child, join(path, i+1), parts)
+		}
+		return parts
+	}
+	if path == "" {
+		path = "1"
+	}
+	message := n.at(0).is("message") && n.at(1).is("rfc822") && n.at(8).kind == isList
+	parts = append(parts, part{path, message, !message})
+	if message {
+		inner := path
+		if n.at(8).at(0).kind != isList {
+			inner = join(path, 1)
+		}
+		parts = partsOf(n.at(8), inner, parts)
+	}
+	return parts
+}
+
+func join(path string, n int) string {
+	if path == "" {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s.%d", path, n)
+}
+
+// shownDifferences is how many differences without a rule are printed in full.
+const shownDifferences = 40
+
+// stored replaces what the server says by what is stored to be said.
+func (c *comparison) stored(items map[string]tree, text []byte) {
+	st, _ := mime.Scan(bytes.NewReader(text))
+	b, _ := st.AppendBinary(nil)
+	o, err := mime.Open(b)
+	if err != nil {
+		c.t.Error(err)
+	}
+	for name := range items {
+		var b []byte
+		switch name {
+		case "ENVELOPE":
+			b = o.Envelope()
+		case "BODYSTRUCTURE":
+			b = o.BodyStructure()
+		case "BODY":
+			b, _ = o.AppendBody(nil)
+		default:
+			continue
+		}
+		v, err := treeReader{bufio.NewReader(bytes.NewReader(b))}.value()
+		if err != nil {
+			c.t.Error(err, string(b))
+		}
+		items[name] = v
+	}
+}
+
+// report fails for every difference that no rule knows.
+func (c *comparison) report() {
+	c.t.Logf("%d messages, %d answers compared, %d differ", len(c.texts), c.asked, len(c.differences))
+	known, unknown := map[string]int{}, 0
+	for _, d := range c.differences {
+		if rule := ruleFor(&d); rule != "" {
+			known[rule]++
+			continue
+		}
+		if unknown++; unknown <= shownDifferences {
+			c.t.Error(d)
+		}
+	}
+	if unknown > shownDifferences {
+		c.t.Errorf("and %d more", unknown-shownDifferences)
+	}
+	for _, rule := range differenceRules {
+		c.t.Logf("%6d %s", known[rule.name], rule.name)
+		if known[rule.name] == 0 && hasCorpus() {
+			c.t.Errorf("no difference is of the kind %q any more; take it out here and of docs/imap-differences.md", rule.name)
+		}
+	}
+}
+
+func hasCorpus() bool {
+	_, err := os.Stat(corpusDir)
+	return err == nil
+}
+
+// Each kind of difference has a section in the docs, and the docs have no others.
+func TestDifferencesAreListed(t *testing.T) {
+	text, err := os.ReadFile("docs/imap-differences.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed, known []string
+	for line := range strings.Lines(string(text)) {
+		if title, ok := strings.CutPrefix(strings.TrimSpace(line), "## "); ok {
+			listed = append(listed, title)
+		}
+	}
+	for _, r := range differenceRules {
+		known = append(known, r.name)
+	}
+	slices.Sort(listed)
+	slices.Sort(known)
+	if !slices.Equal(listed, known) {
+		t.Errorf("listed: %q\nknown:  %q", listed, known)
+	}
+}
+
+func (d difference) String() string {
+	file := "all messages"
+	if d.message != nil {
+		file = d.message.file
+	}
+	return fmt.Sprintf("%s: %s\nours:   %v\ntheirs: %v", file, d.question, d.ours, d.theirs)
+}

@@ -1,0 +1,186 @@
+package postroad_test
+
+import (
+	"bytes"
+	"fmt"
+	netmail "net/mail"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A differenceRule knows a kind of difference by a name, under which docs/imap-differences.md says who is right.
+type differenceRule struct {
+	name  string
+	knows func(*difference) bool
+}
+
+func ruleFor(d *difference) string {
+	for _, r := range differenceRules {
+		if r.knows(d) {
+			return r.name
+		}
+	}
+	return ""
+}
+
+// The order matters: the first that knows a difference names it. The names are those of docs/imap-differences.md.
+var differenceRules = []differenceRule{
+	{"What Dovecot changes in a message", func(d *difference) bool { return rewrittenByDovecot(d.message.text) }},
+	{"White space in a header field", func(d *difference) bool { return sameBut(d, collapsed) }},
+	{"Names of parameters in lower case", func(d *difference) bool { return d.of("parameters", "disposition") && sameBut(d, strings.ToLower) }},
+	{"The default charset", func(d *difference) bool { return d.of("parameters") && withoutDefaultCharset(d) }},
+	{"A field that comes twice", func(d *difference) bool { return d.field() != "" && len(d.fields(d.field())) > 1 }},
+	{"A name in a comment, a name that is an address", func(d *difference) bool { return d.addresses() && sameBut(d, nil, withoutName) }},
+	{"An address that is none", func(d *difference) bool { return d.addresses() && invalidAddresses(d) }},
+	{"A Content-Type that is none", func(d *difference) bool { return emptyType(d.theirs) || d.of("type", "subtype") && d.theirs.text == "" }},
+	{"A message in base64", func(d *difference) bool { return encodedMessage(d.ours, d.theirs) }},
+	{"A message of message/global", func(d *difference) bool { return d.ours.at(1).is("global") && d.ours.at(7).kind == isList }},
+	{"The line end before a boundary", func(d *difference) bool {
+		return d.of("octets") && plus(d.ours, 2).equal(d.theirs) || d.of("lines") && plus(d.ours, 1).equal(d.theirs)
+	}},
+	{"An empty part at the end", func(d *difference) bool { return d.of("parts") && emptyLast(d.theirs) }},
+	{"A disposition that is none", func(d *difference) bool { return d.of("disposition") && d.theirs.at(0).text == "" }},
+	{"Text after a boundary", func(d *difference) bool { return d.of("parts", "octets", "lines") && textAfterBoundary(d) }},
+	{"A parameter that needs quotes", func(d *difference) bool { return d.of("parameters", "disposition") && startsAlike(d.ours, d.theirs) }},
+	{"A transfer encoding that is none", func(d *difference) bool { return d.of("encoding") && d.theirs.is("7bit") }},
+}
+
+// of reports whether the difference is in an element of one of these names.
+func (d *difference) of(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(d.question, " "+name) })
+}
+
+// field is the header field that an element of an ENVELOPE comes from.
+func (d *difference) field() string {
+	at := strings.LastIndexByte(d.question, ' ')
+	if at < 0 || !strings.HasSuffix(strings.ToLower(d.question[:at]), "envelope") {
+		return ""
+	}
+	name := d.question[at+1:]
+	if (name == "sender" || name == "reply-to") && len(d.fields(name)) == 0 {
+		return "from"
+	}
+	return name
+}
+
+func (d *difference) addresses() bool { return d.of("from", "sender", "reply-to", "to", "cc", "bcc") }
+
+// header is the message's, or the whole message where a message in it is meant.
+func (d *difference) header() string {
+	head, body, _ := strings.Cut(string(d.message.text), "\r\n\r\n")
+	if strings.Contains(d.question, " envelope ") {
+		return body
+	}
+	return head
+}
+
+// fields are the values of a header field.
+func (d *difference) fields(name string) (values []string) {
+	field := regexp.MustCompile(`(?im)^` + regexp.QuoteMeta(name) + `[ \t]*:((?:.*\n[ \t])*.*)$`)
+	for _, m := range field.FindAllStringSubmatch(d.header(), -1) {
+		values = append(values, collapsed(m[1]))
+	}
+	return values
+}
+
+// rewrittenByDovecot reports whether a message has octets that Dovecot stores otherwise: NUL, and CR without LF or
+// after another.
+func rewrittenByDovecot(text []byte) bool {
+	return bytes.IndexByte(text, 0) >= 0 || bytes.Count(text, []byte("\r")) != bytes.Count(text, []byte("\r\n"))
+}
+
+// sameBut reports whether the answers are the same when all texts, and the trees, are brought into one form.
+func sameBut(d *difference, text func(string) string, trees ...func(tree) tree) bool {
+	return formed(d.ours, text, trees).equal(formed(d.theirs, text, trees))
+}
+
+func formed(n tree, text func(string) string, trees []func(tree) tree) tree {
+	if text != nil && n.kind == isString {
+		n.text = text(n.text)
+	}
+	n.list = slices.Clone(n.list)
+	for i := range n.list {
+		n.list[i] = formed(n.list[i], text, trees)
+	}
+	for _, f := range trees {
+		n = f(n)
+	}
+	return n
+}
+
+// collapsed has one space for each run of white space, and none at the ends.
+func collapsed(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func withoutDefaultCharset(d *difference) bool {
+	theirs := d.theirs
+	n := len(theirs.list)
+	if n < 2 || !theirs.list[n-2].is("charset") || !theirs.list[n-1].is("us-ascii") {
+		return false
+	}
+	theirs.list = theirs.list[:n-2]
+	return formed(d.ours, strings.ToLower, nil).equal(formed(theirs, strings.ToLower, nil)) || d.ours.kind == isNil && n == 2
+}
+
+func withoutName(n tree) tree {
+	if len(n.list) == 4 {
+		n.list[0] = tree{}
+	}
+	return n
+}
+
+func emptyType(n tree) bool {
+	return len(n.list) >= len(partNames) && n.at(0).kind == isString && n.at(0).text == "" && n.at(1).text == ""
+}
+
+// encodedMessage reports whether a part is a message to Dovecot, which does not decode it, and not to us.
+func encodedMessage(ours, theirs tree) bool {
+	return theirs.at(0).is("message") && theirs.at(5).is("base64") && ours.at(0).is("application") && ours.at(1).is("octet-stream")
+}
+
+func plus(n tree, k uint32) tree {
+	v, _ := n.number()
+	return tree{kind: isAtom, text: fmt.Sprint(v + k)}
+}
+
+// emptyLast reports whether the last part is text of no octets.
+func emptyLast(n tree) bool {
+	last := n.at(children(n) - 1)
+	return last.at(0).is("text") && last.at(6).text == "0"
+}
+
+var boundaries = regexp.MustCompile(`(?i)boundary="?([^"\s;]+)`)
+
+// textAfterBoundary reports whether a line begins as a boundary does, and goes on.
+func textAfterBoundary(d *difference) bool {
+	for _, m := range boundaries.FindAllSubmatch(d.message.text, -1) {
+		for line := range bytes.Lines(d.message.text) {
+			if rest, ok := bytes.CutPrefix(line, append([]byte("--"), m[1]...)); ok && len(bytes.TrimSpace(bytes.TrimPrefix(rest, []byte("--")))) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// startsAlike reports whether each value of theirs is one of ours, or its beginning.
+func startsAlike(ours, theirs tree) bool {
+	o, t := ours.String(), theirs.String()
+	for _, v := range regexp.MustCompile(`"[^"]*"`).FindAllString(t, -1) {
+		if !strings.Contains(o, v[:len(v)-1]) && v != `"us-ascii"` && v != `"charset"` {
+			return false
+		}
+	}
+	return true
+}
+
+// invalidAddresses reports whether Dovecot marks an address as incomplete, or a field is not of RFC 5322's syntax.
+func invalidAddresses(d *difference) bool {
+	if theirs := d.theirs.String(); strings.Contains(theirs, "MISSING_") || strings.Contains(theirs, "SYNTAX_ERROR") {
+		return true
+	}
+	return slices.ContainsFunc(d.fields(d.field()), func(v string) bool {
+		_, err := netmail.ParseAddressList(v)
+		return err != nil
+	})
+}
