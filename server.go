@@ -101,15 +101,15 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 		return nil, err
 	}
 	accounts := account.Open(st, now)
+	boxes := mailboxOptions(accounts)
+	boxes.Now = now
 	return &house{
-		store:    st,
-		accounts: accounts,
-		logins:   account.NewLogins(accounts, account.NewGuard(now)),
-		spool:    spool.Open(st, now),
-		mailboxes: mailbox.New(st, mailbox.Options{Now: now, Quota: func(r store.Reader, o mailbox.Owner) mailbox.Quota {
-			return mailbox.Quota(account.QuotaOf(r, account.ID(o)))
-		}}),
-		trace: trace.New(st, limits),
+		store:     st,
+		accounts:  accounts,
+		logins:    account.NewLogins(accounts, account.NewGuard(now)),
+		spool:     spool.Open(st, now),
+		mailboxes: mailbox.New(st, boxes),
+		trace:     trace.New(st, limits),
 	}, nil
 }
 

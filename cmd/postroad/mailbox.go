@@ -11,7 +11,8 @@ import (
 )
 
 func (a *app) mailboxCommands() *cobra.Command {
-	return a.group("mailbox", "the mailboxes of an account", a.mailboxList(), a.mailboxCreate(), a.mailboxRename(), a.mailboxRemove())
+	return a.group("mailbox", "the mailboxes of an account", a.mailboxList(), a.mailboxCreate(), a.mailboxRename(),
+		a.mailboxRemove(), a.mailboxShares(), a.mailboxShare(), a.mailboxUnshare())
 }
 
 func mailboxTable(w io.Writer) *table {
@@ -86,4 +87,73 @@ func (a *app) mailboxRemove() *cobra.Command {
 	}.cobra()
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+func (a *app) mailboxShares() *cobra.Command {
+	return command{
+		use: "shares ACCOUNT MAILBOX", short: "list who may do what with a mailbox", args: cobra.ExactArgs(2),
+		complete: a.completing(false, accountNames, mailboxNames), example: "postroad mailbox shares alice@example.test Projects",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			shares, err := svc.Shares(ctx, control.MailboxName{Account: args[0], Mailbox: args[1]})
+			return list(a, each(shares, err), []string{"WITH", "RIGHTS"}, func(t *table, s control.Share) { t.row(s.With, s.Rights) }, "nobody")
+		}),
+	}.cobra()
+}
+
+func (a *app) mailboxShare() *cobra.Command {
+	return command{
+		use: "share ACCOUNT MAILBOX WITH [RIGHTS]", short: "let another account, or anyone, use a mailbox", args: cobra.RangeArgs(3, 4),
+		long: `Let another account use a mailbox; "anyone" is all accounts. The other finds it
+under "Other Users/" and the owner's address. It replaces what was said before.
+
+RIGHTS are
+  read    see it, read it, and keep which messages were seen; the default
+  write   and store, change and delete messages
+  all     and make, rename and remove mailboxes, and share them
+or letters of these (RFC 4314):
+  l see it    r read    s keep \Seen    w keep other flags    i store messages    p post
+  k make mailboxes below it    x remove or rename it    t delete messages    e expunge
+  a change who has which rights`,
+		complete: a.completing(false, accountNames, mailboxNames, accountNames),
+		example: `postroad mailbox share alice@example.test Projects bob@example.test
+postroad mailbox share alice@example.test Projects bob@example.test write
+postroad mailbox share alice@example.test News anyone lr`,
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			rights := "read"
+			if len(args) == 4 {
+				rights = args[3]
+			}
+			if rights == "" {
+				return usagef("no rights; `postroad mailbox unshare` takes them away")
+			}
+			return a.shareMailbox(ctx, svc, control.ShareMailbox{
+				Account: args[0], Mailbox: args[1], Share: control.Share{With: args[2], Rights: rights},
+			})
+		}),
+	}.cobra()
+}
+
+func (a *app) mailboxUnshare() *cobra.Command {
+	return command{
+		use: "unshare ACCOUNT MAILBOX WITH", short: "take back what another account may do with a mailbox", args: cobra.ExactArgs(3),
+		complete: a.completing(false, accountNames, mailboxNames, accountNames),
+		example:  "postroad mailbox unshare alice@example.test Projects bob@example.test",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			return a.shareMailbox(ctx, svc, control.ShareMailbox{Account: args[0], Mailbox: args[1], Share: control.Share{With: args[2]}})
+		}),
+	}.cobra()
+}
+
+func (a *app) shareMailbox(ctx context.Context, svc control.Service, s control.ShareMailbox) error {
+	share, err := svc.ShareMailbox(ctx, s)
+	if err != nil {
+		return err
+	}
+	return a.show(share, func(w io.Writer) {
+		if share.Rights == "" {
+			fmt.Fprintf(w, "%s of %s is not shared with %s\n", clean(s.Mailbox), clean(s.Account), clean(share.With))
+			return
+		}
+		fmt.Fprintf(w, "%s of %s is shared with %s: %s\n", clean(s.Mailbox), clean(s.Account), clean(share.With), share.Rights)
+	})
 }

@@ -357,6 +357,16 @@ func (d *Directory) Set(addr envelope.Address, s Settings) (Account, error) {
 	return a, err
 }
 
+// SetQuota is Set for the quota alone, of an account by its ID. ErrNotFound, ErrSetting.
+func (d *Directory) SetQuota(id ID, q Quota) error {
+	a, err := d.ByID(id)
+	if err != nil {
+		return err
+	}
+	_, err = d.Set(a.Address, Settings{Octets: &q.Octets, Messages: &q.Messages})
+	return err
+}
+
 func set[T any](to *T, v *T) {
 	if v != nil {
 		*to = *v
@@ -439,6 +449,12 @@ func QuotaOf(r store.Reader, id ID) Quota {
 		return Quota{}
 	}
 	return a.Quota
+}
+
+// IsAdmin reports within a transaction whether the account is an administrator's.
+func IsAdmin(r store.Reader, id ID) bool {
+	a, _, err := byID(r, id)
+	return err == nil && a.Admin && !a.Disabled
 }
 
 // Accounts lists the accounts of a domain, or all when domain is empty, by address.

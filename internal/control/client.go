@@ -292,6 +292,14 @@ func (c *Client) RemoveMailbox(ctx context.Context, m MailboxName) error {
 	return tell(ctx, c, "RemoveMailbox", m)
 }
 
+func (c *Client) Shares(ctx context.Context, m MailboxName) ([]Share, error) {
+	return ask[[]Share](ctx, c, "Shares", m, reply{})
+}
+
+func (c *Client) ShareMailbox(ctx context.Context, s ShareMailbox) (Share, error) {
+	return ask[Share](ctx, c, "ShareMailbox", s, reply{})
+}
+
 func (c *Client) Messages(ctx context.Context, l MessageList) iter.Seq2[Message, error] {
 	return items[Message](ctx, c, "Messages", l)
 }

@@ -72,6 +72,11 @@ type Service interface {
 	RenameMailbox(ctx context.Context, r RenameMailbox) error
 	// RemoveMailbox removes a mailbox with its messages, for good.
 	RemoveMailbox(ctx context.Context, m MailboxName) error
+	// Shares lists who may do what with a mailbox, its owner included.
+	Shares(ctx context.Context, m MailboxName) ([]Share, error)
+	// ShareMailbox says what somebody else may do with a mailbox, in place of what was said
+	// before, and returns the rights. Without rights it is no longer shared with them.
+	ShareMailbox(ctx context.Context, s ShareMailbox) (Share, error)
 
 	// Messages lists the messages of a mailbox in order of UID.
 	Messages(ctx context.Context, l MessageList) iter.Seq2[Message, error]
@@ -289,6 +294,19 @@ type RenameMailbox struct {
 	Account string `json:"account"`
 	From    string `json:"from"`
 	To      string `json:"to"`
+}
+
+// Share is what somebody may do with a mailbox.
+type Share struct {
+	With   string `json:"with"`   // an account's address or "anyone"; after "-" when the rights are taken from it
+	Rights string `json:"rights"` // letters, as RFC 4314 has them
+}
+
+// ShareMailbox shares a mailbox. Rights are letters, or "read", "write" or "all"; empty is none.
+type ShareMailbox struct {
+	Account string `json:"account"`
+	Mailbox string `json:"mailbox"`
+	Share
 }
 
 // MessageList says which messages to list.

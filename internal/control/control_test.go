@@ -117,6 +117,12 @@ func (echo) CreateMailbox(_ context.Context, m MailboxName) (Mailbox, error) {
 }
 func (echo) RenameMailbox(_ context.Context, r RenameMailbox) error { return fails(r.To) }
 func (echo) RemoveMailbox(_ context.Context, m MailboxName) error   { return fails(m.Mailbox) }
+func (echo) Shares(_ context.Context, m MailboxName) ([]Share, error) {
+	return []Share{{m.Account, "lr"}, {"anyone", m.Mailbox}}, fails(m.Account)
+}
+func (echo) ShareMailbox(_ context.Context, s ShareMailbox) (Share, error) {
+	return s.Share, fails(s.Account)
+}
 func (echo) Messages(_ context.Context, l MessageList) iter.Seq2[Message, error] {
 	return seq(l.Account, Message{UID: l.After + 1, Flags: []string{l.Mailbox}}, Message{UID: l.After + 2, Subject: "\x00\u202e<&>"})
 }
@@ -246,6 +252,10 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	}
 	ms, err := svc.Mailboxes(ctx, n)
 	one("mailboxes")(ms, err)
+	shares, err := svc.Shares(ctx, MailboxName{Account: n, Mailbox: "lrs"})
+	one("shares")(shares, err)
+	share, err := svc.ShareMailbox(ctx, ShareMailbox{n, "m", Share{"anyone", "l"}})
+	one("share")(share, err)
 	ms, err = svc.Mailboxes(ctx, "none")
 	one("no mailboxes")(ms, err)
 	m, err := svc.CreateMailbox(ctx, MailboxName{"a", n, "r"})

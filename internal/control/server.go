@@ -45,6 +45,8 @@ func operations(s Service) map[string]operation {
 		"CreateMailbox": call(s.CreateMailbox),
 		"RenameMailbox": do(s.RenameMailbox),
 		"RemoveMailbox": do(s.RemoveMailbox),
+		"Shares":        call(s.Shares),
+		"ShareMailbox":  call(s.ShareMailbox),
 		"Messages":      list(s.Messages),
 		"ReadMessage":   readMessage(s),
 		"Import":        importMessages(s),
