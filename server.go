@@ -155,8 +155,8 @@ func (s *Server) build(o Options) error {
 // endSessions ends what is logged in to an account that was disabled, removed or given a new password.
 func (s *Server) endSessions(id account.ID) {
 	for _, v := range s.serving {
-		if server, ok := v.server.(interface{ EndSessions(account.ID) }); ok {
-			server.EndSessions(id)
+		if server, ok := v.server.(interface{ End(account.ID) }); ok {
+			server.End(id)
 		}
 	}
 }
@@ -274,6 +274,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stopBackground()
 	g.Go(func() error { return part("delivery", s.runner.Run(background)) })
 	g.Go(func() error { return s.maintain(background) })
+	g.Go(func() error { return part("full-text index", s.house.mailboxes.Index(background, s.indexFailed)) })
 	g.Go(func() error {
 		<-gctx.Done()
 		s.shutdown()
@@ -326,6 +327,11 @@ func (s *Server) maintain(ctx context.Context) error {
 			s.housekeeping(ctx, now)
 		}
 	}
+}
+
+// indexFailed tells of a mailbox whose full-text index could not be brought up to date; searches take longer until it is.
+func (s *Server) indexFailed(id mailbox.ID, err error) {
+	s.log.Warn("indexing a mailbox failed; it is tried again when it changes", "mailbox", uint64(id), "err", err)
 }
 
 func (s *Server) housekeeping(ctx context.Context, now time.Time) {

@@ -150,7 +150,7 @@ func (src *source) headerFields(sec section) (content, error) {
 			return content{}, err
 		}
 	}
-	fields := mime.Fields(raw, sec.fields, sec.text == otherFields)
+	fields := mime.AppendFields(nil, raw, sec.fields, sec.text == otherFields)
 	offset, size := sec.partial.cut(int64(len(fields)))
 	return content{size, func() (io.Reader, error) { return bytes.NewReader(fields[offset : offset+size]), nil }}, nil
 }
@@ -203,9 +203,8 @@ func (src *source) undone(p *mime.Part, cut *partial) (content, error) {
 	}}, nil
 }
 
-// undo undoes a transfer encoding. It borrows the reader of text in UTF-8, which undoes nothing else.
+// undo undoes a transfer encoding.
 func undo(p *mime.Part, r io.Reader) io.Reader {
-	text := mime.Part{Type: "text", Encoding: p.Encoding, Params: []mime.Param{{Name: "charset", Value: "utf-8"}}}
-	r, _ = mime.TextReader(&text, r)
+	r, _ = p.Decoded(r)
 	return r
 }

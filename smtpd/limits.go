@@ -17,6 +17,7 @@ import (
 //	Errors                         20  421 4.7.0, closed
 //	FailedLogins                    3  421 4.7.0, closed
 //	Hops                          100  554 5.4.6
+//	(octets of a header)        1 MiB  552 5.3.4; cannot be set
 //	TransactionsPerConnection  1 mio.  421 4.7.0, closed
 //	CommandTimeout              5 min  421 4.4.2, closed
 //	DataTimeout                 3 min  closed

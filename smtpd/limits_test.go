@@ -146,7 +146,7 @@ func TestLineLimit(t *testing.T) {
 	// Lines of a message may have any length.
 	c = h.dial(t)
 	c.talk(toAlice + "> DATA\n< 354")
-	go c.send(strings.Repeat("x", 1<<20) + "\r\n.\r\n")
+	go c.send("\r\n" + strings.Repeat("x", 2<<20) + "\r\n.\r\n")
 	c.expect("250")
 }
 
@@ -292,13 +292,13 @@ func (l slowLogins) Begin(ctx context.Context, _ account.Client, _ string) (acco
 }
 
 // Who is logged in to an account that is no more, or was changed, is sent away; others are not.
-func TestEndSessions(t *testing.T) {
+func TestEndOfAnAccount(t *testing.T) {
 	h := open(t, Submission, false)
 	alice, bob, nobody := h.dial(t), h.dial(t), h.dial(t)
 	alice.talk(loggedIn + "> MAIL FROM:<alice@example.test>\n< 250")
 	bob.talk(hello + "> AUTH PLAIN " + b64("\x00bob@example.test\x00secret") + "\n< 235")
 	nobody.talk(hello)
-	h.EndSessions(1)
+	h.End(1)
 	alice.talk("< 421 4.7.0\n<-")
 	bob.talk("> NOOP\n< 250")
 	nobody.talk("> NOOP\n< 250")
@@ -391,9 +391,10 @@ func TestMemoryOfALargeMessage(t *testing.T) {
 				if way == "DATA" {
 					c.talk("> DATA\n< 354")
 				} else {
-					c.send(fmt.Sprintf("BDAT %d LAST\r\n", n*len(line)+2))
+					c.send(fmt.Sprintf("BDAT %d LAST\r\n", n*len(line)+4))
 				}
 				peak := watchHeap(func() {
+					c.send("\r\n")
 					for range n {
 						io.WriteString(c.Conn, line)
 					}
@@ -459,7 +460,7 @@ func TestFullDisk(t *testing.T) {
 	c.talk(message + "< 452 4.3.1")
 	large := func() {
 		c.talk("> MAIL FROM:<a@far.test>\n< 250\n> RCPT TO:<alice@example.test>\n< 250\n> DATA\n< 354")
-		c.send(strings.Repeat("0123456789\r\n", 200_000) + ".\r\n")
+		c.send("\r\n" + strings.Repeat("0123456789\r\n", 200_000) + ".\r\n")
 	}
 	large()
 	c.expect("452 4.3.1")

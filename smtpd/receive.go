@@ -196,6 +196,8 @@ func (m *message) judge() error {
 		return replyNUL
 	case m.lines.bare:
 		return replyBare
+	case m.header.tooBig:
+		return replyHeader
 	case m.header.received > limits.Hops:
 		return replyLoop
 	}

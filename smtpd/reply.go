@@ -40,6 +40,7 @@ var (
 	replyTooBig    = reply(552, "5.3.4", "the message is larger than the SIZE announced")
 	replyBare      = reply(550, "5.6.11", "the message has a bare CR or LF; lines must end in CRLF")
 	replyNUL       = reply(550, "5.6.0", "the message has a NUL octet")
+	replyHeader    = reply(552, "5.3.4", "the header of the message is longer than 1 MiB")
 	replyLoop      = reply(554, "5.4.6", "too many Received fields: the message is in a loop")
 	replyCutOff    = reply(451, "4.3.0", "the message was not complete")
 	replyBadLogin  = reply(535, "5.7.8", "wrong address or password")

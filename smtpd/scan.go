@@ -43,16 +43,16 @@ func (l *lines) write(p []byte) {
 // end tells that the message is over.
 func (l *lines) end() { l.bare = l.bare || l.cr }
 
-// Bounds of the header scan: how far it looks, and how much of a field it keeps.
+// Bounds of a header: how long it may be, which is also what package mime takes for one, and how much of a field is kept.
 const (
-	scanned   = 1 << 20
-	fieldSize = 16 << 10
+	headerSize = 1 << 20
+	fieldSize  = 16 << 10
 
 	maxMessageID = 998 // octets: a line (RFC 5322, 2.1.1)
 )
 
 // header finds in a message's header what decides about its coming in. It keeps one
-// field at a time, and gives up looking after a MiB.
+// field at a time.
 type header struct {
 	ended bool // the header is over; nothing changes any more
 
@@ -61,6 +61,7 @@ type header struct {
 	messageID string   // of the first Message-ID field
 	from      []string // the bodies of From fields, at most two
 	tooLong   bool     // a From field was longer than what is kept
+	tooBig    bool     // it is longer than headerSize
 
 	seen  int
 	field []byte // the present field, unfinished
@@ -94,7 +95,8 @@ func (h *header) part(p []byte) {
 	room := max(0, fieldSize-len(h.field))
 	h.cut = h.cut || len(p) > room
 	h.field = append(h.field, p[:min(len(p), room)]...)
-	if h.seen > scanned {
+	if h.seen > headerSize {
+		h.tooBig = true
 		h.end()
 	}
 }

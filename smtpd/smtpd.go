@@ -197,8 +197,8 @@ func (s *Server) handshake(v *visit) (net.Conn, bool) {
 	return tc, true
 }
 
-// EndSessions hangs up on who is logged in to an account; what is under way is not accepted.
-func (s *Server) EndSessions(id account.ID) {
+// End hangs up on who is logged in to an account; what is under way is not accepted.
+func (s *Server) End(id account.ID) {
 	for _, v := range s.group.Sessions() {
 		if w := v.(*wire); w.loggedIn.Load() == uint64(id) {
 			go w.hangUp(accountOver) // a goodbye may wait for a peer that does not read

@@ -129,6 +129,18 @@ func TestMaySend(t *testing.T) {
 			t.Errorf("%s: %v %v", address, got, err)
 		}
 	}
+	if err := d.SetDisabled(a.Address, true); err != nil {
+		t.Fatal(err)
+	}
+	if may, err := d.MaySend(a.ID, a.Address); may || err != nil {
+		t.Errorf("disabled: %v %v", may, err)
+	}
+	if err := d.Remove(a.Address, nil); err != nil {
+		t.Fatal(err)
+	}
+	if may, err := d.MaySend(a.ID, addr("sales@x.test")); may || err != nil {
+		t.Errorf("removed: %v %v", may, err)
+	}
 }
 
 func TestVerify(t *testing.T) {

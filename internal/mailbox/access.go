@@ -162,8 +162,7 @@ func (a *Access) Mailbox(name string, need Rights) (m Mailbox, err error) {
 	err = a.s.st.View(func(r store.Reader) error {
 		b, err := a.load(r, p, need)
 		if err == nil {
-			m = b.Mailbox
-			m.Name = p.String()
+			m = a.shown(b, p.String())
 			m.Subscribed = r.Get(subscriptionKey(a.owner, m.Name)) != nil
 		}
 		return err
@@ -179,15 +178,46 @@ func (a *Access) Check(id ID, need Rights) (m Mailbox, err error) {
 			err = a.permit(r, b, b.Name, need)
 		}
 		if err == nil {
-			m = b.Mailbox
+			m = a.shown(b, b.Name)
 		}
 		return err
 	})
+	if errors.Is(err, ErrNotFound) {
+		err = ErrNotFound // without its name
+	}
 	if err != nil {
 		return Mailbox{}, err
 	}
 	m.Name, err = a.Seen(m.Owner, m.Name)
 	return m, err
+}
+
+// shown is a mailbox as the account sees it. The special uses of another's are not its own.
+func (a *Access) shown(b *box, name string) Mailbox {
+	m := b.Mailbox
+	m.Name = name
+	if m.Owner != a.owner {
+		m.Role = ""
+	}
+	return m
+}
+
+// MyRights returns the account's rights on a mailbox, which it may ask for with one of those that RFC 4314, 4 lists.
+// ErrNotFound, ErrRights.
+func (a *Access) MyRights(name string) (rights Rights, err error) {
+	p, err := a.find(name)
+	if err != nil {
+		return 0, err
+	}
+	err = a.s.st.View(func(r store.Reader) error {
+		b, err := a.load(r, p, RightLookup)
+		if b != nil && b.Rights&(RightLookup|RightRead|RightInsert|RightCreate|RightDelete|RightAdmin) != 0 {
+			rights = b.Rights
+			return nil
+		}
+		return err
+	})
+	return rights, err
 }
 
 // Seen returns the name by which the account sees an owner's mailbox.
@@ -266,7 +296,7 @@ func (a *Access) shared(r store.Reader) ([]Mailbox, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		list = append(list, b.Mailbox)
+		list = append(list, a.shown(b, b.Name))
 	}
 	return list, nil
 }
@@ -312,15 +342,17 @@ func (a *Access) Create(name string, role Role) (m Mailbox, err error) {
 			return fmt.Errorf("%w: %q belongs to another account", ErrRole, p)
 		}
 		b, err := a.s.createPath(tx, p.owner, p.name, role)
-		if err == nil {
-			m = b.Mailbox
+		if err != nil {
+			return err
 		}
+		if err = a.permit(tx, b, "", 0); errors.Is(err, ErrNotFound) { // it may make what it does not see
+			err = nil
+		}
+		m = a.shown(b, p.String())
+		m.Subscribed = tx.Get(subscriptionKey(a.owner, m.Name)) != nil
 		return err
 	})
-	if err != nil {
-		return m, err
-	}
-	return a.Check(m.ID, 0)
+	return m, err
 }
 
 // permitCreate asks the nearest mailbox above a place whether one may be made there. The account's own

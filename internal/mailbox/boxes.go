@@ -71,7 +71,7 @@ func (s *Service) create(tx store.Tx, o Owner, name string, role Role) (*box, er
 	if named(tx, o, name) != 0 {
 		return nil, fmt.Errorf("%w: %q", ErrExists, name)
 	}
-	if err := vacant(tx, o, role); err != nil {
+	if err := vacant(tx, o, role, 0); err != nil {
 		return nil, err
 	}
 	u, err := loadUsage(tx, o)
@@ -149,7 +149,13 @@ func (s *Service) renameInbox(ctx context.Context, o Owner, to string) error {
 	if err != nil {
 		return err
 	}
-	target, err := s.Create(o, to, "")
+	var target *box
+	err = s.st.Update(func(tx store.Tx) error {
+		if target, err = s.createPath(tx, o, to, ""); err != nil {
+			return err
+		}
+		return target.copyAnnotations(tx, source.ID) // RFC 5464, 4.1
+	})
 	if err != nil {
 		return err
 	}
@@ -308,8 +314,11 @@ func (s *Service) dropStep(tx store.Tx, id ID) (done bool, err error) {
 	if len(page) > 0 {
 		return false, s.dropMessages(tx, b, page)
 	}
-	if dropKeys(tx, changesOf(id), bulkStep) > 0 {
+	if dropKeys(tx, changesOf(id), bulkStep) > 0 || dropBlocks(tx, id, bulkStep) > 0 {
 		return false, nil
+	}
+	if more, err := b.dropAnnotations(tx); more || err != nil {
+		return false, err
 	}
 	tx.Delete(keywordsKey(id))
 	tx.Delete(removedKey(b.Owner, id))
@@ -400,7 +409,7 @@ func forget(tx store.Tx, o Owner) error {
 	dropKeys(tx, ownerSubscriptions(o), math.MaxInt)
 	tx.Delete(validityKey(o))
 	tx.Delete(usageKey(o))
-	return nil
+	return dropPrivate(tx, o)
 }
 
 // Subscribe sets or clears a subscription; the name need not exist. ErrName, ErrLimit.

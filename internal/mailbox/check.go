@@ -40,7 +40,7 @@ type checker struct {
 }
 
 func (c *checker) check() error {
-	steps := []func(){c.readBoxes, c.readNames, c.readRemoved, c.strays, c.structures, c.usages, c.validities}
+	steps := []func(){c.readBoxes, c.readNames, c.readRemoved, c.strays, c.structures, c.usages, c.validities, c.grants, c.annotations}
 	for _, step := range steps {
 		if step(); c.ctx.Err() != nil {
 			return c.ctx.Err()
@@ -117,6 +117,7 @@ func (c *checker) box(b *box) {
 		}
 	}
 	c.history(b, changed)
+	c.blocks(b)
 	c.compare(b, counted)
 	u := c.used[b.Owner]
 	u.octets, u.messages = u.octets+counted.Octets, u.messages+int64(counted.Messages)
@@ -231,7 +232,7 @@ func (c *checker) readRemoved() {
 
 // strays looks for entries of mailboxes that do not exist. It skips from mailbox to mailbox.
 func (c *checker) strays() {
-	for _, table := range []string{"mm", "mc", "mk"} {
+	for _, table := range []string{"mm", "mc", "mk", "mi"} {
 		end := store.NewKey(table).End()
 		for id, ok := firstIn(c.r, store.NewKey(table), end); ok; {
 			if c.boxes[id] == nil {

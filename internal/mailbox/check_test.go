@@ -47,6 +47,9 @@ func TestCheckFinds(t *testing.T) {
 		{"sums that are gone", func(tx store.Tx, b *box) { tx.Delete(usageKey(b.Owner)) }},
 		{"sums of nobody", func(tx store.Tx, b *box) { usage{1, 2, 3}.put(tx, b.Owner+1) }},
 		{"no last UIDVALIDITY", func(tx store.Tx, b *box) { tx.Delete(validityKey(b.Owner)) }},
+		{"a block that cannot be read", func(tx store.Tx, b *box) { tx.Put(blockKey(b.ID, 1), []byte{9}) }},
+		{"a block of messages to come", func(tx store.Tx, b *box) { (&blockRecord{first: 1, last: 99}).put(tx, b.ID) }},
+		{"a block of no mailbox", func(tx store.Tx, b *box) { (&blockRecord{first: 1, last: 1}).put(tx, b.ID+1) }},
 		{"a removal of nothing", func(tx store.Tx, b *box) { tx.Put(removedKey(b.Owner, b.ID), []byte{1}) }},
 	} {
 		t.Run(c.what, func(t *testing.T) {

@@ -13,6 +13,7 @@ type hub struct {
 	mu     sync.Mutex // guards all here, and all in the rooms but loading
 	rooms  map[ID]*room
 	claims map[ID]UID // messages below it are claimed; the mailbox's record does not know yet
+	index  *indexer   // learns of changes too
 }
 
 // A room is the open views of one mailbox. It ends with the last of them.
@@ -30,7 +31,9 @@ type snapshot struct {
 	next   UID // UIDNEXT
 }
 
-func newHub() *hub { return &hub{rooms: map[ID]*room{}, claims: map[ID]UID{}} }
+func newHub(index *indexer) *hub {
+	return &hub{rooms: map[ID]*room{}, claims: map[ID]UID{}, index: index}
+}
 
 // changed wakes all views of a mailbox. It is called after the commit, for every change.
 func (h *hub) changed(id ID) {
@@ -43,6 +46,7 @@ func (h *hub) changed(id ID) {
 			}
 		}
 	}
+	h.index.note(id)
 }
 
 // enter adds a view to its mailbox's room. From now on no change escapes it.

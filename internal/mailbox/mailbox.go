@@ -10,11 +10,15 @@
 //	mc  mailbox id, modseq             the uid that changed then, or was expunged; one entry
 //	                                   for each living message that changed since it came,
 //	                                   and one for each expunged
+//	mi  mailbox id, first uid          a block of the full-text index, which covers the uids from this one on
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
 //	mv  owner                          the last UIDVALIDITY given out
 //	mu  owner                          octets and messages of all mailboxes
 //	ma  owner, mailbox id              its access control list, if any: who else may do what
 //	mg  account, owner, mailbox id     that list names the account; 0 is anyone
+//	mx  account, mailbox id, entry     an annotation; account 0 is shared, mailbox 0 is the server
+//	mo  mailbox id, account            the account has private annotations there
+//	my  account                        how many annotations and octets count against it
 //
 // The MIME structure of a message is its body's note in the store.
 //
@@ -56,6 +60,10 @@ var (
 	ErrOwner     = errors.New("a mailbox stays with its owner; copy its messages instead")
 
 	ErrIdentifier = errors.New("there is no such account")
+
+	ErrEntry           = errors.New("not a possible annotation")
+	ErrAnnotationSize  = errors.New("the annotation is too long")
+	ErrAnnotationCount = errors.New("there are too many annotations")
 )
 
 // Owner is the account whose mailboxes these are.
@@ -136,6 +144,7 @@ type Service struct {
 	o        Options
 	hub      *hub
 	watchers *watchers
+	index    *indexer
 	by       *Access // the one that this copy works for, or nil
 }
 
@@ -150,5 +159,6 @@ func New(st *store.Store, o Options) *Service {
 	if o.Keywords == 0 {
 		o.Keywords = maxKeywords
 	}
-	return &Service{st: st, o: o, hub: newHub(), watchers: &watchers{}}
+	index := newIndexer()
+	return &Service{st: st, o: o, hub: newHub(index), watchers: &watchers{}, index: index}
 }

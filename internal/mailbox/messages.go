@@ -525,13 +525,20 @@ func (s *Service) Keywords(id ID) (names []string, err error) {
 	return names, err
 }
 
-// References yields the body references of all messages, for store.Check.
+// References yields the body references of all messages and of the full-text index, for store.Check.
 func (s *Service) References(r store.Reader) iter.Seq[store.ID] {
 	return func(yield func(store.ID) bool) {
 		all := store.NewKey("mm")
 		for k, v := range r.Scan(all, all.End()) {
 			m, err := decodeRecord(0, UID(lastUint(k)), v)
 			if err == nil && !yield(m.body) {
+				return
+			}
+		}
+		all = store.NewKey("mi")
+		for k, v := range r.Scan(all, all.End()) {
+			b, err := decodeBlock(k, v)
+			if err == nil && !yield(b.body) {
 				return
 			}
 		}

@@ -38,15 +38,15 @@ func ParseRole(uses []string) (Role, error) {
 	return Role(strings.Join(role, " ")), nil
 }
 
-// vacant says ErrRole when another mailbox of the owner's has one of the special uses.
-func vacant(r store.Reader, o Owner, role Role) error {
+// vacant says ErrRole when a mailbox of the owner's but id has one of the special uses.
+func vacant(r store.Reader, o Owner, role Role, id ID) error {
 	if role == "" {
 		return nil
 	}
 	list, err := ownList(r, o)
 	for _, m := range list {
 		for _, use := range role.Roles() {
-			if m.Role.Has(use) {
+			if m.ID != id && m.Role.Has(use) {
 				return fmt.Errorf("%w: %q is %s already", ErrRole, m.Name, use)
 			}
 		}

@@ -1,18 +1,16 @@
 package mailbox
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
-	"postroad/internal/mime"
+	"postroad/internal/fulltext"
 	"postroad/internal/store"
 )
 
@@ -27,43 +25,68 @@ type Criterion struct {
 	Has    []string        // flags that are set
 	HasNot []string
 
-	Since, Before         time.Time // INTERNALDATE, by its day
-	SentSince, SentBefore time.Time // the Date field, by its day; a message without date meets neither
-	Larger, Smaller       *int64    // octets
-	ModSeq                uint64    // at least
+	Since, Before           time.Time      // INTERNALDATE, by its day
+	SentSince, SentBefore   time.Time      // the Date field, by its day; a message without date meets neither
+	SavedSince, SavedBefore time.Time      // when it came into the mailbox, by its day in UTC (RFC 8514)
+	Younger, Older          *time.Duration // INTERNALDATE, seen from now; what is just as old is both (RFC 5032)
+	Larger, Smaller         *int64         // octets
+	ModSeq                  uint64         // at least (RFC 7162)
+	EmailID, ThreadID       string         // RFC 8474
 
-	Header []HeaderTest
-	Body   []string // substring of decoded text, any case
-	Text   []string // of header or body
+	Header   []HeaderTest // fields as they stand in the header, unfolded and decoded
+	Envelope []HeaderTest // From, To, Cc, Bcc or Subject of the envelope
+	Body     []string     // substring of decoded text, any case
+	Text     []string     // of header or body
+
+	// Fuzzy has Header, Envelope, Body and Text ask for the words of their texts, in any order and without regard to
+	// marks on letters (RFC 6203).
+	Fuzzy bool
 }
 
 // HeaderTest asks for a header field that contains a text; an empty text asks for the field.
 type HeaderTest struct{ Field, Text string }
 
 // Search returns the messages among uids (nil: all) that meet the criterion. It reads in pages and can be cancelled.
-// Cheap tests come first: the body is opened only when nothing else has decided. Text is compared in NFC without
-// regard to case; header fields are unfolded and their encoded-words decoded. Text that lies within parts whose encoding
-// cannot be undone is not found. Memory is bounded whatever the messages are.
+// Cheap tests come first: system flags and sets are sets, the full-text index narrows, and a body is opened only when
+// nothing else has decided. Text is compared as i;unicode-casemap does (RFC 5051); header fields are unfolded and their
+// encoded-words decoded. Text that lies within parts whose encoding cannot be undone is not found, nor is a message
+// that cannot be read. Memory is bounded whatever the messages are. ErrNotFound.
 func (s *Service) Search(ctx context.Context, id ID, uids *roaring.Bitmap, c Criterion) (*roaring.Bitmap, error) {
-	found := roaring.New()
-	tests := compile(&c)
-	x := &examiner{s: s}
-	for m, err := range s.Messages(id, narrow(uids, c.UIDs)) {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return nil, err
-		}
-		ok, err := x.examine(m, tests)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			found.Add(m.UID)
-		}
+	found, _, err := s.Rank(ctx, id, uids, c)
+	return found, err
+}
+
+// Rank is Search that also tells how well messages meet the fuzzy tests (RFC 6203): from 1 to 100. Messages of which no
+// fuzzy test was asked are not in it.
+func (s *Service) Rank(ctx context.Context, id ID, uids *roaring.Bitmap, c Criterion) (*roaring.Bitmap, map[UID]uint8, error) {
+	living, err := s.uids(id)
+	if err != nil {
+		return nil, nil, err
 	}
-	return found, nil
+	q := &inquiry{s: s, ctx: ctx, id: id, now: s.o.Now(), ranks: map[UID]uint8{}}
+	defer q.index.close()
+	root := q.compile(&c)
+	within := narrow(living, uids)
+	must, may, err := q.bounds(root, within)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := q.decide(root, must, may)
+	return found, q.ranks, err
+}
+
+// uids returns the messages of a mailbox.
+func (s *Service) uids(id ID) (*roaring.Bitmap, error) {
+	uids := roaring.New()
+	err := s.st.View(func(r store.Reader) error {
+		if _, err := loadBox(r, id); err != nil {
+			return err
+		}
+		uids.Clear()
+		addUIDs(uids, r, id, 1)
+		return nil
+	})
+	return uids, err
 }
 
 // narrow returns what is in both sets; nil is all.
@@ -77,65 +100,344 @@ func narrow(a, b *roaring.Bitmap) *roaring.Bitmap {
 	return roaring.And(a, b)
 }
 
-// A test is one compiled part of a criterion.
-type test struct {
-	cost  cost
-	match func(*examiner) (bool, error)
+// An inquiry is one search under way.
+type inquiry struct {
+	s     *Service
+	ctx   context.Context
+	id    ID
+	now   time.Time
+	index reading
+	ranks map[UID]uint8
 }
 
 // A cost is what a test has to read.
 type cost int
 
 const (
-	ofRecord cost = iota
-	ofHeader
+	ofSet    cost = iota // nothing: the messages that meet it are known
+	ofRecord             // the message's record
+	ofNote               // its stored structure
+	ofHeader             // its header
 	ofBody
 )
 
-// compile returns the tests that must all hold, the cheapest first.
-func compile(c *Criterion) []test {
-	tests := recordTests(c)
-	tests = append(tests, headerTests(c)...)
-	if len(c.Body) > 0 {
-		tests = append(tests, bodyTest(c.Body))
+// A node is a test, or a combination of nodes.
+type node struct {
+	op   op
+	kids []*node // the cheapest first
+	cost cost    // of the dearest leaf
+
+	// Of a leaf.
+	set   func() (*roaring.Bitmap, error) // the messages that meet it, when that can be told at once
+	match func(*examiner) (bool, error)   // otherwise
+	texts [][]byte                        // folded: a message without all of them does not match
+
+	known *roaring.Bitmap // what set returned
+	maybe *roaring.Bitmap // those that the index did not rule out; nil is all
+}
+
+type op uint8
+
+const (
+	leaf op = iota
+	all
+	anyOf
+	not1
+)
+
+// combine makes a node of others.
+func combine(op op, kids ...*node) *node {
+	n := &node{op: op, kids: kids}
+	slices.SortStableFunc(n.kids, func(a, b *node) int { return cmp.Compare(a.rank(), b.rank()) })
+	for _, k := range kids {
+		n.cost = max(n.cost, k.cost)
 	}
-	for _, t := range c.Text {
-		tests = append(tests, textTest(t))
+	return n
+}
+
+// rank orders nodes: what narrows without reading messages is first.
+func (n *node) rank() int {
+	if n.op == leaf && len(n.texts) == 0 {
+		return int(n.cost)
 	}
+	return 2*int(n.cost) + 1
+}
+
+// costs reports whether a leaf has this cost.
+func (n *node) costs(c cost) bool {
+	if n.op == leaf {
+		return n.cost == c && n.known == nil
+	}
+	return slices.ContainsFunc(n.kids, func(k *node) bool { return k.costs(c) })
+}
+
+// bounds returns those of within that surely meet n, and those that may.
+func (q *inquiry) bounds(n *node, within *roaring.Bitmap) (must, may *roaring.Bitmap, err error) {
+	switch n.op {
+	case all:
+		return q.boundsOfAll(n, within)
+	case anyOf:
+		return q.boundsOfAny(n, within)
+	case not1:
+		must, may, err := q.bounds(n.kids[0], within)
+		if err != nil {
+			return nil, nil, err
+		}
+		return roaring.AndNot(within, may), roaring.AndNot(within, must), nil
+	}
+	if err := q.ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	return q.boundsOfLeaf(n, within)
+}
+
+func (q *inquiry) boundsOfLeaf(n *node, within *roaring.Bitmap) (must, may *roaring.Bitmap, err error) {
+	if n.set != nil {
+		if n.known, err = n.set(); err != nil {
+			return nil, nil, err
+		}
+		met := roaring.And(within, n.known)
+		return met, met, nil
+	}
+	if len(n.texts) > 0 {
+		if n.maybe, err = q.candidates(n.texts, within); err != nil {
+			return nil, nil, err
+		}
+	}
+	return roaring.New(), narrow(within, n.maybe), nil
+}
+
+func (q *inquiry) boundsOfAll(n *node, within *roaring.Bitmap) (must, may *roaring.Bitmap, err error) {
+	must, may = within, within
+	for _, k := range n.kids {
+		m, y, err := q.bounds(k, may)
+		if err != nil {
+			return nil, nil, err
+		}
+		must, may = roaring.And(must, m), y
+	}
+	return must, may, nil
+}
+
+func (q *inquiry) boundsOfAny(n *node, within *roaring.Bitmap) (must, may *roaring.Bitmap, err error) {
+	must, may = roaring.New(), roaring.New()
+	for _, k := range n.kids {
+		m, y, err := q.bounds(k, within)
+		if err != nil {
+			return nil, nil, err
+		}
+		must.Or(m)
+		may.Or(y)
+	}
+	return must, may, nil
+}
+
+// candidates returns a set that has those of within that have all texts, or nil when that would not help.
+func (q *inquiry) candidates(texts [][]byte, within *roaring.Bitmap) (*roaring.Bitmap, error) {
+	const few = 8 // messages that are looked at as quickly
+	if within.GetCardinality() <= few {
+		return nil, nil
+	}
+	var g fulltext.Grams
+	for _, t := range texts {
+		g.Add(t)
+		g.Break()
+	}
+	if len(g.List()) == 0 {
+		return nil, nil
+	}
+	return q.s.candidates(&q.index, q.id, g.List(), within)
+}
+
+// decide looks at the messages that may meet the root: first at what is cheap to read of all that are undecided.
+func (q *inquiry) decide(root *node, must, may *roaring.Bitmap) (*roaring.Bitmap, error) {
+	found := must.Clone()
+	undecided := roaring.AndNot(may, must)
+	want := Facts
+	for _, tier := range []struct {
+		cost cost
+		want Want
+	}{{ofRecord, Facts}, {ofNote, Notes}, {ofHeader, Bodies}, {ofBody, Notes | Bodies}} {
+		if undecided.IsEmpty() || !root.costs(tier.cost) {
+			continue
+		}
+		want |= tier.want
+		yes, no, err := q.look(root, undecided, tier.cost, want)
+		if err != nil {
+			return nil, err
+		}
+		found.Or(yes)
+		undecided.AndNot(yes)
+		undecided.AndNot(no)
+	}
+	return found, nil
+}
+
+// look reads messages and returns those that meet the root and those that do not, as far as what costs no more
+// than tier can tell.
+func (q *inquiry) look(root *node, uids *roaring.Bitmap, tier cost, want Want) (yes, no *roaring.Bitmap, err error) {
+	yes, no = roaring.New(), roaring.New()
+	x := &examiner{tier: tier}
+	for item, err := range q.s.Read(q.id, uids, want) {
+		if err == nil {
+			err = q.ctx.Err()
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		x.begin(item)
+		v, err := x.eval(root)
+		switch {
+		case errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrRecord):
+		case err != nil:
+			return nil, nil, err
+		case v == met:
+			yes.Add(item.UID)
+			q.rank(x)
+		case v == unmet:
+			no.Add(item.UID)
+		}
+	}
+	return yes, no, nil
+}
+
+// rank keeps how well a message meets the fuzzy tests.
+func (q *inquiry) rank(x *examiner) {
+	if x.ranked > 0 {
+		q.ranks[x.UID] = uint8(max(1, x.ranks/x.ranked))
+	}
+}
+
+// A verdict is what is known of a message and a test.
+type verdict uint8
+
+const (
+	unknown verdict = iota
+	met
+	unmet
+)
+
+func verdictOf(ok bool) verdict {
+	if ok {
+		return met
+	}
+	return unmet
+}
+
+// eval holds the message against n.
+func (x *examiner) eval(n *node) (verdict, error) {
+	switch n.op {
+	case all:
+		return x.each(n.kids, met, unmet)
+	case anyOf:
+		return x.each(n.kids, unmet, met)
+	case not1:
+		v, err := x.eval(n.kids[0])
+		return [...]verdict{unknown: unknown, met: unmet, unmet: met}[v], err
+	}
+	switch {
+	case n.known != nil:
+		return verdictOf(n.known.Contains(x.UID)), nil
+	case n.maybe != nil && !n.maybe.Contains(x.UID):
+		return unmet, nil
+	case n.cost > x.tier:
+		return unknown, nil
+	case x.Err != nil && n.cost > ofRecord:
+		return unknown, x.Err
+	}
+	ok, err := n.match(x)
+	return verdictOf(ok), err
+}
+
+// each asks nodes until one says last; when all say usual, so does it.
+func (x *examiner) each(nodes []*node, usual, last verdict) (verdict, error) {
+	out := usual
+	for _, n := range nodes {
+		v, err := x.eval(n)
+		if err != nil || v == last {
+			return v, err
+		}
+		if v == unknown {
+			out = unknown
+		}
+	}
+	return out, nil
+}
+
+// compile makes a node of a criterion.
+func (q *inquiry) compile(c *Criterion) *node {
+	nodes := slices.Concat(q.setTests(c), recordTests(c, q.now), noteTests(c), headerTests(c), textTests(c))
 	for i := range c.And {
-		tests = append(tests, compile(&c.And[i])...)
+		nodes = append(nodes, q.compile(&c.And[i]))
 	}
 	if len(c.Or) > 0 {
-		tests = append(tests, anyTest(c.Or))
+		or := make([]*node, len(c.Or))
+		for i := range c.Or {
+			or[i] = q.compile(&c.Or[i])
+		}
+		nodes = append(nodes, combine(anyOf, or...))
 	}
 	if c.Not != nil {
-		tests = append(tests, notTest(c.Not))
+		nodes = append(nodes, combine(not1, q.compile(c.Not)))
 	}
-	slices.SortStableFunc(tests, func(a, b test) int { return cmp.Compare(a.cost, b.cost) })
-	return tests
+	if len(nodes) == 1 {
+		return nodes[0]
+	}
+	return combine(all, nodes...)
+}
+
+// setTests are the tests whose messages are known without reading any.
+func (q *inquiry) setTests(c *Criterion) (nodes []*node) {
+	add := func(set func() (*roaring.Bitmap, error)) *node {
+		n := &node{set: set}
+		nodes = append(nodes, n)
+		return n
+	}
+	if c.UIDs != nil {
+		add(func() (*roaring.Bitmap, error) { return c.UIDs, nil })
+	}
+	for _, f := range c.Has {
+		if systemBit(f) != 0 {
+			add(func() (*roaring.Bitmap, error) { return q.s.Set(q.id, f) })
+		}
+	}
+	for _, f := range c.HasNot {
+		if systemBit(f) != 0 {
+			n := add(func() (*roaring.Bitmap, error) { return q.s.Set(q.id, f) })
+			nodes[len(nodes)-1] = combine(not1, n)
+		}
+	}
+	if c.ModSeq > 0 {
+		add(func() (*roaring.Bitmap, error) { return q.s.ChangedSince(q.id, c.ModSeq-1, nil) })
+	}
+	return nodes
 }
 
 // recordTests are the tests that the message's record decides.
-func recordTests(c *Criterion) []test {
-	var tests []test
+func recordTests(c *Criterion, now time.Time) (nodes []*node) {
 	add := func(asked bool, match func(*Message) bool) {
 		if asked {
-			tests = append(tests, test{ofRecord, func(x *examiner) (bool, error) { return match(&x.m), nil }})
+			nodes = append(nodes, &node{cost: ofRecord, match: func(x *examiner) (bool, error) { return match(&x.Message), nil }})
 		}
 	}
-	add(c.UIDs != nil, func(m *Message) bool { return c.UIDs.Contains(m.UID) })
 	for _, f := range c.Has {
-		add(true, func(m *Message) bool { return m.Flags.Has(f) })
+		add(systemBit(f) == 0, func(m *Message) bool { return m.Flags.Has(f) })
 	}
 	for _, f := range c.HasNot {
-		add(true, func(m *Message) bool { return !m.Flags.Has(f) })
+		add(systemBit(f) == 0, func(m *Message) bool { return !m.Flags.Has(f) })
 	}
-	add(c.ModSeq != 0, func(m *Message) bool { return m.ModSeq >= c.ModSeq })
 	add(c.Larger != nil, func(m *Message) bool { return m.Size > *c.Larger })
 	add(c.Smaller != nil, func(m *Message) bool { return m.Size < *c.Smaller })
 	add(!c.Since.IsZero(), func(m *Message) bool { return day(m.Internal) >= day(c.Since) })
 	add(!c.Before.IsZero(), func(m *Message) bool { return day(m.Internal) < day(c.Before) })
-	return tests
+	add(!c.SavedSince.IsZero(), func(m *Message) bool { return day(m.Saved) >= day(c.SavedSince) })
+	add(!c.SavedBefore.IsZero(), func(m *Message) bool { return day(m.Saved) < day(c.SavedBefore) })
+	age := func(m *Message) time.Duration { return time.Duration(now.Unix()-m.Internal.Unix()) * time.Second }
+	add(c.Younger != nil, func(m *Message) bool { return age(m) <= *c.Younger })
+	add(c.Older != nil, func(m *Message) bool { return age(m) >= *c.Older })
+	add(c.EmailID != "", func(m *Message) bool { return m.Body.String() == c.EmailID })
+	add(c.ThreadID != "", func(m *Message) bool { return false })
+	return nodes
 }
 
 // day is a date as a number, in the time's own zone: the tests disregard time and zone (RFC 9051, 6.4.4).
@@ -144,249 +446,70 @@ func day(t time.Time) int {
 	return (y*100+int(m))*100 + d
 }
 
-// headerTests are the tests that the message's header decides.
-func headerTests(c *Criterion) []test {
-	var tests []test
-	for _, h := range c.Header {
-		text := fold(h.Text)
-		tests = append(tests, test{ofHeader, func(x *examiner) (bool, error) {
-			return x.hasField(func(name string, value func() []byte) bool {
-				return strings.EqualFold(name, h.Field) && (len(text) == 0 || bytes.Contains(value(), text))
-			})
+// noteTests are the tests that the stored structure decides.
+func noteTests(c *Criterion) (nodes []*node) {
+	sent := func(asked bool, ok func(sent int) bool) {
+		if asked {
+			nodes = append(nodes, &node{cost: ofNote, match: func(x *examiner) (bool, error) {
+				t, dated := x.Stored.Sent()
+				return dated && ok(day(t)), nil
+			}})
+		}
+	}
+	sent(!c.SentSince.IsZero(), func(sent int) bool { return sent >= day(c.SentSince) })
+	sent(!c.SentBefore.IsZero(), func(sent int) bool { return sent < day(c.SentBefore) })
+	for _, h := range c.Envelope {
+		w := wantedOf(h.Text, c.Fuzzy)
+		nodes = append(nodes, &node{cost: ofNote, texts: w.texts, match: func(x *examiner) (bool, error) {
+			return x.envelopeHas(h.Field, w)
 		}})
 	}
-	if !c.SentSince.IsZero() {
-		tests = append(tests, sentTest(func(sent int) bool { return sent >= day(c.SentSince) }))
+	return nodes
+}
+
+// headerTests are the tests that the message's header decides.
+func headerTests(c *Criterion) (nodes []*node) {
+	for _, h := range c.Header {
+		w := wantedOf(h.Text, c.Fuzzy)
+		nodes = append(nodes, &node{cost: ofHeader, texts: w.texts, match: func(x *examiner) (bool, error) {
+			return x.hasField(h.Field, w)
+		}})
 	}
-	if !c.SentBefore.IsZero() {
-		tests = append(tests, sentTest(func(sent int) bool { return sent < day(c.SentBefore) }))
+	return nodes
+}
+
+// textTests look into the body, or the header and the body.
+func textTests(c *Criterion) (nodes []*node) {
+	add := func(texts []string, header bool) {
+		for _, t := range texts {
+			w := wantedOf(t, c.Fuzzy)
+			nodes = append(nodes, &node{cost: ofBody, texts: w.texts, match: func(x *examiner) (bool, error) {
+				return x.hasText(w, header)
+			}})
+		}
 	}
-	return tests
+	add(c.Body, false)
+	add(c.Text, true)
+	return nodes
 }
 
-// sentTest looks at the day of the first Date field.
-func sentTest(ok func(sent int) bool) test {
-	return test{ofHeader, func(x *examiner) (bool, error) {
-		header, err := x.header()
-		if err != nil {
-			return false, err
-		}
-		for name, raw := range mime.HeaderFields(header) {
-			if strings.EqualFold(name, "Date") {
-				sent, good := mime.ParseDate(mime.Unfold(raw))
-				return good && ok(day(sent)), nil
-			}
-		}
-		return false, nil
-	}}
+// wanted is what a test looks for.
+type wanted struct {
+	texts [][]byte // folded: the text, or when fuzzy its words
+	fuzzy bool
 }
 
-// bodyTest asks for all texts in the body.
-func bodyTest(texts []string) test {
-	return test{ofBody, func(x *examiner) (bool, error) { return x.bodyHas(texts) }}
-}
-
-// textTest asks for a text in the header or the body.
-func textTest(text string) test {
+func wantedOf(text string, fuzzy bool) wanted {
 	folded := fold(text)
-	return test{ofBody, func(x *examiner) (bool, error) {
-		found, err := x.hasField(func(name string, value func() []byte) bool {
-			return fieldHas(name, value(), folded)
-		})
-		if found || err != nil {
-			return found, err
-		}
-		return x.bodyHas([]string{text})
-	}}
+	if !fuzzy || len(folded) == 0 {
+		return wanted{texts: [][]byte{folded}}
+	}
+	w := wanted{texts: words(folded), fuzzy: true}
+	if len(w.texts) == 0 { // signs only
+		return wanted{texts: [][]byte{folded}}
+	}
+	return w
 }
 
-// fieldHas looks for a folded text in a field with its name.
-func fieldHas(name string, value, text []byte) bool {
-	return bytes.Contains(value, text) || bytes.Contains(append(fold(name+": "), value...), text)
-}
-
-func anyTest(or []Criterion) test {
-	branches := make([][]test, len(or))
-	for i := range or {
-		branches[i] = compile(&or[i])
-	}
-	slices.SortStableFunc(branches, func(a, b []test) int { return cmp.Compare(costOf(a), costOf(b)) })
-	return test{costOf(branches[len(branches)-1]), func(x *examiner) (bool, error) {
-		for _, b := range branches {
-			if ok, err := x.all(b); ok || err != nil {
-				return ok, err
-			}
-		}
-		return false, nil
-	}}
-}
-
-func notTest(c *Criterion) test {
-	tests := compile(c)
-	return test{costOf(tests), func(x *examiner) (bool, error) {
-		ok, err := x.all(tests)
-		return !ok && err == nil, err
-	}}
-}
-
-// costOf is the cost of the dearest test; tests are in order.
-func costOf(tests []test) cost {
-	if len(tests) == 0 {
-		return ofRecord
-	}
-	return tests[len(tests)-1].cost
-}
-
-// maxHeader bounds what is read of a header.
-const maxHeader = 1 << 20
-
-// An examiner holds one message after the other against tests. What a message needs is read when
-// the first test asks for it; the memory serves the next message too.
-type examiner struct {
-	s       *Service
-	m       Message
-	body    *store.Body // nil until needed
-	head    []byte      // nil until needed
-	headBuf []byte
-	finder  finder
-}
-
-func (x *examiner) examine(m Message, tests []test) (bool, error) {
-	x.m, x.head = m, nil
-	defer x.close()
-	ok, err := x.all(tests)
-	if errors.Is(err, store.ErrNoBody) {
-		return false, nil // expunged since the page was read
-	}
-	return ok, err
-}
-
-func (x *examiner) all(tests []test) (bool, error) {
-	for _, t := range tests {
-		if ok, err := t.match(x); !ok || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-func (x *examiner) close() {
-	if x.body != nil {
-		_ = x.body.Close() // only read
-		x.body = nil
-	}
-}
-
-func (x *examiner) open() (*store.Body, error) {
-	if x.body != nil {
-		return x.body, nil
-	}
-	b, err := x.s.st.OpenBody(x.m.Body)
-	if err == nil {
-		x.body = b
-	}
-	return b, err
-}
-
-// header reads up to where the header ends. Most do so within the first few kilobytes.
-func (x *examiner) header() ([]byte, error) {
-	if x.head != nil {
-		return x.head, nil
-	}
-	b, err := x.open()
-	if err != nil {
-		return nil, err
-	}
-	for n := int64(4 << 10); ; n *= 4 {
-		n = min(n, b.Size(), maxHeader)
-		if x.headBuf, err = readAt(b, x.headBuf, mime.Span{Len: n}); err != nil {
-			return nil, err
-		}
-		if n == b.Size() || n == maxHeader || hasBlankLine(x.headBuf) {
-			x.head = x.headBuf
-			return x.head, nil
-		}
-	}
-}
-
-func hasBlankLine(b []byte) bool {
-	return bytes.Contains(b, []byte("\n\r\n")) || bytes.Contains(b, []byte("\n\n")) ||
-		bytes.HasPrefix(b, []byte("\r\n")) || bytes.HasPrefix(b, []byte("\n"))
-}
-
-// readAt reads a span into buf's memory, or more.
-func readAt(r io.ReaderAt, buf []byte, span mime.Span) ([]byte, error) {
-	buf = slices.Grow(buf[:0], int(span.Len))[:span.Len]
-	n, err := r.ReadAt(buf, span.Off)
-	if n == len(buf) || errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return buf[:n], err
-}
-
-// hasField reports whether ok is true of any header field.
-func (x *examiner) hasField(ok func(name string, value func() []byte) bool) (bool, error) {
-	header, err := x.header()
-	return err == nil && anyField(header, ok), err
-}
-
-// anyField asks ok about each field; value gives the decoded and folded value.
-func anyField(header []byte, ok func(name string, value func() []byte) bool) bool {
-	for name, raw := range mime.HeaderFields(header) {
-		if ok(name, func() []byte { return fold(mime.DecodeHeader(mime.Unfold(raw))) }) {
-			return true
-		}
-	}
-	return false
-}
-
-// bodyHas looks for texts in the text parts, and in the headers of messages within the message.
-func (x *examiner) bodyHas(texts []string) (bool, error) {
-	b, err := x.open()
-	if err != nil {
-		return false, err
-	}
-	structure, err := x.s.Structure(x.m.Body)
-	if err != nil {
-		return false, err
-	}
-	x.finder.start(texts)
-	err = x.findIn(b, &structure.Root)
-	return x.finder.done(), err
-}
-
-// findIn looks into a part and those below it, until all is found.
-func (x *examiner) findIn(b *store.Body, p *mime.Part) error {
-	if x.finder.done() {
-		return nil
-	}
-	if p.Message != nil {
-		if err := x.findInHeader(b, p.Message.Root.Header); err != nil {
-			return err
-		}
-		return x.findIn(b, &p.Message.Root)
-	}
-	for i := range p.Parts {
-		if err := x.findIn(b, &p.Parts[i]); err != nil {
-			return err
-		}
-	}
-	if text, ok := mime.TextReader(p, io.NewSectionReader(b, p.Body.Off, p.Body.Len)); ok {
-		return x.finder.read(text)
-	}
-	return nil
-}
-
-func (x *examiner) findInHeader(b *store.Body, span mime.Span) error {
-	span.Len = min(span.Len, maxHeader)
-	header, err := readAt(b, nil, span)
-	if err != nil {
-		return err
-	}
-	for i, text := range x.finder.texts {
-		x.finder.found[i] = x.finder.found[i] || anyField(header, func(name string, value func() []byte) bool {
-			return fieldHas(name, value(), text)
-		})
-	}
-	return nil
-}
+// isField compares the names of header fields.
+func isField(a, b string) bool { return strings.EqualFold(a, b) }

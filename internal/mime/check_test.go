@@ -3,6 +3,7 @@ package mime
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"reflect"
@@ -28,6 +29,9 @@ func check(t testing.TB, msg []byte) *Structure {
 	}
 	if s.Root.Header.Off != 0 || s.Root.Header.End() != s.Root.Body.Off || s.Root.Body.End() != s.Size {
 		t.Errorf("header %v and body %v are not the message of %d octets", s.Root.Header, s.Root.Body, s.Size)
+	}
+	if sum := crc32.Checksum(msg[:s.Root.Header.Len], castagnoli); s.HeaderSum != sum {
+		t.Errorf("the header's sum is %x, want %x", s.HeaderSum, sum)
 	}
 	if n := len([]rune(s.Preview)); n > maxPreview {
 		t.Errorf("preview of %d characters", n)
@@ -127,6 +131,9 @@ func checkView(t testing.TB, b []byte, s *Structure) {
 	_, zone2 := want.Zone()
 	if ok != dated || ok && (!sent.Equal(want) || zone1 != zone2) {
 		t.Errorf("sent %v %v, want %v %v", sent, ok, want, dated)
+	}
+	if span, sum := v.Header(); span != s.Root.Header || sum != s.HeaderSum {
+		t.Errorf("header %v %x, want %v %x", span, sum, s.Root.Header, s.HeaderSum)
 	}
 	if v.Size() != s.Size || bytes.ContainsAny(v.MessageID(), "<> ") {
 		t.Errorf("size %d, id %q", v.Size(), v.MessageID())

@@ -25,8 +25,8 @@ func FuzzScan(f *testing.F) {
 		if !utf8.ValidString(s.Preview) {
 			t.Errorf("preview %q", s.Preview)
 		}
-		if header := msg[:s.Root.Header.Len]; len(Fields(header, nil, true)) > len(header)+4 {
-			t.Errorf("fields of %q are %q", header, Fields(header, nil, true))
+		if header := msg[:s.Root.Header.Len]; len(AppendFields(nil, header, nil, true)) > len(header)+4 {
+			t.Errorf("fields of %q are %q", header, AppendFields(nil, header, nil, true))
 		}
 		r, ok := TextReader(&Part{Type: "text", Encoding: s.Root.Encoding, Params: s.Root.Params}, strings.NewReader(string(msg)))
 		if _, err := io.Copy(io.Discard, r); err != nil || !ok {

@@ -59,28 +59,38 @@ func fieldName(raw []byte) []byte {
 	return name
 }
 
-// Fields returns what BODY[HEADER.FIELDS (names)] is of a raw header, or with not set, HEADER.FIELDS.NOT: the matching
+// AppendFields appends what BODY[HEADER.FIELDS (names)] is of a raw header, or with not set, HEADER.FIELDS.NOT: the matching
 // fields as they stand and in their order, and a blank line (RFC 9051 section 6.4.5.1). Names match in any case.
-func Fields(header []byte, names []string, not bool) []byte {
-	out := make([]byte, 0, min(len(header), 1024)+2)
+func AppendFields(b, header []byte, names []string, not bool) []byte {
+	start := len(b)
 	for name, raw := range rawFields(header) {
 		if isOneOf(name, names) != not {
-			out = append(out, raw...)
+			b = append(b, raw...)
 		}
 	}
-	if len(out) > 0 && out[len(out)-1] != '\n' {
-		out = append(out, "\r\n"...)
+	if len(b) > start && b[len(b)-1] != '\n' {
+		b = append(b, "\r\n"...)
 	}
-	return append(out, "\r\n"...)
+	return append(b, "\r\n"...)
 }
 
 func isOneOf(name []byte, names []string) bool {
 	for _, n := range names {
-		if len(n) == len(name) && lower(n) == lower(string(name)) {
+		if len(n) == len(name) && sameLetters(n, name) {
 			return true
 		}
 	}
 	return false
+}
+
+// sameLetters compares words of one length in any case of ASCII.
+func sameLetters(a string, b []byte) bool {
+	for i, c := range b {
+		if a[i] != c && (a[i]|' ' != c|' ' || c|' ' < 'a' || c|' ' > 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // Unfold returns the value of a raw field: what follows the colon, in one line, without line ends, NUL, and white space

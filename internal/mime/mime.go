@@ -51,6 +51,8 @@ type Structure struct {
 	Preview  string // up to 200 characters of readable text (RFC 8970), from the first text part that has any
 	Size     int64  // octets of the whole message
 
+	HeaderSum uint32 // CRC-32C of Root.Header, so that it can be read on its own and held against it
+
 	// References are the ids of the messages that this one answers, oldest first, as RFC 5256 takes them for threads and as
 	// MessageIDs gives them: those of the References field or, without a valid one there, the first of In-Reply-To.
 	References []string

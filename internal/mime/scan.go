@@ -2,6 +2,7 @@ package mime
 
 import (
 	"bytes"
+	"hash/crc32"
 	"io"
 )
 
@@ -12,10 +13,11 @@ type Scanner struct {
 	// pieces, of which held has the first, as far as anybody wants them.
 	pos, lineLen int64
 	held         []byte
-	keep         int   // how much of the current line held may hold
-	tail         tail  // what stands before the current line
-	lineTail     tail  // what stands before the next octet, while a line is unfinished
-	lines        int64 // line ends so far
+	keep         int    // how much of the current line held may hold
+	tail         tail   // what stands before the current line
+	lineTail     tail   // what stands before the next octet, while a line is unfinished
+	lines        int64  // line ends so far
+	sum          uint32 // of the outermost header so far
 
 	// The tree: the open entities, outermost first, and the boundaries that may end them.
 	stack []frame
@@ -79,7 +81,12 @@ func (s *Scanner) Write(p []byte) (int, error) {
 		if s.top().header {
 			step = p[:min(int64(len(p)), s.headerRoom())]
 		}
-		p = p[s.step(step):]
+		own := s.top().header && len(s.stack) == 1
+		k := s.step(step)
+		if own {
+			s.sum = crc32.Update(s.sum, castagnoli, step[:k])
+		}
+		p = p[k:]
 		if s.top().header && s.headerRoom() == 0 {
 			s.cutHeader()
 		}
@@ -100,7 +107,8 @@ func (s *Scanner) Finish() *Structure {
 	last := end{at: size, lines: s.lines}
 	s.closeTo(0, last)
 	s.close(last)
-	s.done = &Structure{Root: s.root.Root, Envelope: s.root.Envelope, Preview: s.preview, Size: size, References: s.references}
+	s.done = &Structure{Root: s.root.Root, Envelope: s.root.Envelope, Preview: s.preview, Size: size, HeaderSum: s.sum,
+		References: s.references}
 	if id := firstID(s.root.Envelope.InReplyTo); id != "" && s.references == nil {
 		s.done.References = []string{id}
 	}

@@ -15,6 +15,7 @@ import (
 //	version     1 octet
 //	checksum    4 octets: CRC-32C of what follows
 //	size        number
+//	header      number: its CRC-32C
 //	sent        number: 0 for none, else 1 and
 //	  seconds   number, zigzag: Unix time
 //	  zone      number, zigzag: minutes east
@@ -44,6 +45,7 @@ func (s *Structure) AppendBinary(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, version, 0, 0, 0, 0)
 	b = binary.AppendUvarint(b, uint64(s.Size))
+	b = binary.AppendUvarint(b, uint64(s.HeaderSum))
 	b = appendSent(b, s.Envelope.Date)
 	wire := s.Envelope.appendWire(make([]byte, 0, 1024))
 	envelope := len(wire)
@@ -151,6 +153,7 @@ func appendWord(b, envelope []byte, word string) []byte {
 // return belongs to those octets. The zero Stored has nothing in it.
 type Stored struct {
 	size                                        int64
+	headerSum                                   uint32
 	sent, zone                                  int64
 	dated                                       bool
 	envelope, structure, places, words, preview []byte
@@ -163,7 +166,7 @@ func Open(b []byte) (Stored, error) {
 		return Stored{}, ErrRecord
 	}
 	r := numberReader{rest: b[head:]}
-	s := Stored{size: r.number()}
+	s := Stored{size: r.number(), headerSum: uint32(r.number())}
 	if s.dated = r.number() == 1; s.dated {
 		s.sent, s.zone = r.signed(), r.signed()
 	}
@@ -182,6 +185,16 @@ func Open(b []byte) (Stored, error) {
 
 // Size is the octets of the whole message.
 func (s Stored) Size() int64 { return s.size }
+
+// Header is where the message's header lies, and the CRC-32C of its octets.
+func (s Stored) Header() (Span, uint32) {
+	r := numberReader{rest: s.places}
+	off, length := r.number(), r.number()
+	if off != 0 || length > s.size {
+		return Span{}, 0
+	}
+	return Span{0, length}, s.headerSum
+}
 
 // Envelope is the message's ENVELOPE as RFC 9051 section 7.5.2 writes it, parentheses included, ready to be sent to any
 // client: strings are quoted, or literals where they have octets that quoted strings cannot or should not have.
@@ -260,10 +273,20 @@ func (s Stored) References() iter.Seq[[]byte] {
 	}
 }
 
+// DecodeEnvelope decodes the envelope. ErrRecord.
+func (s Stored) DecodeEnvelope() (Envelope, error) {
+	r := wireReader{text: string(s.envelope)}
+	e := r.envelope()
+	if r.bad || r.at != len(r.text) {
+		return Envelope{}, ErrRecord
+	}
+	return e, nil
+}
+
 // Structure decodes the whole. It keeps every promise of the package, or there is an error that is ErrRecord, and it keeps
 // none of the octets that s was opened from.
 func (s Stored) Structure() (*Structure, error) {
-	st := &Structure{Size: s.size, Preview: string(s.preview)}
+	st := &Structure{Size: s.size, HeaderSum: s.headerSum, Preview: string(s.preview)}
 	e := wireReader{text: string(s.envelope)}
 	st.Envelope = e.envelope()
 	d := decoding{

@@ -18,10 +18,7 @@ func TextReader(p *Part, body io.Reader) (io.Reader, bool) {
 	if p.Type != "text" {
 		return nil, false
 	}
-	r := body
-	if d := decoderOf(p.Encoding); d != nil {
-		r = &decodingReader{src: body, decoder: d}
-	}
+	r, _ := p.Decoded(body)
 	if isUTF8(p.Param("charset")) {
 		return r, true
 	}
@@ -29,6 +26,16 @@ func TextReader(p *Part, body io.Reader) (io.Reader, bool) {
 		return text, true
 	}
 	return r, true
+}
+
+// Decoded returns the octets that the transfer encoding of p stands for, given a reader of p's Body. Damaged encodings give what
+// can be read of them. In an encoding that nobody here knows they come as they are, and Decoded reports false. Errors are
+// those of body.
+func (p *Part) Decoded(body io.Reader) (io.Reader, bool) {
+	if d := decoderOf(p.Encoding); d != nil {
+		return &decodingReader{src: body, decoder: d}, true
+	}
+	return body, p.identity()
 }
 
 // decoderOf returns what undoes a transfer encoding, or nil if nothing has to or can.
