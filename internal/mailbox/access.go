@@ -335,6 +335,9 @@ func (a *Access) Create(name string, role Role) (m Mailbox, err error) {
 		return m, err
 	}
 	err = a.s.st.Update(func(tx store.Tx) error {
+		if b, err := a.load(tx, p, RightLookup); b != nil && err == nil {
+			return fmt.Errorf("%w: %q", ErrExists, p)
+		}
 		if err := a.permitCreate(tx, p); err != nil {
 			return err
 		}
