@@ -275,6 +275,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return part("delivery", s.runner.Run(background)) })
 	g.Go(func() error { return s.maintain(background) })
 	g.Go(func() error { return part("full-text index", s.house.mailboxes.Index(background, s.indexFailed)) })
+	g.Go(func() error { return s.tidy(background) })
 	g.Go(func() error {
 		<-gctx.Done()
 		s.shutdown()
@@ -311,12 +312,17 @@ func (s *Server) shutdown() {
 	s.control.Close()
 }
 
-// maintain does the house-keeping until ctx is done: what an earlier process left half
-// removed, then now and then compaction of bodies and pruning of the trace.
+// tidy drops what removed mailboxes and expunged messages leave behind, until ctx is done.
+func (s *Server) tidy(ctx context.Context) error {
+	s.house.mailboxes.Run(ctx, func(err error) {
+		s.log.Error("dropping what was removed from mailboxes failed", "err", err)
+	})
+	return nil
+}
+
+// maintain does the house-keeping until ctx is done: now and then compaction of bodies and
+// pruning of the trace.
 func (s *Server) maintain(ctx context.Context) error {
-	if err := s.house.mailboxes.Sweep(ctx); err != nil && ctx.Err() == nil {
-		s.log.Error("finishing the removal of mailboxes failed", "err", err)
-	}
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
 	for {

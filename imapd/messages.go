@@ -79,7 +79,7 @@ func (f *fetch) openAndTell(uids *roaring.Bitmap) error {
 	}
 	f.plan.newlySeen = unseen
 	if !unseen.IsEmpty() {
-		changed, _, err := f.srv.Mailboxes.Store(f.ctx, f.sel.id, unseen, mailbox.AddFlags, []string{`\Seen`}, 0)
+		changed, err := f.change(f.sel.id, unseen, mailbox.AddFlags, []string{`\Seen`})
 		f.sel.own.note(changed)
 		if err != nil {
 			return err
@@ -238,7 +238,7 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap
 	var stored uint64
 	seqs := newSequence(sel.view.UIDs())
 	err = pages(uids, step, func(page *roaring.Bitmap) error {
-		changed, _, err := s.srv.Mailboxes.Store(s.ctx, sel.id, page, storeOp(change.Op), flags, 0)
+		changed, err := s.change(sel.id, page, storeOp(change.Op), flags)
 		sel.own.note(changed)
 		stored += uint64(len(changed))
 		if !change.Silent {
@@ -250,6 +250,18 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, change *imap
 		err = mailbox.ErrExpunged
 	}
 	return s.refuse("store flags", err)
+}
+
+// change changes flags and returns the messages that have them now.
+func (s *session) change(id mailbox.ID, uids *roaring.Bitmap, op mailbox.FlagOp, flags []string) (list []mailbox.Message, err error) {
+	stored, err := s.srv.Mailboxes.Store(s.ctx, id, uids, op, flags, nil)
+	for m, failed := range s.srv.Mailboxes.Messages(id, stored.Done) {
+		if failed != nil {
+			return list, errors.Join(err, failed)
+		}
+		list = append(list, m)
+	}
+	return list, err
 }
 
 // tellFlags tells the flags of messages.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -248,15 +249,22 @@ func (s *Service) unname(tx store.Tx, b *box) error {
 	}
 	tx.Delete(nameKey(b.Owner, b.Name))
 	tx.Put(removedKey(b.Owner, b.ID), []byte{recordVersion})
+	taken := usage{octets: -b.Octets, messages: -int64(b.Messages), mailboxes: -1}
 	b.removed = true
+	b.Messages, b.Unseen, b.Deleted, b.Octets = 0, 0, 0, 0
 	b.put(tx)
-	tx.OnCommit(func() { s.hub.changed(b.ID) })
+	tx.OnCommit(func() {
+		s.hub.changed(b.ID)
+		s.hub.forget(b.ID)
+	})
 	s.announceBox(tx, Removed, b)
-	return changeUsage(tx, b.Owner, usage{mailboxes: -1})
+	return changeUsage(tx, b.Owner, taken)
 }
 
-// Sweep finishes removals that were interrupted. A server calls it when it has started.
-func (s *Service) Sweep(ctx context.Context) error { return s.sweep(ctx, store.NewKey("mr")) }
+// Sweep drops what removed mailboxes and expunged messages have left. Run calls it.
+func (s *Service) Sweep(ctx context.Context) error {
+	return errors.Join(s.sweep(ctx, store.NewKey("mr")), s.purge(ctx))
+}
 
 // sweep drops what is left of the removed mailboxes whose keys begin with prefix.
 func (s *Service) sweep(ctx context.Context, prefix store.Key) error {
@@ -301,20 +309,16 @@ func (s *Service) drop(ctx context.Context, id ID) error {
 	return nil
 }
 
-// dropStep removes some messages, when there are none some of the history, and after that the mailbox.
+// dropStep removes some messages, when there are none some of what else is kept of them, and after that the mailbox.
 func (s *Service) dropStep(tx store.Tx, id ID) (done bool, err error) {
 	b, err := getBox(tx, id)
 	if err != nil || b == nil {
 		return true, err
 	}
-	page, err := pick(tx, id, nil, 1, bulkStep)
-	if err != nil {
+	if dropped, err := dropMessages(tx, id); dropped || err != nil {
 		return false, err
 	}
-	if len(page) > 0 {
-		return false, s.dropMessages(tx, b, page)
-	}
-	if dropKeys(tx, changesOf(id), bulkStep) > 0 || dropBlocks(tx, id, bulkStep) > 0 {
+	if dropKeys(tx, doomedOf(id), bulkStep)+dropKeys(tx, sheetsOf(id), bulkStep)+dropBlocks(tx, id, bulkStep) > 0 {
 		return false, nil
 	}
 	if more, err := b.dropAnnotations(tx); more || err != nil {
@@ -326,12 +330,23 @@ func (s *Service) dropStep(tx store.Tx, id ID) (done bool, err error) {
 	return true, nil
 }
 
-func (s *Service) dropMessages(tx store.Tx, b *box, page []record) error {
-	e := s.edit(tx, b)
-	for _, m := range page {
-		e.remove(m)
+// dropMessages removes some messages of a mailbox that is out of sight and says whether there were any.
+func dropMessages(tx store.Tx, id ID) (bool, error) {
+	var page []record
+	for k, v := range tx.Scan(messagesOf(id), messagesOf(id).End()) {
+		var m record
+		if err := m.decode(id, UID(lastUint(k)), v); err != nil {
+			return false, err
+		}
+		if page = append(page, m); len(page) == bulkStep {
+			break
+		}
 	}
-	return e.save()
+	for i := range page {
+		tx.Delete(messageKey(id, page[i].uid))
+		tx.Unref(page[i].body)
+	}
+	return len(page) > 0, nil
 }
 
 // dropKeys removes up to most keys with a prefix and returns how many it did.

@@ -277,7 +277,7 @@ func TestRemoveAll(t *testing.T) {
 		}
 		return nil
 	}))
-	if left != 5 { // the other owner's mb, mn, mm, mu and mv
+	if left != 6 { // the other owner's mb, mf, mn, mm, mu and mv
 		t.Errorf("the tables hold %d entries", left)
 	}
 	if list, err := h.List(owner); len(list) != 0 || err != nil {

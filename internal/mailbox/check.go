@@ -13,8 +13,8 @@ import (
 // maxProblems bounds what Check returns.
 const maxProblems = 1000
 
-// Check recounts every mailbox and returns what does not agree, at most 1,000 problems: numbers against messages,
-// messages against the history of changes, sums against owners; and whether the structures can be read.
+// Check recounts every mailbox and returns what does not agree, at most 1,000 problems: numbers against sheets,
+// sheets against messages, sums against owners; and whether the structures can be read.
 // It reads everything in one transaction, so that the figures belong together, and keeps 8 octets for each message.
 func (s *Service) Check(ctx context.Context) ([]store.Problem, error) {
 	var c *checker
@@ -84,39 +84,18 @@ func (c *checker) readBoxes() {
 	}
 }
 
-// box holds one mailbox's numbers against its messages.
+// box holds one mailbox's numbers and sheets against its messages.
 func (c *checker) box(b *box) {
-	words, err := loadKeywords(c.r, b.ID)
-	if err != nil {
-		c.problem(b.String(), "%v", err)
-		words = &keywords{}
-	}
 	counted := &box{}
-	var changed uint32
-	var arrived uint64 // the modseq of the last arrival that never changed
-	prefix := messagesOf(b.ID)
-	for k, v := range c.r.Scan(prefix, prefix.End()) {
-		if c.ctx.Err() != nil {
-			return
-		}
-		m, err := decodeRecord(b.ID, UID(lastUint(k)), v)
+	if !b.removed {
+		words, err := loadKeywords(c.r, b.ID)
 		if err != nil {
 			c.problem(b.String(), "%v", err)
-			continue
+			words = &keywords{}
 		}
-		counted.count(&m, 1)
-		c.bodies = append(c.bodies, m.body)
-		c.message(b, &m, words)
-		switch {
-		case m.changed:
-			changed++
-		case m.modseq <= arrived:
-			c.problem(b.String(), "message %d has modseq %d, not above those that came before it", m.uid, m.modseq)
-		default:
-			arrived = m.modseq
-		}
+		c.sheetsOf(b, counted, len(words.names))
 	}
-	c.history(b, changed)
+	c.messages(b, counted)
 	c.blocks(b)
 	c.compare(b, counted)
 	u := c.used[b.Owner]
@@ -128,51 +107,108 @@ func (c *checker) box(b *box) {
 	c.validity[b.Owner] = max(c.validity[b.Owner], b.UIDValidity)
 }
 
-func (c *checker) message(b *box, m *record, words *keywords) {
-	if m.uid == 0 || m.uid >= b.UIDNext {
-		c.problem(b.String(), "message %d is not below UIDNEXT %d", m.uid, b.UIDNext)
-	}
-	if m.modseq > b.ModSeq {
-		c.problem(b.String(), "message %d has modseq %d, above the mailbox's %d", m.uid, m.modseq, b.ModSeq)
-	}
-	if m.changed && !c.knows(b.ID, m) {
-		c.problem(b.String(), "message %d has modseq %d, and the history knows nothing of it", m.uid, m.modseq)
-	}
-	for _, k := range m.flags.keywords {
-		if int(k) >= len(words.names) {
-			c.problem(b.String(), "message %d has keyword %d of %d", m.uid, k, len(words.names))
+// sheetsOf looks at each sheet, and whether each UID that was given out is in one.
+func (c *checker) sheetsOf(b, counted *box, words int) {
+	next := uint64(0) // the UIDs below it were in the sheets before
+	for k, err := range sheets(c.r, b.ID, 0, andModSeqs) {
+		if err != nil {
+			c.problem(b.String(), "%v", err)
+			return
+		}
+		if uint64(k.first()) != next {
+			c.problem(b.String(), "there is no sheet with message %d, and there is one with message %d", next, k.first())
+		}
+		if next = k.end(); k.dead == 0 {
+			next = uint64(k.first()) + uint64(k.came)
+			c.sheet(b, k, words)
+			counted.count(k)
+		}
+		if k.highest > b.ModSeq {
+			c.problem(b.String(), "the sheet of message %d has modseq %d, above the mailbox's %d", k.first(), k.highest, b.ModSeq)
 		}
 	}
+	if next != uint64(b.UIDNext) && (next != 0 || b.UIDNext != 1) {
+		c.problem(b.String(), "the sheets have the messages below %d, and UIDNEXT is %d", next, b.UIDNext)
+	}
 }
 
-// knows says whether the history has the last change of a message.
-func (c *checker) knows(id ID, m *record) bool {
-	v := c.r.Get(changeKey(id, m.modseq))
-	return v != nil && decodeChange(v) == change{uid: m.uid}
+// count adds the messages of a sheet, but not their octets.
+func (b *box) count(k *sheet) {
+	unseen := k.present.without(k.of(seen))
+	b.Messages += uint32(k.present.count())
+	b.Unseen += uint32(unseen.count())
+	b.Deleted += uint32(k.of(deleted).count())
 }
 
-// history looks for changes without a message, and ends of messages that live. Each message that has changed
-// was found to have its entry, so the number of entries shows whether there are others.
-func (c *checker) history(b *box, changed uint32) {
-	var living uint32
-	prefix := changesOf(b.ID)
+// sheet looks at the sets and modseqs of one sheet.
+func (c *checker) sheet(b *box, k *sheet, words int) {
+	bad := func(format string, args ...any) {
+		c.problem(b.String(), "the sheet of message %d: "+format, append([]any{k.first()}, args...)...)
+	}
+	var came bitset
+	came.setRange(0, uint(k.came))
+	if late := k.present.without(&came); !late.empty() || k.present.has(0) && k.number == 0 {
+		bad("it has messages that never came")
+	}
+	for i := range k.system {
+		if strange := k.system[i].without(&k.present); !strange.empty() {
+			bad("%s is set of messages that are not there", systemFlag(i))
+		}
+	}
+	for _, w := range k.words {
+		if strange := w.in.without(&k.present); !strange.empty() || int(w.place) >= words {
+			bad("keyword %d of %d is set, also of messages that are not there: %t", w.place, words, !strange.empty())
+		}
+	}
+	for i, modseq := range k.modseqs[:k.came] {
+		if uid := k.uid(uint(i)); uid != 0 && (modseq == 0 || modseq > k.highest) {
+			bad("message %d has modseq %d, and the highest is %d", uid, modseq, k.highest)
+		}
+	}
+	if k.isDead() {
+		bad("it has no messages any more, and is not recorded as such")
+	}
+}
+
+// messages reads what never changes of each message, and holds it against the sheets.
+func (c *checker) messages(b, counted *box) {
+	var there bitset
+	number, found := ^uint32(0), uint32(0)
+	prefix := messagesOf(b.ID)
 	for k, v := range c.r.Scan(prefix, prefix.End()) {
-		ch := decodeChange(v)
-		if modseq := lastUint(k); modseq > b.ModSeq {
-			c.problem(b.String(), "the history has modseq %d, above the mailbox's %d", modseq, b.ModSeq)
+		if c.ctx.Err() != nil {
+			return
 		}
-		if ch.uid == 0 || ch.uid >= b.UIDNext {
-			c.problem(b.String(), "the history has message %d, not below UIDNEXT %d", ch.uid, b.UIDNext)
+		var m record
+		if err := m.decode(b.ID, UID(lastUint(k)), v); err != nil {
+			c.problem(b.String(), "%v", err)
+			continue
 		}
-		if !ch.gone {
-			living++
-		} else if c.r.Get(messageKey(b.ID, ch.uid)) != nil {
-			c.problem(b.String(), "message %d is there, and was expunged", ch.uid)
+		c.bodies = append(c.bodies, m.body)
+		n, i := sheetOf(m.uid)
+		if n != number {
+			number, there = n, c.present(b, n)
+		}
+		switch {
+		case b.removed:
+		case there.has(i):
+			found++
+			counted.Octets += m.size
+		case c.r.Get(doomedKey(b.ID, n)) == nil:
+			c.problem(b.String(), "message %d is not there, has a record, and nobody would drop that", m.uid)
 		}
 	}
-	if living != changed {
-		c.problem(b.String(), "the history has %d living messages, and %d of the mailbox have changed", living, changed)
+	if found != counted.Messages {
+		c.problem(b.String(), "%d messages are there, and %d of them have a record", counted.Messages, found)
 	}
+}
+
+func (c *checker) present(b *box, number uint32) bitset {
+	k, err := getSheet(c.r, b.ID, number*sheetUIDs)
+	if err != nil || k == nil {
+		return bitset{}
+	}
+	return k.present
 }
 
 func (c *checker) compare(b, counted *box) {
@@ -232,7 +268,7 @@ func (c *checker) readRemoved() {
 
 // strays looks for entries of mailboxes that do not exist. It skips from mailbox to mailbox.
 func (c *checker) strays() {
-	for _, table := range []string{"mm", "mc", "mk", "mi"} {
+	for _, table := range []string{"mm", "mf", "md", "mk", "mi"} {
 		end := store.NewKey(table).End()
 		for id, ok := firstIn(c.r, store.NewKey(table), end); ok; {
 			if c.boxes[id] == nil {

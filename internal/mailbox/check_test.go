@@ -31,15 +31,23 @@ func TestCheckFinds(t *testing.T) {
 		{"a message that cannot be read", func(tx store.Tx, b *box) { tx.Put(messageKey(b.ID, 2), []byte{1}) }},
 		{"a keyword without name", func(tx store.Tx, b *box) { tx.Delete(keywordsKey(b.ID)) }},
 		{"keywords that cannot be read", func(tx store.Tx, b *box) { tx.Put(keywordsKey(b.ID), []byte{7}) }},
-		{"an arrival out of order", func(tx store.Tx, b *box) { alter(tx, b, 4, func(m *record) { m.modseq = 2 }) }},
-		{"a change that is not told", func(tx store.Tx, b *box) { alter(tx, b, 1, func(m *record) { m.changed = false }) }},
-		{"a change without history", func(tx store.Tx, b *box) { alter(tx, b, 2, func(m *record) { m.changed = true }) }},
-		{"a change that is gone", func(tx store.Tx, b *box) { tx.Delete(changeKey(b.ID, 7)) }},
-		{"a change too many", func(tx store.Tx, b *box) { change{uid: 1}.put(tx, b.ID, 1) }},
-		{"a change of another", func(tx store.Tx, b *box) { change{uid: 2}.put(tx, b.ID, 7) }},
-		{"an end of a living message", func(tx store.Tx, b *box) { change{1, true}.put(tx, b.ID, 1) }},
-		{"a change of a message to come", func(tx store.Tx, b *box) { change{99, true}.put(tx, b.ID, 1) }},
-		{"entries of no mailbox", func(tx store.Tx, b *box) { change{1, true}.put(tx, b.ID+1, 1) }},
+		{"a sheet that is gone", func(tx store.Tx, b *box) { tx.Delete(sheetKey(b.ID, 0)) }},
+		{"a sheet that cannot be read", func(tx store.Tx, b *box) { tx.Put(sheetKey(b.ID, 0), []byte{sheetRecord, 1}) }},
+		{"a sheet too many", func(tx store.Tx, b *box) { tx.Put(sheetKey(b.ID, 1), (&sheet{dead: 1}).append(nil)) }},
+		{"a sheet of the dead that is not there", func(tx store.Tx, b *box) { tx.Put(sheetKey(b.ID, 1), (&sheet{}).append(nil)) }},
+		{"a message without record", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.present.set(3) }) }},
+		{"a record without message", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.present.unset(1); b.Messages-- }) }},
+		{"a message to come", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.present.set(9) }) }},
+		{"one UID too many", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.came++ }) }},
+		{"a flag of nothing", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.of(flagged).set(3) }) }},
+		{"a keyword of nothing", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.word(0).set(3) }) }},
+		{"an unknown keyword", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.word(7).set(1) }) }},
+		{"no modseq", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.modseqs[2] = 0 }) }},
+		{"a modseq to come", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.modseqs[2] = 99 }) }},
+		{"a modseq above the mailbox's", func(tx store.Tx, b *box) { alter(tx, b, func(k *sheet) { k.modseqs[2], k.highest = 99, 99 }) }},
+		{"what nobody would drop", func(tx store.Tx, b *box) { tx.Delete(doomedKey(b.ID, 0)) }},
+		{"entries of no mailbox", func(tx store.Tx, b *box) { tx.Put(doomedKey(b.ID+1, 1), []byte{1}) }},
+		{"sheets of no mailbox", func(tx store.Tx, b *box) { tx.Put(sheetKey(b.ID+1, 1), []byte{1}) }},
 		{"keywords of no mailbox", func(tx store.Tx, b *box) { tx.Put(keywordsKey(^ID(0)), []byte{1, 0}) }},
 		{"a structure that is gone", func(tx store.Tx, b *box) { tx.SetNote(bodyOf(tx, b), nil) }},
 		{"a structure that cannot be read", func(tx store.Tx, b *box) { tx.SetNote(bodyOf(tx, b), []byte{9}) }},
@@ -61,7 +69,7 @@ func TestCheckFinds(t *testing.T) {
 			h.kill(id, 3)
 			_, _, err := h.Copy(t.Context(), id, set(1), id)
 			h.must(err)
-			if _, _, err = h.Store(t.Context(), id, set(1), AddFlags, []string{`\Flagged`}, 0); err != nil {
+			if _, err = h.Store(t.Context(), id, set(1), AddFlags, []string{`\Flagged`}, nil); err != nil {
 				t.Fatal(err)
 			}
 			if c.damage == nil {
@@ -84,11 +92,15 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-// alter writes a message anew, without its mailbox knowing.
-func alter(tx store.Tx, b *box, uid UID, fn func(*record)) {
-	m, _, _ := getRecord(tx, b.ID, uid)
-	fn(&m)
-	m.put(tx, b.ID)
+// alter writes the first sheet anew.
+func alter(tx store.Tx, b *box, fn func(*sheet)) {
+	var k sheet
+	if err := decodeSheet(&k, b.ID, 0, tx.Get(sheetKey(b.ID, 0)), andModSeqs); err != nil {
+		panic(err)
+	}
+	fn(&k)
+	tx.Put(sheetKey(b.ID, 0), k.append(nil))
+	b.put(tx)
 }
 
 // bodyOf returns a body that b's messages have.

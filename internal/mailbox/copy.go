@@ -30,7 +30,7 @@ func (s *Service) takeBack(ctx context.Context, to ID, pairs []Pair) {
 		copies.Add(p.To)
 	}
 	if !copies.IsEmpty() {
-		_, _ = s.expunge(context.WithoutCancel(ctx), to, copies, func(*record) bool { return true })
+		_, _ = s.expunge(context.WithoutCancel(ctx), to, copies, (*sheet).all)
 	}
 }
 
@@ -53,23 +53,40 @@ type transfer struct {
 
 // transfer brings the messages that are there now to another mailbox, in steps.
 func (s *Service) transfer(ctx context.Context, from ID, uids *roaring.Bitmap, to ID, way func(*transfer, []record) error) ([]Pair, error) {
-	uids, err := s.find(ctx, from, uids, func(*record) bool { return true })
+	there, err := s.uids(from)
 	if err != nil {
 		return nil, err
 	}
+	uids = narrow(there, uids)
 	if _, err := s.ByID(to); err != nil || uids.IsEmpty() {
 		return nil, err
 	}
 	var pairs, step []Pair
-	err = s.inSteps(ctx, from, uids, func(source *edit, page []record) error {
-		t, err := source.transferTo(to)
+	err = s.inSteps(ctx, from, func(source *edit, from UID) (UID, error) {
+		page, next, err := source.pick(uids, from)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		step, err = t.page(page, way)
-		return err
+		t, err := source.transferTo(to)
+		if err == nil {
+			step, err = t.page(page, way)
+		}
+		return next, err
 	}, func() { pairs = append(pairs, step...) })
 	return pairs, err
+}
+
+// pick reads some of the messages from a UID on.
+func (e *edit) pick(uids *roaring.Bitmap, from UID) (page []record, next UID, err error) {
+	next, err = e.some(uids, from, andWords, bulkStep, func(b *sheet, wanted *bitset) error {
+		return facts(e.tx, e.box.ID, b, *wanted, func(m *record) error {
+			_, i := sheetOf(m.uid)
+			m.flags = b.flags(i)
+			page = append(page, *m)
+			return nil
+		})
+	})
+	return page, next, err
 }
 
 func (e *edit) transferTo(to ID) (*transfer, error) {
@@ -123,14 +140,37 @@ func (t *transfer) move(page []record) error {
 			return err
 		}
 	}
+	if err := t.source.takeAll(page); err != nil {
+		return err
+	}
 	for i := range page {
-		t.source.take(page[i])
 		if err := t.translate(&page[i]); err != nil {
 			return err
 		}
 		if err := t.target.place(&page[i]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// takeAll takes messages out with their records.
+func (e *edit) takeAll(page []record) error {
+	for len(page) > 0 {
+		b, _, err := e.sheet(page[0].uid)
+		if err != nil {
+			return err
+		}
+		var gone bitset
+		var octets int64
+		for len(page) > 0 && uint64(page[0].uid) < b.end() {
+			_, i := sheetOf(page[0].uid)
+			gone.set(i)
+			octets += page[0].size
+			e.tx.Delete(messageKey(e.box.ID, page[0].uid))
+			page = page[1:]
+		}
+		e.take(b, &gone, octets)
 	}
 	return nil
 }

@@ -64,23 +64,6 @@ type flagSet struct {
 
 func (f flagSet) has(bit uint8) bool { return f.system&bit != 0 }
 
-func (f flagSet) equal(g flagSet) bool {
-	return f.system == g.system && slices.Equal(f.keywords, g.keywords)
-}
-
-// apply returns f after op with the flags of g. It shares no memory that is changed later.
-func (f flagSet) apply(op FlagOp, g flagSet) flagSet {
-	switch op {
-	case AddFlags:
-		return flagSet{f.system | g.system, union(f.keywords, g.keywords)}
-	case RemoveFlags:
-		gone := func(k uint16) bool { return slices.Contains(g.keywords, k) }
-		return flagSet{f.system &^ g.system, slices.DeleteFunc(slices.Clone(f.keywords), gone)}
-	default:
-		return g
-	}
-}
-
 func union(a, b []uint16) []uint16 {
 	if len(b) == 0 {
 		return a
@@ -160,21 +143,59 @@ func (k *keywords) flags(set flagSet) Flags {
 	return slices.Clip(fl) // it will be shared, and who appends to it must get a copy
 }
 
-// A flagShower turns sets into Flags and makes the same set's Flags once only.
+// A flagShower turns sets into Flags and makes the same set's Flags once only, where it can.
 type flagShower struct {
 	keywords *keywords
 	plain    [1 << systemFlags]Flags // of sets without keywords
+	mixed    map[mixed]Flags         // of sets with keywords
 }
 
-func (s *flagShower) flags(set flagSet) Flags {
-	if len(set.keywords) > 0 {
-		return s.keywords.flags(set)
+// mixed is a set of flags with keywords: which of the first 64 words of some sheet.
+type mixed struct {
+	system uint8
+	words  uint64
+}
+
+// maxMixed bounds the Flags that a shower keeps.
+const maxMixed = 1000
+
+// start is called for each sheet before its messages are shown.
+func (s *flagShower) start() { clear(s.mixed) }
+
+// flags returns what a person sees of the flags of the message at i.
+func (s *flagShower) flags(b *sheet, i uint) Flags {
+	system := b.systemOf(i)
+	words, some := uint64(0), false
+	for w := range b.words {
+		if b.words[w].in.has(i) {
+			words, some = words|1<<(w%64), true
+		}
 	}
-	fl := &s.plain[set.system&(1<<systemFlags-1)]
-	if *fl == nil {
-		*fl = s.keywords.flags(set)
+	if !some {
+		fl := &s.plain[system]
+		if *fl == nil {
+			*fl = s.keywords.flags(flagSet{system: system})
+		}
+		return *fl
 	}
-	return *fl
+	if len(b.words) > 64 {
+		return s.keywords.flags(b.flags(i))
+	}
+	fl := s.mixed[mixed{system, words}]
+	if fl == nil {
+		fl = s.keywords.flags(b.flags(i))
+		s.keep(mixed{system, words}, fl)
+	}
+	return fl
+}
+
+func (s *flagShower) keep(of mixed, fl Flags) {
+	if s.mixed == nil {
+		s.mixed = map[mixed]Flags{}
+	}
+	if len(s.mixed) < maxMixed {
+		s.mixed[of] = fl
+	}
 }
 
 // splitFlags separates system flags from keywords. `\Recent` and system flags that are

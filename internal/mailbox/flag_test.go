@@ -32,8 +32,12 @@ func TestStoreFlags(t *testing.T) {
 			h := open(t, Options{})
 			id := h.box("a").ID
 			h.append(id, small, strings.Fields(c.had)...)
-			told, _, err := h.Store(t.Context(), id, set(1), c.op, strings.Fields(c.flags), 0)
+			done, err := h.Store(t.Context(), id, set(1), c.op, strings.Fields(c.flags), nil)
 			h.must(err)
+			told := h.some(id, done.Done)
+			if changed := c.want != sortedFlags(strings.Fields(c.had)); done.Changed.Contains(1) != changed {
+				t.Errorf("changed: %t, want %t", done.Changed.Contains(1), changed)
+			}
 			if got := strings.Join(told[0].Flags, " "); got != c.want {
 				t.Errorf("told %s, want %s", got, c.want)
 			}
@@ -67,7 +71,7 @@ func TestImpossibleKeyword(t *testing.T) {
 	id := h.box("a").ID
 	h.append(id, small)
 	for _, f := range []string{"", "a b", "a(", "a]", `a\b`, "ä", "a\x00", "a\r\n", strings.Repeat("x", maxKeyword+1)} {
-		if _, _, err := h.Store(t.Context(), id, set(1), AddFlags, []string{f}, 0); !errors.Is(err, ErrFlag) {
+		if _, err := h.Store(t.Context(), id, set(1), AddFlags, []string{f}, nil); !errors.Is(err, ErrFlag) {
 			t.Errorf("%q gives %v", f, err)
 		}
 	}
@@ -77,7 +81,7 @@ func TestKeywordLimit(t *testing.T) {
 	h := open(t, Options{Keywords: 3})
 	id := h.box("a").ID
 	h.append(id, small, "a", "b", "c")
-	if _, _, err := h.Store(t.Context(), id, set(1), AddFlags, []string{"d"}, 0); !errors.Is(err, ErrLimit) {
+	if _, err := h.Store(t.Context(), id, set(1), AddFlags, []string{"d"}, nil); !errors.Is(err, ErrLimit) {
 		t.Errorf("a fourth keyword gives %v", err)
 	}
 	h.mark(id, RemoveFlags, "unknown", 1)
@@ -98,7 +102,7 @@ func TestManyKeywords(t *testing.T) {
 	for i := range maxKeywords {
 		want = append(want, fmt.Sprintf("k%03d", i))
 	}
-	_, _, err := h.Store(t.Context(), id, set(1), SetFlags, want, 0)
+	_, err := h.Store(t.Context(), id, set(1), SetFlags, want, nil)
 	h.must(err)
 	equal(t, "flags", h.all(id)[0].Flags, want)
 	h.append(other, small, "K499", "K000")

@@ -118,8 +118,14 @@ func (h house) fill(id ID, n int, flags ...string) {
 // all reads a mailbox.
 func (h house) all(id ID) []Message {
 	h.Helper()
+	return h.some(id, nil)
+}
+
+// some reads messages of a mailbox.
+func (h house) some(id ID, uids *roaring.Bitmap) []Message {
+	h.Helper()
 	var list []Message
-	for m, err := range h.Messages(id, nil) {
+	for m, err := range h.Messages(id, uids) {
 		h.must(err)
 		list = append(list, m)
 	}
@@ -142,9 +148,9 @@ func show(list []Message) string {
 
 func (h house) mark(id ID, op FlagOp, flag string, uids ...UID) []Message {
 	h.Helper()
-	changed, _, err := h.Store(context.Background(), id, set(uids...), op, []string{flag}, 0)
+	done, err := h.Store(context.Background(), id, set(uids...), op, []string{flag}, nil)
 	h.must(err)
-	return changed
+	return h.some(id, done.Done)
 }
 
 // kill expunges messages.
@@ -203,12 +209,19 @@ func (h house) sync(v *watcher, expunge bool) Changes {
 // shown shows some messages as they are now.
 func (h house) shown(id ID, uids *roaring.Bitmap) string {
 	h.Helper()
-	var list []Message
-	for m, err := range h.Messages(id, uids) {
-		h.must(err)
-		list = append(list, m)
-	}
-	return show(list)
+	return show(h.some(id, uids))
+}
+
+// getRecord reads a message as the index has it; false when it is gone.
+func getRecord(r store.Reader, id ID, uid UID) (found record, ok bool, err error) {
+	err = walk(r, id, set(uid), 1, andModSeqs, func(b *sheet, wanted *bitset) (bool, error) {
+		return false, facts(r, id, b, *wanted, func(m *record) error {
+			found, ok = *m, true
+			found.flags, found.modseq = b.flags(wanted.lowest()), b.modseqs[wanted.lowest()]
+			return nil
+		})
+	})
+	return found, ok, err
 }
 
 func set(uids ...UID) *roaring.Bitmap { return roaring.BitmapOf(uids...) }

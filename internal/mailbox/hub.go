@@ -126,3 +126,10 @@ func (h *hub) recorded(id ID, claimed UID) {
 		delete(h.claims, id)
 	}
 }
+
+// forget is told that a mailbox is gone.
+func (h *hub) forget(id ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.claims, id)
+}

@@ -400,9 +400,8 @@ func (s *Service) plan(id ID) (*work, error) {
 		if len(blocks) == 0 && b.Messages < indexedMessages && b.Octets < indexedOctets {
 			return nil
 		}
-		living.Clear()
-		addUIDs(living, r, id, 1)
-		return nil
+		living, err = present(r, id)
+		return err
 	})
 	if err != nil || living.IsEmpty() && len(blocks) == 0 {
 		return nil, err
@@ -692,8 +691,10 @@ func (s *Service) IndexStatus(id ID) (st IndexStatus, err error) {
 		if err != nil {
 			return err
 		}
-		living := roaring.New()
-		addUIDs(living, r, id, 1)
+		living, err := present(r, id)
+		if err != nil {
+			return err
+		}
 		st = IndexStatus{Messages: living.GetCardinality(), Octets: b.Octets}
 		for _, b := range loadBlocks(r, id) {
 			st.Indexed += livingIn(living, b.first, b.last)

@@ -6,14 +6,14 @@
 //	mn  owner, name                    mailbox id; name "INBOX" in capitals
 //	ms  owner, name                    a subscription, also to a name without mailbox
 //	mk  mailbox id                     the keywords that its messages have had
-//	mm  mailbox id, uid                one message: body, date, flags, modseq
-//	mc  mailbox id, modseq             the uid that changed then, or was expunged; one entry
-//	                                   for each living message that changed since it came,
-//	                                   and one for each expunged
-//	mi  mailbox id, first uid          a block of the full-text index, which covers the uids from this one on
+//	mf  mailbox id, uid / 512          who is there of 512 messages, their flags and modseqs; of those
+//	                                   that were expunged the modseq of their end
+//	mm  mailbox id, uid                what never changes of one message: body, dates ...
+//	md  mailbox id, uid / 512          there are records in mm of messages that were expunged
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
 //	mv  owner                          the last UIDVALIDITY given out
 //	mu  owner                          octets and messages of all mailboxes
+//	mi  mailbox id, first uid          a block of the full-text index, which covers the uids from this one on
 //	ma  owner, mailbox id              its access control list, if any: who else may do what
 //	mg  account, owner, mailbox id     that list names the account; 0 is anyone
 //	mx  account, mailbox id, entry     an annotation; account 0 is shared, mailbox 0 is the server
@@ -22,14 +22,13 @@
 //
 // The MIME structure of a message is its body's note in the store.
 //
-// An arrival has no entry in mc: the messages themselves, in order of UID, tell of it. Those
-// that never changed have rising modseqs, so what changed since a modseq is the entries of
-// mc after it, and going back from the last UID the messages up to the first that never
-// changed and is not newer.
+// Opening a mailbox, changing flags and telling what changed need only mf: some thousand short records
+// for a million messages, see sheet. The history of expunges is kept there too, for as long as the mailbox lives.
 //
-// Every change is one transaction; watchers are told after the commit. Bulk work
-// goes in steps of 1,000 messages, so that nobody waits long for the one writer; what
-// an interrupted step leaves behind is consistent.
+// Every change is one transaction; watchers are told after the commit. All that changes in a mailbox in one
+// transaction has one modseq. Bulk work goes in bounded steps, so that nobody waits long for the one writer; what
+// an interrupted step leaves behind is consistent. An expunge takes messages out of sight, of the counts and of the
+// quota; their records and bodies go soon after, see Run.
 //
 // A view costs a bitmap of the UIDs, shared by all views of a mailbox that have followed
 // equally far: a few kilobytes for a million messages that came one after the other, at
@@ -38,6 +37,7 @@ package mailbox
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"postroad/internal/store"
@@ -114,7 +114,14 @@ type Message struct {
 	Saved    time.Time // when it came into this mailbox (RFC 8514), to the second
 	Flags    Flags     // shared with other messages; not to be changed
 	ModSeq   uint64
+	thread   uint64
 }
+
+// EmailID names the message's octets, in whatever mailbox they are (RFC 8474, 5.1).
+func (m *Message) EmailID() string { return "M" + m.Body.String() }
+
+// ThreadID names the conversation that the message belongs to (RFC 8474, 5.2).
+func (m *Message) ThreadID() string { return "T" + store.ID(m.thread).String() }
 
 // Options are New's settings; zero values are ready for use.
 type Options struct {
@@ -132,9 +139,10 @@ const (
 	maxMailboxes = 10_000 // per owner, unless Options say otherwise
 	maxKeywords  = 500    // per mailbox, unless Options say otherwise
 	maxGrants    = 100    // in one access control list
-	bulkStep     = 1_000  // messages changed in one transaction
-	pageSize     = 500    // messages read in one transaction
-	maxHistory   = 10_000 // entries of the history read in one transaction
+	bulkStep     = 1_000  // messages copied or dropped in one transaction
+	flagStep     = 30_000 // messages whose flags are changed in one
+	expungeStep  = 10_000 // messages expunged in one, their bodies left for later
+	pageSize     = 500    // messages read in one transaction, and the rest of a sheet
 )
 
 // Service is all mailboxes of one store. Any number of goroutines.
@@ -146,6 +154,9 @@ type Service struct {
 	watchers *watchers
 	index    *indexer
 	by       *Access // the one that this copy works for, or nil
+
+	sheets *sync.Pool    // of *sheet, between their uses
+	doomed chan struct{} // capacity 1: a value waits when purge has something to do
 }
 
 // New returns the mailboxes kept in st.
@@ -160,5 +171,5 @@ func New(st *store.Store, o Options) *Service {
 		o.Keywords = maxKeywords
 	}
 	index := newIndexer()
-	return &Service{st: st, o: o, hub: newHub(index), watchers: &watchers{}, index: index}
+	return &Service{st: st, o: o, hub: newHub(index), watchers: &watchers{}, index: index, sheets: &sync.Pool{}, doomed: make(chan struct{}, 1)}
 }

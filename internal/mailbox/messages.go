@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -164,18 +166,33 @@ func (e *edit) replace(old Replaced) error {
 		}
 		source = e.s.edit(e.tx, b)
 	}
-	m, ok, err := getRecord(e.tx, old.Mailbox, old.UID)
+	doomed, i, err := source.present(old.UID)
 	if err != nil {
 		return err
 	}
-	if !ok {
-		return fmt.Errorf("%w: UID %d of %q", ErrExpunged, old.UID, source.box.Name)
+	var one bitset
+	one.set(i)
+	if err := source.remove(doomed, &one); err != nil {
+		return err
 	}
-	source.remove(m)
 	if source == e {
 		return nil
 	}
 	return source.save()
+}
+
+// present returns the sheet of a message and its place there. ErrExpunged.
+func (e *edit) present(uid UID) (*sheet, uint, error) {
+	if uid < e.box.UIDNext {
+		b, err := getSheet(e.tx, e.box.ID, uid)
+		if err != nil {
+			return nil, 0, err
+		}
+		if _, i := sheetOf(uid); b != nil && b.present.has(i) {
+			return e.sheet(uid)
+		}
+	}
+	return nil, 0, fmt.Errorf("%w: UID %d of %q", ErrExpunged, uid, e.box.Name)
 }
 
 // Append is AppendAll of one message.
@@ -191,92 +208,25 @@ func (s *Service) Append(id ID, draft *store.Draft, st *mime.Structure, internal
 	return placed[0], nil
 }
 
-// pick reads up to most messages from a UID on, those of uids, or all when uids is nil. Fewer than
-// most means that there are no more.
-func pick(r store.Reader, id ID, uids *roaring.Bitmap, from UID, most int) ([]record, error) {
-	if uids == nil {
-		return pickAll(r, id, from, most)
-	}
-	var page []record
-	wanted := uids.Iterator()
-	wanted.AdvanceIfNeeded(from)
-	for wanted.HasNext() && len(page) < most {
-		var err error
-		if page, err = pickRun(r, id, wanted, page, most); err != nil {
-			return page, err
-		}
-	}
-	return page, nil
-}
+// A stepper changes messages of a mailbox from a UID on, some of them, and returns where the next step
+// begins; 0 is the end.
+type stepper func(e *edit, from UID) (next UID, err error)
 
-func pickAll(r store.Reader, id ID, from UID, most int) ([]record, error) {
-	var page []record
-	for k, v := range r.Scan(messageKey(id, from), messagesOf(id).End()) {
-		m, err := decodeRecord(id, UID(lastUint(k)), v)
-		if err != nil {
-			return nil, err
-		}
-		if page = append(page, m); len(page) == most {
-			break
-		}
-	}
-	return page, nil
-}
-
-// pickRun scans from the next wanted UID until it meets too many unwanted messages in a row. When
-// the mailbox ends, so does wanted.
-func pickRun(r store.Reader, id ID, wanted roaring.IntPeekable, page []record, most int) ([]record, error) {
-	const unwanted = 16 // about what finding a place in the tree costs
-	missed := 0
-	for k, v := range r.Scan(messageKey(id, wanted.PeekNext()), messagesOf(id).End()) {
-		uid := UID(lastUint(k))
-		wanted.AdvanceIfNeeded(uid)
-		if !wanted.HasNext() {
-			return page, nil
-		}
-		if wanted.PeekNext() != uid {
-			if missed++; missed == unwanted {
-				return page, nil
-			}
-			continue
-		}
-		m, err := decodeRecord(id, wanted.Next(), v)
-		if err != nil {
-			return page, err
-		}
-		if page, missed = append(page, m), 0; len(page) == most || !wanted.HasNext() {
-			return page, nil
-		}
-	}
-	for wanted.HasNext() {
-		wanted.AdvanceIfNeeded(^UID(0))
-		wanted.Next()
-	}
-	return page, nil
-}
-
-// inSteps changes messages of a mailbox, so many in a transaction. step may run more than once;
+// inSteps changes messages of a mailbox, a bounded number in a transaction. step may run more than once;
 // done is called after each commit.
-func (s *Service) inSteps(ctx context.Context, id ID, uids *roaring.Bitmap, step func(*edit, []record) error, done func()) error {
-	for from, more := UID(1), true; more; done() {
+func (s *Service) inSteps(ctx context.Context, id ID, step stepper, done func()) error {
+	for from := UID(1); from != 0; done() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		next := from
+		var next UID
 		err := s.st.Update(func(tx store.Tx) error {
 			b, err := loadBox(tx, id)
 			if err != nil {
 				return err
 			}
-			page, err := pick(tx, id, uids, from, bulkStep)
-			if err != nil {
-				return err
-			}
-			if more = len(page) == bulkStep; more {
-				next = page[len(page)-1].uid + 1
-			}
 			e := s.edit(tx, b)
-			if err := step(e, page); err != nil {
+			if next, err = step(e, from); err != nil {
 				return err
 			}
 			return e.save()
@@ -289,71 +239,81 @@ func (s *Service) inSteps(ctx context.Context, id ID, uids *roaring.Bitmap, step
 	return nil
 }
 
-// find returns the messages among uids (nil: all) for which ok is true. It reads in pages.
-func (s *Service) find(ctx context.Context, id ID, uids *roaring.Bitmap, ok func(*record) bool) (*roaring.Bitmap, error) {
-	found := roaring.New()
-	for from, more := UID(1), true; more; {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+// some calls fn with sheets and the messages in them that are among uids, from a UID on, and returns where to go on when
+// it ends because there were enough of them.
+func (e *edit) some(uids *roaring.Bitmap, from UID, how depth, enough int, fn func(*sheet, *bitset) error) (next UID, err error) {
+	n := 0
+	err = walk(e.tx, e.box.ID, uids, from, how, func(b *sheet, wanted *bitset) (bool, error) {
+		if n >= enough {
+			next = b.first()
+			return false, nil
 		}
-		err := s.st.View(func(r store.Reader) error {
-			if _, err := loadBox(r, id); err != nil {
-				return err
-			}
-			page, err := pick(r, id, uids, from, pageSize)
-			for i := range page {
-				if from = page[i].uid + 1; ok(&page[i]) {
-					found.Add(page[i].uid)
-				}
-			}
-			more = len(page) == pageSize
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
-}
-
-// Store changes flags of messages in bounded steps and returns the changed messages (also those whose flags were so
-// already, without a new modseq). unchangedSince, if not 0, leaves alone messages with a higher modseq and returns their
-// UIDs (RFC 7162). After an error the steps before it stay and are returned. What is returned takes some 100 octets for
-// each message; a caller for whom that is too much asks for fewer at a time. ErrNotFound, ErrFlag, ErrLimit.
-func (s *Service) Store(ctx context.Context, id ID, uids *roaring.Bitmap, op FlagOp, flags []string, unchangedSince uint64) (changed []Message, modified *roaring.Bitmap, err error) {
-	modified = roaring.New()
-	var told []Message
-	var newer []UID
-	step := func(e *edit, page []record) (err error) {
-		told, newer, err = e.store(page, op, flags, unchangedSince)
-		return err
-	}
-	err = s.inSteps(ctx, id, uids, step, func() {
-		changed = append(changed, told...)
-		modified.AddMany(newer)
+		n += wanted.count()
+		return true, fn(b, wanted)
 	})
-	return changed, modified, err
+	return next, err
 }
 
-func (e *edit) store(page []record, op FlagOp, flags []string, unchangedSince uint64) (told []Message, newer []UID, err error) {
+// Stored is what a Store did. The sets are the caller's.
+type Stored struct {
+	Done     *roaring.Bitmap // messages that have the flags now
+	Changed  *roaring.Bitmap // those of them that did not have them before
+	Modified *roaring.Bitmap // messages left alone because they have changed since (RFC 7162, 3.1.3)
+	ModSeqs  []uint64        // the modseqs that those of Changed have got, rising
+}
+
+// Store changes flags of messages, those of uids that are there, or all when it is nil, in bounded steps.
+// unchangedSince, if not nil, leaves alone messages with a higher modseq (RFC 7162). After an error the steps before it
+// stay and are returned. ErrNotFound, ErrFlag, ErrLimit.
+func (s *Service) Store(ctx context.Context, id ID, uids *roaring.Bitmap, op FlagOp, flags []string, unchangedSince *uint64) (Stored, error) {
+	var g *storing
+	step := func(e *edit, from UID) (UID, error) {
+		g = &storing{done: newGatherer(), changed: newGatherer(), modified: newGatherer()}
+		return g.step(e, uids, from, op, flags, unchangedSince)
+	}
+	all := Stored{Done: roaring.New(), Changed: roaring.New(), Modified: roaring.New()}
+	err := s.inSteps(ctx, id, step, func() {
+		all.Done.Or(g.done.bitmap())
+		all.Changed.Or(g.changed.bitmap())
+		all.Modified.Or(g.modified.bitmap())
+		if g.modseq != 0 {
+			all.ModSeqs = append(all.ModSeqs, g.modseq)
+		}
+	})
+	return all, err
+}
+
+// storing is one step of a Store.
+type storing struct {
+	done, changed, modified *gatherer
+	modseq                  uint64
+}
+
+func (g *storing) step(e *edit, uids *roaring.Bitmap, from UID, op FlagOp, flags []string, unchangedSince *uint64) (UID, error) {
 	set, err := e.wanted(op, flags)
 	if err != nil {
-		return nil, nil, err
+		return 0, err
 	}
-	words, err := e.keywords()
-	if err != nil {
-		return nil, nil, err
-	}
-	shower := flagShower{keywords: words}
-	for _, m := range page {
-		if unchangedSince != 0 && m.modseq > unchangedSince {
-			newer = append(newer, m.uid)
-			continue
+	next, err := e.some(uids, from, presence, flagStep, func(b *sheet, wanted *bitset) error {
+		b, _, err := e.sheet(b.first())
+		if err != nil {
+			return err
 		}
-		e.reflag(&m, m.flags.apply(op, set))
-		told = append(told, m.message(&shower))
+		target := *wanted
+		if unchangedSince != nil {
+			newer := b.newer(wanted, *unchangedSince)
+			g.modified.add(b, &newer)
+			target.remove(&newer)
+		}
+		changed := e.reflag(b, &target, op, set)
+		g.done.add(b, &target)
+		g.changed.add(b, &changed)
+		return nil
+	})
+	if e.changed {
+		g.modseq = e.box.ModSeq
 	}
-	return told, newer, nil
+	return next, err
 }
 
 // wanted reads the flags of a Store. One that takes flags away makes no new keywords.
@@ -388,87 +348,51 @@ func (e *edit) knownFlags(flags []string) (flagSet, error) {
 }
 
 // Expunge removes those of the messages that have \Deleted, in bounded steps, and returns them. nil uids means all.
-// After an error the steps before it stay and are returned.
+// After an error the steps before it stay and are returned. What the messages leave behind Run drops.
 func (s *Service) Expunge(ctx context.Context, id ID, uids *roaring.Bitmap) (*roaring.Bitmap, error) {
 	m, err := s.ByID(id)
 	if err != nil || m.Deleted == 0 {
 		return roaring.New(), err
 	}
-	isDeleted := func(m *record) bool { return m.flags.has(deleted) }
-	uids, err = s.find(ctx, id, uids, isDeleted)
-	if err != nil || uids.IsEmpty() {
-		return roaring.New(), err
-	}
-	return s.expunge(ctx, id, uids, isDeleted)
+	return s.expunge(ctx, id, uids, func(b *sheet) *bitset { return b.of(deleted) })
 }
 
-// expunge removes those of the messages for which ok is true.
-func (s *Service) expunge(ctx context.Context, id ID, uids *roaring.Bitmap, ok func(*record) bool) (*roaring.Bitmap, error) {
-	gone := roaring.New()
-	var removed []UID
-	step := func(e *edit, page []record) error {
-		removed = nil
-		for _, m := range page {
-			if !ok(&m) {
-				continue
+// expunge removes messages: of each sheet, those among uids and those that only returns.
+func (s *Service) expunge(ctx context.Context, id ID, uids *roaring.Bitmap, only func(*sheet) *bitset) (*roaring.Bitmap, error) {
+	all := roaring.New()
+	var gone *gatherer
+	step := func(e *edit, from UID) (UID, error) {
+		gone = newGatherer()
+		sheets := map[uint32]bitset{}
+		next, err := e.some(uids, from, andFlags, expungeStep, func(b *sheet, wanted *bitset) error {
+			if doomed := wanted.and(only(b)); !doomed.empty() {
+				sheets[b.number] = doomed
+				gone.add(b, &doomed)
 			}
-			e.remove(m)
-			removed = append(removed, m.uid)
+			return nil
+		})
+		if err != nil {
+			return 0, err
 		}
-		return nil
+		return next, e.removeAll(sheets)
 	}
-	err := s.inSteps(ctx, id, uids, step, func() { gone.AddMany(removed) })
-	return gone, err
+	err := s.inSteps(ctx, id, step, func() { all.Or(gone.bitmap()) })
+	return all, err
 }
 
-// Messages yields messages of a mailbox in order of UID, those of uids, or all when uids is nil. It reads in
-// pages; no transaction is open while the caller has a message. A message that is gone is passed over.
-func (s *Service) Messages(id ID, uids *roaring.Bitmap) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
-		page := make([]Message, 0, pageSize)
-		for from, more := UID(1), true; more; {
-			var err error
-			page, err = s.page(id, uids, from, page[:0])
-			if err != nil {
-				yield(Message{}, err)
-				return
-			}
-			for _, m := range page {
-				if from = m.UID + 1; !yield(m, nil) {
-					return
-				}
-			}
-			more = len(page) == pageSize
-		}
-	}
-}
-
-// page appends up to pageSize messages to page.
-func (s *Service) page(id ID, uids *roaring.Bitmap, from UID, page []Message) ([]Message, error) {
-	err := s.st.View(func(r store.Reader) error {
-		if _, err := loadBox(r, id); err != nil {
-			return err
-		}
-		records, err := pick(r, id, uids, from, pageSize)
+// removeAll expunges messages of several sheets. Nothing is written while sheets are read.
+func (e *edit) removeAll(doomed map[uint32]bitset) error {
+	for _, number := range slices.Sorted(maps.Keys(doomed)) {
+		b, _, err := e.sheet(number * sheetUIDs)
 		if err != nil {
 			return err
 		}
-		words, err := loadKeywords(r, id)
-		shower := flagShower{keywords: words}
-		for i := range records {
-			page = append(page, records[i].message(&shower))
+		gone := doomed[number]
+		if err := e.remove(b, &gone); err != nil {
+			return err
 		}
-		return err
-	})
-	return page, err
-}
-
-// Message returns one message. ErrNotFound, ErrExpunged.
-func (s *Service) Message(id ID, uid UID) (Message, error) {
-	for m, err := range s.Messages(id, roaring.BitmapOf(uid)) {
-		return m, err
 	}
-	return Message{}, ErrExpunged
+	return nil
 }
 
 // Structure returns a body's MIME structure. One that was not kept, or by another version, is worked
@@ -530,8 +454,8 @@ func (s *Service) References(r store.Reader) iter.Seq[store.ID] {
 	return func(yield func(store.ID) bool) {
 		all := store.NewKey("mm")
 		for k, v := range r.Scan(all, all.End()) {
-			m, err := decodeRecord(0, UID(lastUint(k)), v)
-			if err == nil && !yield(m.body) {
+			var m record
+			if m.decode(0, UID(lastUint(k)), v) == nil && !yield(m.body) {
 				return
 			}
 		}

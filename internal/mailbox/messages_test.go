@@ -1,9 +1,11 @@
 package mailbox
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -95,6 +97,7 @@ func TestAppendFails(t *testing.T) {
 	if got := h.now(id); got != before {
 		t.Errorf("the mailbox changed from %+v to %+v", before, got)
 	}
+	h.must(h.Sweep(t.Context()))
 	if s := h.st.Stats(); s.Bodies != 1 {
 		t.Errorf("there are %d bodies", s.Bodies)
 	}
@@ -140,6 +143,7 @@ func TestAdd(t *testing.T) {
 	}
 	h.must(h.RemoveAll(t.Context(), owner+1))
 	h.must(h.RemoveAll(t.Context(), owner+2))
+	h.must(h.Sweep(t.Context()))
 	if _, err := h.Structure(a.Body); !errors.Is(err, store.ErrNoBody) {
 		t.Errorf("the structure after the last: %v", err)
 	}
@@ -176,6 +180,13 @@ func TestUIDsUsedUp(t *testing.T) {
 	h.must(h.st.Update(func(tx store.Tx) error {
 		b, err := loadBox(tx, id)
 		b.UIDNext = math.MaxUint32 - 1
+		gone := &sheet{dead: b.UIDNext / sheetUIDs, highest: 1}
+		last := &sheet{number: gone.dead, came: int(b.UIDNext % sheetUIDs), highest: 1}
+		for i := range last.came {
+			last.modseqs[i] = 1
+		}
+		tx.Put(sheetKey(b.ID, 0), gone.append(nil))
+		tx.Put(sheetKey(b.ID, last.number), last.append(nil))
 		b.put(tx)
 		return err
 	}))
@@ -204,23 +215,30 @@ func TestModSeq(t *testing.T) {
 	for _, m := range h.all(id) {
 		got = append(got, m.ModSeq)
 	}
-	equal(t, "modseqs", got, []uint64{6, 3, 7, 8})
+	equal(t, "modseqs", got, []uint64{6, 3, 6, 7})
 
-	changed, modified, err := h.Store(t.Context(), id, nil, AddFlags, []string{`\Flagged`}, 6)
+	h.mark(id, AddFlags, `\Flagged`, 2)
+	since := uint64(6)
+	done, err := h.Store(t.Context(), id, nil, AddFlags, []string{`\Flagged`}, &since)
 	h.must(err)
-	if show(changed) != `1\Flagged\Seen 2\Flagged` {
-		t.Errorf("changed %s", show(changed))
+	if got := h.shown(id, done.Done); got != `1\Flagged\Seen 3\Flagged\Seen` {
+		t.Errorf("changed %s", got)
 	}
-	equal(t, "modified since", modified.ToArray(), []uint32{3, 4})
+	equal(t, "modified since", done.Modified.ToArray(), []uint32{2, 4})
+	equal(t, "modseqs given", done.ModSeqs, []uint64{9})
+	since = 0
+	done, err = h.Store(t.Context(), id, nil, AddFlags, []string{`\Answered`}, &since)
+	h.must(err)
+	equal(t, "modified since ever", done.Modified.ToArray(), []uint32{1, 2, 3, 4})
 	h.kill(id, 2)
-	if m := h.now(id); m.ModSeq != 12 { // \Deleted, and the end
+	if m := h.now(id); m.ModSeq != 11 { // \Deleted, and the end
 		t.Errorf("the highest modseq is %d", m.ModSeq)
 	}
 	for _, c := range []struct {
 		since uint64
 		uids  *roaring.Bitmap
 		want  []uint32
-	}{{0, nil, []uint32{2}}, {11, nil, []uint32{2}}, {12, nil, nil}, {0, set(1, 3), nil}, {0, set(1, 2), []uint32{2}}} {
+	}{{0, nil, []uint32{2}}, {10, nil, []uint32{2}}, {11, nil, nil}, {0, set(1, 3), nil}, {0, set(1, 2), []uint32{2}}} {
 		gone, err := h.Vanished(id, c.since, c.uids)
 		h.must(err)
 		equal(t, "vanished", gone.ToArray(), c.want)
@@ -257,29 +275,140 @@ func TestExpunge(t *testing.T) {
 
 // Bulk work goes in steps; what is done when it stops is told.
 func TestBulk(t *testing.T) {
-	const n = 2*bulkStep + 7
+	const n = 2*flagStep + 700
 	h := open(t, Options{})
 	id := h.box("a").ID
 	h.fill(id, n)
-	changed, _, err := h.Store(stop(t, 2), id, nil, AddFlags, []string{`\Deleted`}, 0)
-	if len(changed) != 2*bulkStep || err == nil {
-		t.Errorf("stopped store changed %d, %v", len(changed), err)
+	seen, err := h.Store(stop(t, 2), id, nil, AddFlags, []string{`\Seen`}, nil)
+	if got := seen.Changed.GetCardinality(); got < 2*flagStep || got >= n || err == nil || len(seen.ModSeqs) != 2 {
+		t.Errorf("stopped store changed %d, %v", got, err)
 	}
-	changed, _, err = h.Store(t.Context(), id, nil, AddFlags, []string{`\Deleted`}, 0)
+	doomed := roaring.New()
+	doomed.AddRange(1, 2*expungeStep+700)
+	done, err := h.Store(t.Context(), id, doomed, AddFlags, []string{`\Deleted`}, nil)
 	h.must(err)
-	if len(changed) != n || h.now(id).Deleted != n {
-		t.Errorf("store changed %d, %+v", len(changed), h.now(id))
+	if !done.Done.Equals(doomed) || h.now(id).Deleted != uint32(doomed.GetCardinality()) {
+		t.Errorf("store changed %d, %+v", done.Done.GetCardinality(), h.now(id))
 	}
-	pages := n/pageSize + 1
-	gone, err := h.Expunge(stop(t, pages+1), id, nil)
-	if gone.GetCardinality() != bulkStep || err == nil || h.now(id).Messages != n-bulkStep {
-		t.Errorf("stopped expunge removed %d, %v", gone.GetCardinality(), err)
+	first, err := h.Expunge(stop(t, 1), id, nil)
+	got := first.GetCardinality()
+	if got < expungeStep || got >= expungeStep+sheetUIDs || err == nil || h.now(id).Messages != n-uint32(got) {
+		t.Errorf("stopped expunge removed %d, %v", got, err)
 	}
 	h.sound()
-	gone, err = h.Expunge(t.Context(), id, nil)
+	rest, err := h.Expunge(t.Context(), id, nil)
 	h.must(err)
-	if gone.GetCardinality() != n-bulkStep || h.now(id).Messages != 0 {
-		t.Errorf("expunge removed %d, left %+v", gone.GetCardinality(), h.now(id))
+	if !roaring.Or(first, rest).Equals(doomed) || h.now(id).Messages != n-uint32(doomed.GetCardinality()) {
+		t.Errorf("expunge removed %d, left %+v", rest.GetCardinality(), h.now(id))
+	}
+}
+
+// What is expunged counts no longer at once; its body goes with Sweep.
+func TestPurge(t *testing.T) {
+	h := open(t, Options{})
+	id := h.box("a").ID
+	for range 3 {
+		h.append(id, small)
+	}
+	bodies := h.st.Stats().Bodies
+	h.kill(id, 1, 3)
+	if octets, messages, err := h.Usage(owner); octets != int64(len(small)) || messages != 1 || err != nil {
+		t.Errorf("%d octets and %d messages are used, %v", octets, messages, err)
+	}
+	h.sound()
+	if h.st.Stats().Bodies != bodies {
+		t.Error("the bodies went with the expunge")
+	}
+	h.must(h.Sweep(t.Context()))
+	if got := h.st.Stats().Bodies; got != bodies-2 {
+		t.Errorf("%d bodies are left of %d", got, bodies)
+	}
+	h.sound()
+}
+
+// Run drops what an expunge leaves behind.
+func TestRun(t *testing.T) {
+	h := open(t, Options{})
+	id := h.box("a").ID
+	h.append(id, small)
+	h.append(id, small)
+	h.kill(id, 1) // before Run
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		h.Run(ctx, func(err error) { t.Error(err) })
+		close(done)
+	}()
+	h.kill(id, 2)
+	for h.st.Stats().Bodies > 0 {
+		runtime.Gosched()
+	}
+	cancel()
+	<-done
+}
+
+// Many expunges leave one record behind, and the history tells of all that was there.
+func TestDeadSheets(t *testing.T) {
+	h := open(t, Options{})
+	id := h.box("a").ID
+	v := h.view(id)
+	h.fill(id, 10*sheetUIDs)
+	all := roaring.New()
+	all.AddRange(1, 10*sheetUIDs+1)
+	h.sync(v, true)
+	count := func(want int) {
+		t.Helper()
+		n := 0
+		h.must(h.st.View(func(r store.Reader) error {
+			for _, err := range sheets(r, id, 0, presence) {
+				h.must(err)
+				n++
+			}
+			return nil
+		}))
+		if n != want {
+			t.Errorf("there are %d records of sheets, want %d", n, want)
+		}
+	}
+	expunge := func(from, to uint64) {
+		t.Helper()
+		some := roaring.New()
+		some.AddRange(from, to)
+		_, err := h.Store(t.Context(), id, some, AddFlags, []string{`\Deleted`}, nil)
+		h.must(err)
+		_, err = h.Expunge(t.Context(), id, some)
+		h.must(err)
+		h.sound()
+		if c := h.sync(v, true); !c.Expunged.Equals(some) {
+			t.Errorf("told %v", c.Expunged)
+		}
+	}
+	before := h.now(id).ModSeq
+	count(11)
+	expunge(3*sheetUIDs, 4*sheetUIDs)
+	expunge(6*sheetUIDs, 7*sheetUIDs)
+	count(11)
+	between := h.now(id).ModSeq
+	expunge(4*sheetUIDs, 6*sheetUIDs)
+	count(8)
+	expunge(7*sheetUIDs, 10*sheetUIDs)
+	expunge(2*sheetUIDs, 3*sheetUIDs)
+	count(4)
+	gone, err := h.Vanished(id, before, nil)
+	h.must(err)
+	want := roaring.New()
+	want.AddRange(2*sheetUIDs, 10*sheetUIDs)
+	if !gone.Equals(want) {
+		t.Errorf("vanished since the beginning: %v", gone)
+	}
+	gone, err = h.Vanished(id, between, set(1, 2*sheetUIDs, 5*sheetUIDs))
+	h.must(err)
+	equal(t, "vanished of some", gone.ToArray(), []uint32{2 * sheetUIDs, 5 * sheetUIDs})
+	h.must(h.Sweep(t.Context()))
+	expunge(1, 2*sheetUIDs)
+	count(2)
+	if h.append(id, small) != 10*sheetUIDs+1 || h.now(id).Messages != 2 {
+		t.Errorf("now %+v", h.now(id))
 	}
 }
 
@@ -326,15 +455,15 @@ func TestCopyIsAllOrNone(t *testing.T) {
 	h := open(t, Options{Quota: func(store.Reader, Owner) Quota { return Quota{Octets: limit} }})
 	from, to := h.box("a").ID, h.box("b").ID
 	h.fill(from, n)
-	limit = (n + bulkStep + 10) * int64(len(small))
+	limit = (n + bulkStep + sheetUIDs) * int64(len(small))
 	if _, pairs, err := h.Copy(t.Context(), from, nil, to); !errors.Is(err, ErrOverQuota) || len(pairs) != 0 {
 		t.Errorf("over quota: %d pairs, %v", len(pairs), err)
 	}
-	if got := h.now(to); got.Messages != 0 || got.UIDNext != bulkStep+1 {
+	if got := h.now(to); got.Messages != 0 || got.UIDNext <= bulkStep || got.UIDNext > bulkStep+sheetUIDs {
 		t.Errorf("the target is %+v", got)
 	}
 	limit = math.MaxInt64
-	if _, pairs, err := h.Copy(stop(t, n/pageSize+1+2), from, nil, to); err == nil || len(pairs) != 0 {
+	if _, pairs, err := h.Copy(stop(t, 1), from, nil, to); err == nil || len(pairs) != 0 {
 		t.Errorf("cancelled: %d pairs, %v", len(pairs), err)
 	}
 	if got := h.now(to); got.Messages != 0 {
@@ -380,8 +509,9 @@ func TestBulkMoveStops(t *testing.T) {
 	h := open(t, Options{})
 	from, to := h.box("a").ID, h.box("b").ID
 	h.fill(from, n)
-	_, pairs, err := h.Move(stop(t, n/pageSize+1+2), from, nil, to)
-	if err == nil || len(pairs) != 2*bulkStep || h.now(from).Messages != 1 || h.now(to).Messages != 2*bulkStep {
+	_, pairs, err := h.Move(stop(t, 1), from, nil, to)
+	done := uint32(len(pairs))
+	if err == nil || done < bulkStep || done >= n || h.now(from).Messages != n-done || h.now(to).Messages != done {
 		t.Errorf("%d pairs, %v, from %+v, to %+v", len(pairs), err, h.now(from), h.now(to))
 	}
 }
@@ -395,7 +525,7 @@ func TestMessagesOfSets(t *testing.T) {
 	doomed.AddRange(100, 160)
 	doomed.AddRange(700, 1300)
 	doomed.AddMany([]uint32{1, 3, 5, 1500})
-	_, _, err := h.Store(t.Context(), id, doomed, AddFlags, []string{`\Deleted`}, 0)
+	_, err := h.Store(t.Context(), id, doomed, AddFlags, []string{`\Deleted`}, nil)
 	h.must(err)
 	_, err = h.Expunge(t.Context(), id, nil)
 	h.must(err)
@@ -448,12 +578,12 @@ func FuzzRecords(f *testing.F) {
 	f.Add([]byte{1, 0, 7, 5, 'I', 'N', 'B', 'O', 'X', 0, 1, 1, 1, 0, 0, 0, 0, 0})
 	f.Add([]byte(strings.Repeat("\xff", 30)))
 	f.Fuzz(func(t *testing.T, v []byte) {
-		if m, err := decodeRecord(1, 2, v); err == nil && len(m.flags.keywords) > len(v) {
-			t.Errorf("%d keywords from %d octets", len(m.flags.keywords), len(v))
+		var m record
+		if err := m.decode(1, 2, v); err == nil && m.uid != 2 {
+			t.Errorf("read %+v", m)
 		}
 		if b, err := decodeBox(1, v); err == nil && len(b.Name) > len(v) {
 			t.Errorf("a name of %d octets from %d", len(b.Name), len(v))
 		}
-		decodeChange(v)
 	})
 }

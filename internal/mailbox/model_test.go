@@ -295,11 +295,11 @@ func (w *world) deliver(t *rapid.T) {
 func (w *world) flags(t *rapid.T) {
 	b := w.box(t)
 	uids, op, flags := drawUIDs(t, b), FlagOp(rapid.IntRange(0, 2).Draw(t, "op")), drawFlags(t)
-	told, _, err := w.s.Store(t.Context(), b.id, uids, op, flags, 0)
+	done, err := w.s.Store(t.Context(), b.id, uids, op, flags, nil)
 	w.must(err)
 	among := b.among(uids)
-	if len(told) != len(among) {
-		t.Fatalf("store told %s of %v", show(told), among)
+	if !slices.Equal(done.Done.ToArray(), among) {
+		t.Fatalf("store told %v of %v", done.Done, among)
 	}
 	any := false
 	for _, uid := range among {
@@ -313,7 +313,11 @@ func (w *world) flags(t *rapid.T) {
 		case AddFlags:
 			is = append(slices.DeleteFunc(is, isSet), flags...)
 		}
-		any = any || b.messages[uid] != sortedFlags(is)
+		changed := b.messages[uid] != sortedFlags(is)
+		if done.Changed.Contains(uid) != changed {
+			t.Fatalf("store told that %v changed, and of %d that is %t", done.Changed, uid, changed)
+		}
+		any = any || changed
 		b.messages[uid] = sortedFlags(is)
 	}
 	if any {
@@ -571,7 +575,7 @@ func (h house) work(ctx context.Context, ids []ID, worker, n int, a Arrival) (er
 			err = nil // all that had the body are expunged
 		}
 	case 2:
-		_, _, err = h.Store(ctx, id, set(UID(n), UID(n+worker)), FlagOp(n%3), []string{`\Deleted`, "k"}, 0)
+		_, err = h.Store(ctx, id, set(UID(n), UID(n+worker)), FlagOp(n%3), []string{`\Deleted`, "k"}, nil)
 	case 3:
 		_, err = h.Expunge(ctx, id, nil)
 	case 4:

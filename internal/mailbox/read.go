@@ -1,9 +1,9 @@
 package mailbox
 
 import (
-	"bytes"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -33,62 +33,247 @@ type Item struct {
 // of it. It reads in pages; no transaction is open while the caller has an item. A message that is gone is passed over.
 func (s *Service) Read(id ID, uids *roaring.Bitmap, want Want) iter.Seq2[*Item, error] {
 	return func(yield func(*Item, error) bool) {
-		var item Item
-		for m, err := range s.Messages(id, uids) {
-			if err != nil {
+		p := pager{s: s, id: id, uids: uids, want: want, from: 1}
+		for p.from != 0 {
+			if err := p.next(); err != nil {
 				yield(nil, err)
 				return
 			}
-			item = Item{Message: m}
-			item.Err = s.fetch(&item, want)
-			if errors.Is(item.Err, store.ErrNoBody) {
-				continue
-			}
-			more := yield(&item, nil)
-			if item.Body != nil {
-				item.Body.Close()
-			}
-			if !more {
+			if !p.yield(yield) {
 				return
 			}
 		}
 	}
 }
 
-// fetch adds to an item what is wanted of its body.
-func (s *Service) fetch(item *Item, want Want) (err error) {
-	if want&Bodies != 0 {
-		if item.Body, err = s.OpenBody(item.Message.Body); err != nil {
-			return err
+// Messages is Read with Facts, of messages that are the caller's.
+func (s *Service) Messages(id ID, uids *roaring.Bitmap) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for item, err := range s.Read(id, uids, Facts) {
+			if err != nil {
+				yield(Message{}, err)
+				return
+			}
+			if !yield(item.Message, nil) {
+				return
+			}
 		}
 	}
-	if want&Notes != 0 {
-		item.Stored, err = s.stored(item.Message.Body)
-	}
-	return err
 }
 
-// stored returns the structure of a body as it is stored, or would be.
-func (s *Service) stored(body store.ID) (kept mime.Stored, err error) {
-	err = s.st.View(func(r store.Reader) error {
-		note, err := store.Note(r, body)
-		if err == nil {
-			kept, err = mime.Open(bytes.Clone(note))
-		}
-		return err
-	})
-	if !errors.Is(err, mime.ErrRecord) && !errors.Is(err, store.ErrRecord) {
-		return kept, err
+// Message returns one message. ErrNotFound, ErrExpunged.
+func (s *Service) Message(id ID, uid UID) (Message, error) {
+	for m, err := range s.Messages(id, roaring.BitmapOf(uid)) {
+		return m, err
 	}
+	return Message{}, ErrExpunged
+}
+
+// noteOctets is how much of notes a page has, and one more note.
+const noteOctets = 256 << 10
+
+// A pager reads the pages of a Read. Its memory is used again for each page.
+type pager struct {
+	s    *Service
+	id   ID
+	uids *roaring.Bitmap
+	want Want
+
+	from   UID // where the next page begins; 0 is the end
+	page   []paged
+	notes  []byte
+	shower flagShower
+	zone   *time.Location // of the last message that had one
+	west   int64          // its minutes
+	item   Item
+}
+
+// A paged is one message of a page.
+type paged struct {
+	Message
+	note  int // where its note ends in notes
+	place store.Place
+	err   error
+}
+
+// next reads a page.
+func (p *pager) next() error {
+	p.page, p.notes = p.page[:0], p.notes[:0]
+	return p.s.st.View(func(r store.Reader) error {
+		if _, err := loadBox(r, p.id); err != nil {
+			return err
+		}
+		var err error
+		if p.shower.keywords, err = loadKeywords(r, p.id); err != nil {
+			return err
+		}
+		if err := p.messages(r); err != nil {
+			return err
+		}
+		if p.want&Notes != 0 {
+			p.readNotes(r)
+		}
+		if p.want&Bodies != 0 {
+			p.locate(r)
+		}
+		return nil
+	})
+}
+
+// messages reads the messages of some sheets.
+func (p *pager) messages(r store.Reader) error {
+	from := p.from
+	p.from = 0
+	return walk(r, p.id, p.uids, from, andModSeqs, func(b *sheet, wanted *bitset) (bool, error) {
+		if len(p.page) >= pageSize {
+			p.from = b.first()
+			return false, nil
+		}
+		p.shower.start()
+		if p.want == 0 {
+			for i := range wanted.all() {
+				p.page = append(p.page, paged{Message: Message{UID: b.uid(i), Flags: p.shower.flags(b, i), ModSeq: b.modseqs[i]}})
+			}
+			return true, nil
+		}
+		return true, facts(r, p.id, b, *wanted, func(m *record) error {
+			p.page = append(p.page, paged{Message: p.message(b, m)})
+			return nil
+		})
+	})
+}
+
+func (p *pager) message(b *sheet, m *record) Message {
+	_, i := sheetOf(m.uid)
+	return Message{
+		UID:      m.uid,
+		Body:     m.body,
+		Size:     m.size,
+		Internal: time.Unix(m.internal, 0).In(p.location(m.zone)),
+		Saved:    time.Unix(m.saved, 0).UTC(),
+		Flags:    p.shower.flags(b, i),
+		ModSeq:   b.modseqs[i],
+		thread:   m.thread,
+	}
+}
+
+// location makes a zone once for messages in a row.
+func (p *pager) location(minutes int64) *time.Location {
+	if minutes == 0 {
+		return time.UTC
+	}
+	if p.zone == nil || p.west != minutes {
+		p.zone, p.west = time.FixedZone("", int(minutes)*60), minutes
+	}
+	return p.zone
+}
+
+// readNotes adds the notes. When they are large, the page becomes shorter.
+func (p *pager) readNotes(r store.Reader) {
+	for i := range p.page {
+		m := &p.page[i]
+		if len(p.notes) > noteOctets {
+			p.from, p.page = m.UID, p.page[:i]
+			return
+		}
+		note, err := store.Note(r, m.Body)
+		m.err = err
+		p.notes = append(p.notes, note...)
+		m.note = len(p.notes)
+	}
+}
+
+// locate adds where the bodies lie.
+func (p *pager) locate(r store.Reader) {
+	for i := range p.page {
+		place, err := store.Locate(r, p.page[i].Body)
+		p.page[i].place = place
+		p.page[i].err = errors.Join(p.page[i].err, err)
+	}
+}
+
+// yield gives the page to the reader and says whether it wants more.
+func (p *pager) yield(yield func(*Item, error) bool) bool {
+	start := 0
+	for i := range p.page {
+		m := &p.page[i]
+		p.item = Item{Message: m.Message, Err: m.err}
+		p.open(m, p.notes[start:max(m.note, start)])
+		start = max(m.note, start)
+		if errors.Is(p.item.Err, store.ErrNoBody) {
+			continue // gone since the page was read
+		}
+		more := yield(&p.item, nil)
+		if p.item.Body != nil {
+			_ = p.item.Body.Close() // only read
+		}
+		if !more {
+			return false
+		}
+	}
+	return true
+}
+
+// open completes an item.
+func (p *pager) open(m *paged, note []byte) {
+	it := &p.item
+	if p.want&Bodies != 0 && it.Err == nil {
+		it.Body, it.Err = p.s.st.OpenAt(m.Body, m.place)
+	}
+	if p.want&Notes == 0 || it.Err != nil && !errors.Is(it.Err, store.ErrRecord) {
+		return
+	}
+	if it.Stored, it.Err = mime.Open(note); it.Err != nil {
+		it.Stored, it.Err = p.s.scanned(m.Body)
+	}
+}
+
+// scanned works out the structure of a body as it would be stored.
+func (s *Service) scanned(body store.ID) (mime.Stored, error) {
 	st, err := s.scan(body)
 	if err != nil {
-		return kept, err
+		return mime.Stored{}, err
 	}
 	note, err := st.AppendBinary(nil)
 	if err != nil {
-		return kept, err
+		return mime.Stored{}, err
 	}
 	return mime.Open(note)
+}
+
+// gather returns the messages of a mailbox that part picks from each sheet. It reads in one transaction.
+func (s *Service) gather(id ID, how depth, part func(*sheet) bitset) (*roaring.Bitmap, error) {
+	g := newGatherer()
+	err := s.st.View(func(r store.Reader) error {
+		if _, err := loadBox(r, id); err != nil {
+			return err
+		}
+		for b, err := range sheets(r, id, 0, how) {
+			if err != nil {
+				return err
+			}
+			if b.dead == 0 {
+				some := part(b)
+				g.add(b, &some)
+			}
+		}
+		return nil
+	})
+	return g.bitmap(), err
+}
+
+// present returns the messages that a mailbox has.
+func present(r store.Reader, id ID) (*roaring.Bitmap, error) {
+	g := newGatherer()
+	for b, err := range sheets(r, id, 0, presence) {
+		if err != nil {
+			return nil, err
+		}
+		if b.dead == 0 {
+			g.add(b, &b.present)
+		}
+	}
+	return g.bitmap(), nil
 }
 
 // Set returns the messages of a mailbox that have a system flag, named in any case, without reading the messages.
@@ -98,56 +283,116 @@ func (s *Service) Set(id ID, flag string) (*roaring.Bitmap, error) {
 	if bit == 0 {
 		return nil, ErrFlag
 	}
-	found := roaring.New()
-	for m, err := range s.Messages(id, nil) {
-		if err != nil {
-			return nil, err
-		}
-		if m.Flags.Has(flag) {
-			found.Add(m.UID)
-		}
+	return s.gather(id, andFlags, func(b *sheet) bitset { return *b.of(bit) })
+}
+
+// KeywordSet returns the messages of a mailbox that have a keyword, named in any case, without reading the messages.
+func (s *Service) KeywordSet(id ID, keyword string) (*roaring.Bitmap, error) {
+	names, err := s.Keywords(id)
+	if err != nil {
+		return nil, err
 	}
-	return found, nil
+	place := (&keywords{names: names}).find(keyword)
+	if place < 0 {
+		return roaring.New(), nil
+	}
+	return s.gather(id, andWords, func(b *sheet) (with bitset) {
+		for i := range b.words {
+			if int(b.words[i].place) == place {
+				with = b.words[i].in
+			}
+		}
+		return with
+	})
 }
 
 // FirstUnseen returns the UID of the first message without \Seen; 0 when there is none.
-func (s *Service) FirstUnseen(id ID) (UID, error) {
-	for m, err := range s.Messages(id, nil) {
-		if err != nil {
-			return 0, err
+func (s *Service) FirstUnseen(id ID) (first UID, err error) {
+	err = s.st.View(func(r store.Reader) error {
+		first = 0
+		b, err := loadBox(r, id)
+		if err != nil || b.Unseen == 0 {
+			return err
 		}
-		if !m.Flags.Has(`\Seen`) {
-			return m.UID, nil
+		for b, err := range sheets(r, id, 0, andFlags) {
+			if err != nil {
+				return err
+			}
+			if unseen := b.present.without(b.of(seen)); b.dead == 0 && !unseen.empty() {
+				first = b.uid(unseen.lowest())
+				return nil
+			}
 		}
-	}
-	return 0, nil
+		return nil
+	})
+	return first, err
 }
 
 // RecentCount is how many messages of a mailbox no view has claimed (STATUS RECENT, RFC 3501, 6.3.10).
-func (s *Service) RecentCount(id ID) (n uint64, err error) {
+func (s *Service) RecentCount(id ID) (n int, err error) {
 	err = s.st.View(func(r store.Reader) error {
+		n = 0
 		b, err := loadBox(r, id)
 		if err != nil {
 			return err
 		}
-		unclaimed := roaring.New()
-		addUIDs(unclaimed, r, id, max(b.claimed, s.hub.claimed(id)))
-		n = unclaimed.GetCardinality()
-		return nil
+		return walk(r, id, nil, max(b.claimed, s.hub.claimed(id)), presence, func(_ *sheet, unclaimed *bitset) (bool, error) {
+			n += unclaimed.count()
+			return true, nil
+		})
 	})
 	return n, err
 }
 
 // ChangedSince returns the messages of uids (nil: all) that came or changed after a modseq (RFC 7162, 3.1.4).
 func (s *Service) ChangedSince(id ID, since uint64, uids *roaring.Bitmap) (*roaring.Bitmap, error) {
-	found := roaring.New()
-	for m, err := range s.Messages(id, uids) {
-		if err != nil {
-			return nil, err
-		}
-		if m.ModSeq > since {
-			found.Add(m.UID)
-		}
+	h, err := s.historyOf(id, since)
+	changed := h.changed.bitmap()
+	if uids != nil {
+		changed.And(uids)
 	}
-	return found, nil
+	return changed, err
+}
+
+// Vanished returns which of the messages that were once given UIDs (of uids, or all when it is nil) were expunged
+// after a modseq (RFC 7162, 3.2.10). Where of 512 UIDs in a row no message is left, it counts all of them as expunged when
+// the last of them was.
+func (s *Service) Vanished(id ID, since uint64, uids *roaring.Bitmap) (*roaring.Bitmap, error) {
+	h, err := s.historyOf(id, since)
+	gone := h.gone.bitmap()
+	if uids != nil {
+		gone.And(uids)
+	}
+	return gone, err
+}
+
+// A history is what happened in a mailbox after a modseq.
+type history struct{ changed, gone *gatherer }
+
+func (s *Service) historyOf(id ID, since uint64) (h history, err error) {
+	h = history{newGatherer(), newGatherer()}
+	err = s.st.View(func(r store.Reader) error {
+		h = history{newGatherer(), newGatherer()}
+		if _, err := loadBox(r, id); err != nil {
+			return err
+		}
+		return h.read(r, id, since)
+	})
+	return h, err
+}
+
+func (h history) read(r store.Reader, id ID, since uint64) error {
+	for b, err := range changedSheets(r, id, since) {
+		if err != nil {
+			return err
+		}
+		if b.dead > 0 {
+			h.gone.addDead(b)
+			continue
+		}
+		changed, gone := b.since(since)
+		h.changed.add(b, &changed)
+		h.gone.add(b, &gone)
+	}
+	return nil
 }

@@ -3,7 +3,6 @@ package mailbox
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"time"
 
 	"postroad/internal/store"
@@ -22,8 +21,8 @@ func subscriptionKey(o Owner, n string) store.Key { return ownerSubscriptions(o)
 func keywordsKey(id ID) store.Key                 { return store.NewKey("mk").Uint(uint64(id)) }
 func messagesOf(id ID) store.Key                  { return store.NewKey("mm").Uint(uint64(id)) }
 func messageKey(id ID, uid UID) store.Key         { return messagesOf(id).Uint(uint64(uid)) }
-func changesOf(id ID) store.Key                   { return store.NewKey("mc").Uint(uint64(id)) }
-func changeKey(id ID, modseq uint64) store.Key    { return changesOf(id).Uint(modseq) }
+func doomedOf(id ID) store.Key                    { return store.NewKey("md").Uint(uint64(id)) }
+func doomedKey(id ID, sheet uint32) store.Key     { return doomedOf(id).Uint(uint64(sheet)) }
 func ownerRemoved(o Owner) store.Key              { return store.NewKey("mr").Uint(uint64(o)) }
 func removedKey(o Owner, id ID) store.Key         { return ownerRemoved(o).Uint(uint64(id)) }
 func validityKey(o Owner) store.Key               { return store.NewKey("mv").Uint(uint64(o)) }
@@ -117,7 +116,8 @@ func loadNamed(r store.Reader, o Owner, name string) (*box, error) {
 	return loadBox(r, id)
 }
 
-// A record is a message as the index has it. Times are in seconds: INTERNALDATE has no more.
+// A record is a message as the index has it: what never changes has a record of its own, and the rest comes from the
+// message's sheet. Times are in seconds: INTERNALDATE has no more.
 type record struct {
 	uid      UID
 	body     store.ID
@@ -125,11 +125,14 @@ type record struct {
 	internal int64 // Unix time
 	zone     int64 // minutes east
 	saved    int64 // Unix time
-	flags    flagSet
-	modseq   uint64
-	changed  bool // since it came: mc has an entry for modseq
+	thread   uint64
+
+	// In the sheet.
+	flags  flagSet
+	modseq uint64
 }
 
+// put writes what never changes.
 func (m *record) put(tx store.Tx, id ID) {
 	e := make(store.Encoder, 0, 48)
 	e.Uint(recordVersion)
@@ -138,34 +141,54 @@ func (m *record) put(tx store.Tx, id ID) {
 	e.Int(m.internal)
 	e.Int(m.zone)
 	e.Int(m.saved - m.internal)
-	e.Uint(uint64(m.flags.system))
-	e.Uint(m.modseq)
-	e.Bool(m.changed)
-	e.Uint(uint64(len(m.flags.keywords)))
-	for _, k := range m.flags.keywords {
-		e.Uint(uint64(k))
-	}
+	e.Uint(m.thread)
 	tx.Put(messageKey(id, m.uid), e)
 }
 
-func decodeRecord(id ID, uid UID, v []byte) (record, error) {
+// decode reads what never changes.
+func (m *record) decode(id ID, uid UID, v []byte) error {
 	d := store.NewDecoder(v)
 	version := d.Uint()
-	m := record{uid: uid, body: store.ID(d.Uint()), size: d.Int(), internal: d.Int(), zone: d.Int()}
+	m.uid, m.body, m.size, m.internal, m.zone = uid, store.ID(d.Uint()), d.Int(), d.Int(), d.Int()
 	m.saved = m.internal + d.Int()
-	m.flags.system = uint8(d.Uint())
-	m.modseq = d.Uint()
-	m.changed = d.Bool()
-	if n := d.Count(); n > 0 {
-		m.flags.keywords = make([]uint16, n)
-		for i := range m.flags.keywords {
-			m.flags.keywords[i] = uint16(min(d.Uint(), math.MaxUint16))
+	m.thread = d.Uint()
+	if d.Err() != nil || version != recordVersion {
+		return fmt.Errorf("message %d of mailbox %d: %w", uid, id, store.ErrRecord)
+	}
+	return nil
+}
+
+// facts calls fn with what never changes of messages of a sheet, in order. The record is used again for the next.
+func facts(r store.Reader, id ID, b *sheet, wanted bitset, fn func(*record) error) error {
+	const unwanted = 16 // about as many cost what finding a place in the tree does
+	var m record
+	for !wanted.empty() {
+		missed := 0
+		for k, v := range r.Scan(messageKey(id, b.uid(wanted.lowest())), messageKey(id, b.first()+sheetUIDs-1).End()) {
+			uid := UID(lastUint(k))
+			_, i := sheetOf(uid)
+			wanted.clearBelow(i)
+			if !wanted.has(i) {
+				if missed++; missed == unwanted || wanted.empty() {
+					break
+				}
+				continue
+			}
+			missed = 0
+			err := m.decode(id, uid, v)
+			if err == nil {
+				err = fn(&m)
+			}
+			if err != nil {
+				return err
+			}
+			wanted.unset(i)
+		}
+		if missed == 0 {
+			return nil
 		}
 	}
-	if d.Err() != nil || version != recordVersion {
-		return m, fmt.Errorf("message %d of mailbox %d: %w", uid, id, store.ErrRecord)
-	}
-	return m, nil
+	return nil
 }
 
 // setInternal keeps an INTERNALDATE with its zone.
@@ -174,52 +197,11 @@ func (m *record) setInternal(t time.Time) {
 	m.internal, m.zone = t.Unix(), int64(offset/60)
 }
 
-func (m *record) message(s *flagShower) Message {
-	return Message{
-		UID:      m.uid,
-		Body:     m.body,
-		Size:     m.size,
-		Internal: time.Unix(m.internal, 0).In(zone(m.zone)),
-		Saved:    time.Unix(m.saved, 0).UTC(),
-		Flags:    s.flags(m.flags),
-		ModSeq:   m.modseq,
-	}
-}
-
 func zone(minutes int64) *time.Location {
 	if minutes == 0 {
 		return time.UTC
 	}
 	return time.FixedZone("", int(minutes)*60)
-}
-
-// getRecord reads a message; false when it is gone.
-func getRecord(r store.Reader, id ID, uid UID) (record, bool, error) {
-	v := r.Get(messageKey(id, uid))
-	if v == nil {
-		return record{}, false, nil
-	}
-	m, err := decodeRecord(id, uid, v)
-	return m, err == nil, err
-}
-
-// A change is the value of an mc entry: which message, and whether it was expunged.
-type change struct {
-	uid  UID
-	gone bool
-}
-
-func (c change) put(tx store.Tx, id ID, modseq uint64) {
-	v := uint64(c.uid) << 1
-	if c.gone {
-		v |= 1
-	}
-	tx.Put(changeKey(id, modseq), binary.AppendUvarint(nil, v))
-}
-
-func decodeChange(v []byte) change {
-	n, _ := binary.Uvarint(v)
-	return change{uid: UID(n >> 1), gone: n&1 != 0}
 }
 
 // usage is what an owner has.

@@ -76,15 +76,13 @@ func (s *Service) Rank(ctx context.Context, id ID, uids *roaring.Bitmap, c Crite
 }
 
 // uids returns the messages of a mailbox.
-func (s *Service) uids(id ID) (*roaring.Bitmap, error) {
-	uids := roaring.New()
-	err := s.st.View(func(r store.Reader) error {
+func (s *Service) uids(id ID) (uids *roaring.Bitmap, err error) {
+	err = s.st.View(func(r store.Reader) error {
 		if _, err := loadBox(r, id); err != nil {
 			return err
 		}
-		uids.Clear()
-		addUIDs(uids, r, id, 1)
-		return nil
+		uids, err = present(r, id)
+		return err
 	})
 	return uids, err
 }

@@ -58,8 +58,8 @@ func (v *View) open() (m Mailbox, err error) {
 			return err
 		}
 		m, claimed = b.mailbox(r), b.claimed
-		v.at = snapshotOf(r, b, known)
-		return nil
+		v.at, err = snapshotOf(r, b, known)
+		return err
 	})
 	if err != nil {
 		return m, err
@@ -88,38 +88,24 @@ func (v *View) claim(claimed UID, uids *roaring.Bitmap) {
 }
 
 // snapshotOf returns the UIDs of b, from an earlier snapshot if there is one.
-func snapshotOf(r store.Reader, b *box, known snapshot) snapshot {
+func snapshotOf(r store.Reader, b *box, known snapshot) (snapshot, error) {
+	at := snapshot{known.uids, b.ModSeq, b.UIDNext}
 	switch {
 	case known.uids == nil:
-		uids := roaring.New()
-		addUIDs(uids, r, b.ID, 1)
-		return snapshot{uids, b.ModSeq, b.UIDNext}
-	case known.modseq == b.ModSeq:
-		return known
-	}
-	uids := known.uids.Clone()
-	for _, v := range r.Scan(changeKey(b.ID, known.modseq+1), changesOf(b.ID).End()) {
-		if c := decodeChange(v); c.gone {
-			uids.Remove(c.uid)
+		uids, err := present(r, b.ID)
+		if err != nil {
+			return at, err
 		}
-	}
-	addUIDs(uids, r, b.ID, known.next)
-	return snapshot{uids, b.ModSeq, b.UIDNext}
-}
-
-// addUIDs reads the UIDs of a mailbox from one on, in runs.
-func addUIDs(uids *roaring.Bitmap, r store.Reader, id ID, from UID) {
-	var first, end uint64
-	for k := range r.Scan(messageKey(id, from), messagesOf(id).End()) {
-		uid := lastUint(k)
-		if uid != end {
-			uids.AddRange(first, end)
-			first = uid
+		at.uids = uids
+	case known.modseq != b.ModSeq:
+		h := history{newGatherer(), newGatherer()}
+		if err := h.read(r, b.ID, known.modseq); err != nil {
+			return at, err
 		}
-		end = uid + 1
+		at.uids = roaring.AndNot(known.uids, h.gone.bitmap())
+		at.uids.Or(h.changed.bitmap())
 	}
-	uids.AddRange(first, end)
-	uids.RunOptimize()
+	return at, nil
 }
 
 // UIDs are the messages the view knows, in order: position + 1 is the sequence number. Not to be changed; a
@@ -153,7 +139,7 @@ type Changes struct {
 // in the view until a Sync with expunge true (RFC 9051, 5.5 and 7.5.1).
 func (v *View) Sync(expunge bool) (Changes, error) {
 	known := v.s.hub.latest(v.room)
-	f := follower{Changes: Changes{Expunged: roaring.New(), New: roaring.New(), Flags: roaring.New()}}
+	var f follower
 	err := v.s.st.View(func(r store.Reader) error { return f.follow(r, v) })
 	if errors.Is(err, ErrNotFound) {
 		return Changes{Removed: true}, nil
@@ -170,37 +156,26 @@ type follower struct {
 	box *box
 }
 
-// follow reads what the reader was not told. New messages come from the messages and not from
-// the changes, so that they are told whatever happened to them since.
+// follow reads what the reader was not told. What came and went is not told, and what came and changed is new.
 func (f *follower) follow(r store.Reader, v *View) (err error) {
+	f.Changes = Changes{Expunged: roaring.New(), New: roaring.New(), Flags: roaring.New()}
 	f.box, err = loadBox(r, v.id)
 	if err != nil || f.box.ModSeq == v.at.modseq {
 		return err
 	}
-	f.arrivals(r, v.at.next)
-	f.changes(r, v)
+	h := history{newGatherer(), newGatherer()}
+	if err := h.read(r, v.id, v.at.modseq); err != nil {
+		return err
+	}
+	changed := h.changed.bitmap()
+	f.New.AddRange(uint64(v.at.next), uint64(f.box.UIDNext))
+	f.New.And(changed)
+	f.Flags = roaring.AndNot(changed, f.New)
+	f.Expunged = roaring.And(h.gone.bitmap(), v.at.uids)
+	if v.held != nil {
+		f.Expunged.AndNot(v.held)
+	}
 	return nil
-}
-
-// arrivals reads the messages from UID next on.
-func (f *follower) arrivals(r store.Reader, next UID) {
-	if f.box.UIDNext != next {
-		addUIDs(f.New, r, f.box.ID, next)
-	}
-}
-
-// changes reads what happened to messages that the reader knows.
-func (f *follower) changes(r store.Reader, v *View) {
-	for _, value := range r.Scan(changeKey(v.id, v.at.modseq+1), changesOf(v.id).End()) {
-		c := decodeChange(value)
-		switch {
-		case !v.at.uids.Contains(c.uid): // new, or came and went
-		case c.gone:
-			f.Expunged.Add(c.uid)
-		default:
-			f.Flags.Add(c.uid)
-		}
-	}
 }
 
 // advance makes what was read the state of the view.
@@ -248,36 +223,4 @@ func (v *View) release(expunged *roaring.Bitmap) {
 		expunged.Or(v.held)
 		v.held = nil
 	}
-}
-
-// Vanished returns which of the messages that were once given UIDs (of uids, or all when it is nil) were expunged
-// after a modseq (RFC 7162, 3.2.10). It reads in pages.
-func (s *Service) Vanished(id ID, since uint64, uids *roaring.Bitmap) (*roaring.Bitmap, error) {
-	gone := roaring.New()
-	for more := true; more; {
-		err := s.st.View(func(r store.Reader) error {
-			if _, err := loadBox(r, id); err != nil {
-				return err
-			}
-			n := 0
-			for k, v := range r.Scan(changeKey(id, since+1), changesOf(id).End()) {
-				since = lastUint(k)
-				if c := decodeChange(v); c.gone {
-					gone.Add(c.uid)
-				}
-				if n++; n == maxHistory {
-					break
-				}
-			}
-			more = n == maxHistory
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	if uids != nil {
-		gone.And(uids)
-	}
-	return gone, nil
 }

@@ -100,7 +100,7 @@ func TestRecent(t *testing.T) {
 		t.Helper()
 		equal(t, what, v.Recent().ToArray(), want)
 	}
-	count := func(want uint64) {
+	count := func(want int) {
 		t.Helper()
 		if n, err := h.RecentCount(id); err != nil || n != want {
 			t.Errorf("%d are recent (%v), want %d", n, err, want)

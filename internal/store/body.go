@@ -43,19 +43,24 @@ func (s *Store) OpenBody(id ID) (*Body, error) {
 	return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, id, err)
 }
 
+// OpenAt is OpenBody of a body that was looked up before, perhaps some time ago.
+func (s *Store) OpenAt(id ID, p Place) (*Body, error) {
+	file, err := s.files.open(s.fs, p.at.segment)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.OpenBody(id) // it was moved, or is gone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open body %s: %w", id, err)
+	}
+	return &Body{id, p.at, file, s}, nil
+}
+
 // locate reads where a body lies.
 func (s *Store) locate(id ID) (at location, err error) {
 	err = s.engine.View(func(r Reader) error {
-		v := r.Get(bodyKey(id))
-		if v == nil {
-			return fmt.Errorf("%w: %s", ErrNoBody, id)
-		}
-		rec, _, err := parseBody(v)
-		if err != nil {
-			return fmt.Errorf("body %s: %w", id, err)
-		}
-		at = rec.location
-		return nil
+		p, err := Locate(r, id)
+		at = p.at
+		return err
 	})
 	return at, err
 }

@@ -224,7 +224,7 @@ func (c *checker) tables() error {
 		from := NewKey(tableBody)
 		for k, v := range r.Scan(from, from.End()) {
 			n, rest, ok := takeID(k)
-			rec, _, err := parseBody(v)
+			rec, err := parseBody(v)
 			if err != nil || !ok || len(rest) > 0 {
 				c.problem("index", "the record of body %x cannot be read", k[2:])
 				continue
@@ -233,9 +233,20 @@ func (c *checker) tables() error {
 			addUp(sums, rec.location)
 		}
 		c.missing(found)
+		c.notes(r)
 		c.sums(r, sums)
 		return c.keys(r)
 	})
+}
+
+// notes looks for notes of bodies that do not exist.
+func (c *checker) notes(r Reader) {
+	from := NewKey(tableNote)
+	for k := range r.Scan(from, from.End()) {
+		if id, rest, ok := takeID(k); !ok || len(rest) > 0 || r.Get(bodyKey(ID(id))) == nil {
+			c.problem("index", "there is a note of body %x, and no such body", k[2:])
+		}
+	}
 }
 
 // references lists all references in order.

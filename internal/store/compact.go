@@ -168,7 +168,7 @@ func (s *Store) eachBody(ctx context.Context, fn func(ID, bodyRecord) error) err
 					break
 				}
 				id, rest, ok := takeID(k)
-				rec, _, err := parseBody(v)
+				rec, err := parseBody(v)
 				if err != nil || !ok || len(rest) > 0 {
 					continue // Check tells
 				}

@@ -29,9 +29,9 @@ func FuzzRecords(f *testing.F) {
 	f.Add((&segment{own: true, end: 5, live: 4, bodies: 1}).append(nil))
 	f.Add(superRecord{1 << 50, 9}.append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if r, note, err := parseBody(b); err == nil {
-			again, same, err := parseBody(append(r.append(nil), note...))
-			if err != nil || again != r || !bytes.Equal(note, same) {
+		if r, err := parseBody(b); err == nil {
+			again, err := parseBody(r.append(nil))
+			if err != nil || again != r {
 				t.Errorf("%+v reads as %+v, %v", r, again, err)
 			}
 			if r.segment == 0 || r.offset < 0 || r.size < 0 || r.refs < 1 {

@@ -79,7 +79,7 @@ type Reader interface {
 type Tx interface {
 	Reader
 	// Put sets key to value. Both belong to the transaction until it ends. The
-	// tables "bo", "sg" and "sm" are the store's own; keys hold 1 to 32,768 octets.
+	// tables "bo", "bn", "sg" and "sm" are the store's own; keys hold 1 to 32,768 octets.
 	Put(key, value []byte)
 	// Delete removes key, if it is there.
 	Delete(key []byte)
@@ -97,21 +97,34 @@ type Tx interface {
 	OnCommit(fn func())
 }
 
-// Note returns the note of a body; none is empty. ErrNoBody; ErrRecord when the body's
-// record cannot be read. The octets are valid as long as r's are.
+// Note returns the note of a body; none is empty. ErrNoBody. The octets are valid as long as r's are. Of several
+// bodies those in rising order are found fastest.
 func Note(r Reader, id ID) ([]byte, error) {
 	if t, ok := r.(*tx); ok {
 		return t.note(id)
 	}
-	v := r.Get(bodyKey(id))
-	if v == nil {
+	note := r.Get(noteKey(id))
+	if note == nil && r.Get(bodyKey(id)) == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNoBody, id)
 	}
-	_, note, err := parseBody(v)
+	return note, nil
+}
+
+// A Place is where a body lay when it was looked up, for OpenAt.
+type Place struct{ at location }
+
+// Locate looks up a body within a view, so that many can be looked up at once; those in rising order are found fastest.
+// ErrNoBody; ErrRecord when the body's record cannot be read.
+func Locate(r Reader, id ID) (Place, error) {
+	v := r.Get(bodyKey(id))
+	if v == nil {
+		return Place{}, fmt.Errorf("%w: %s", ErrNoBody, id)
+	}
+	rec, err := parseBody(v)
 	if err != nil {
 		err = fmt.Errorf("body %s: %w", id, err)
 	}
-	return note, err
+	return Place{rec.location}, err
 }
 
 // Store is an open data directory.

@@ -4,11 +4,13 @@ import "fmt"
 
 // The store's own tables.
 //
-//	bo id        a body: where it lies, how many references it has, its note
+//	bo id        a body: where it lies, how many references it has
+//	bn id        its note, if it has one
 //	sg number    a segment: how long, and how much of it is alive
 //	sm           what is needed so that no ID and no segment number comes twice
 const (
 	tableBody    = "bo"
+	tableNote    = "bn"
 	tableSegment = "sg"
 	tableSuper   = "sm"
 
@@ -16,6 +18,7 @@ const (
 )
 
 func bodyKey(id ID) Key            { return NewKey(tableBody).Uint(uint64(id)) }
+func noteKey(id ID) Key            { return NewKey(tableNote).Uint(uint64(id)) }
 func segmentKey(number uint64) Key { return NewKey(tableSegment).Uint(number) }
 
 // ownTable says whether a key is the store's.
@@ -24,7 +27,7 @@ func ownTable(k []byte) bool {
 		return false
 	}
 	switch string(k[:2]) {
-	case tableBody, tableSegment, tableSuper:
+	case tableBody, tableNote, tableSegment, tableSuper:
 		return true
 	}
 	return false
@@ -36,7 +39,6 @@ type bodyRecord struct {
 	refs int64
 }
 
-// append writes the record; the note follows it.
 func (r bodyRecord) append(b []byte) []byte {
 	e := Encoder(b)
 	e.Uint(recordVersion)
@@ -48,8 +50,7 @@ func (r bodyRecord) append(b []byte) []byte {
 	return e
 }
 
-// parseBody reads a record with its note, which is a part of b.
-func parseBody(b []byte) (r bodyRecord, note []byte, err error) {
+func parseBody(b []byte) (r bodyRecord, err error) {
 	d := Decoder{b: b}
 	d.version()
 	r.segment = d.Uint()
@@ -61,7 +62,7 @@ func parseBody(b []byte) (r bodyRecord, note []byte, err error) {
 	if crc>>32 != 0 || r.segment == 0 || r.size > maxBody || r.offset < int64(headerLen) || r.refs == 0 {
 		d.fail()
 	}
-	return r, d.b, d.Err()
+	return r, d.ended()
 }
 
 func (g *segment) append(b []byte) []byte {

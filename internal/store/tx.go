@@ -25,10 +25,10 @@ type batch struct {
 type bodyChange struct {
 	id        ID
 	was, is   bodyRecord
-	note      []byte
-	noted     bool // the note is another than the index has
-	stored    bool // the index has a record: was
-	forgotten bool // no longer a body
+	note      []byte // if noted
+	noted     bool   // the note is another than the index has
+	stored    bool   // the index has a record: was
+	forgotten bool   // no longer a body
 }
 
 // run executes the batch's functions within the engine's transaction.
@@ -94,11 +94,11 @@ func (b *batch) find(id ID) (int, error) {
 	if v == nil {
 		return -1, nil
 	}
-	r, note, err := parseBody(v)
+	r, err := parseBody(v)
 	if err != nil {
 		return -1, fmt.Errorf("body %s: %w", id, err)
 	}
-	return b.add(bodyChange{id: id, was: r, is: r, note: note, stored: true}), nil
+	return b.add(bodyChange{id: id, was: r, is: r, stored: true}), nil
 }
 
 func (b *batch) add(c bodyChange) int {
@@ -106,8 +106,6 @@ func (b *batch) add(c bodyChange) int {
 	b.index[c.id] = len(b.bodies) - 1
 	return len(b.bodies) - 1
 }
-
-func (c *bodyChange) append(b []byte) []byte { return append(c.is.append(b), c.note...) }
 
 // value keeps a record's bytes until the transaction ends.
 func (b *batch) value(r interface{ append([]byte) []byte }) []byte {
@@ -132,9 +130,24 @@ func (b *batch) writeBodies() {
 		switch {
 		case c.forgotten && c.stored:
 			b.w.Delete(bodyKey(c.id))
-		case !c.forgotten && (c.was != c.is || c.noted):
-			b.w.Put(bodyKey(c.id), b.value(c))
+			b.w.Delete(noteKey(c.id))
+		case !c.forgotten:
+			b.writeBody(c)
 		}
+	}
+}
+
+// writeBody writes what has changed of a body.
+func (b *batch) writeBody(c *bodyChange) {
+	if c.was != c.is {
+		b.w.Put(bodyKey(c.id), b.value(c.is))
+	}
+	switch {
+	case !c.noted:
+	case len(c.note) > 0:
+		b.w.Put(noteKey(c.id), c.note)
+	case c.stored:
+		b.w.Delete(noteKey(c.id))
 	}
 }
 
@@ -392,10 +405,19 @@ func (t *tx) SetNote(id ID, note []byte) {
 		t.fail(err)
 		return
 	}
-	if c := &t.b.bodies[i]; !bytes.Equal(c.note, note) {
+	c := &t.b.bodies[i]
+	if kept := t.b.noteOf(c); !bytes.Equal(kept, note) {
 		t.notes = append(t.notes, noteChange{i, c.note, c.noted})
 		c.note, c.noted = note, true
 	}
+}
+
+// noteOf is the note that a body has now.
+func (b *batch) noteOf(c *bodyChange) []byte {
+	if c.noted || !c.stored {
+		return c.note
+	}
+	return b.w.Get(noteKey(c.id))
 }
 
 // note is Note within the transaction.
@@ -404,7 +426,7 @@ func (t *tx) note(id ID) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.b.bodies[i].note, nil
+	return t.b.noteOf(&t.b.bodies[i]), nil
 }
 
 // body returns the place of a body in b.bodies.
