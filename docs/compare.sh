@@ -6,10 +6,12 @@
 #
 #   compare.sh start [DIR]            start; DIR is made below /var/tmp when not given
 #   compare.sh show DIR               say again where they listen
-#   compare.sh measure DIR POSTROAD   load them with the command POSTROAD, a minute and a half
+#   compare.sh measure DIR POSTROAD   load them with the command POSTROAD, some minutes; MESSAGES (10000) and
+#                                     IDLE (2000) are those of the IMAP rows
 #   compare.sh stop DIR               stop them, by their process ids; DIR stays
 #
-# Ports: DISCARD_PORT (12525), MAIL_PORT (12526), IMAP_PORT (12143). Neither server
+# Ports: DISCARD_PORT (12525), MAIL_PORT (12526), IMAP_PORT (12143),
+# IMAPS_PORT (12993), the last with a certificate of its own. Neither server
 # keeps a log of the mail that goes through, which is in their favour; LOG=yes
 # makes them.
 #
@@ -88,6 +90,8 @@ dovecot_config() {
 	if [ "${LOG:-no}" = yes ]; then dovecot_info=$dir/dovecot/log; fi
 	mkdir -p "$dir/dovecot" "$dir/maildirs"
 	chown nobody "$dir/maildirs"
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
+		-keyout "$dir/dovecot/key.pem" -out "$dir/dovecot/cert.pem" 2>/dev/null
 	cat >"$dir/dovecot/dovecot.conf" <<-END
 		base_dir = $dir/dovecot/run
 		state_dir = $dir/dovecot/state
@@ -95,7 +99,10 @@ dovecot_config() {
 		info_log_path = $dovecot_info
 		protocols = imap lmtp
 		listen = 127.0.0.1
-		ssl = no
+		ssl = yes
+		ssl_cert = <$dir/dovecot/cert.pem
+		ssl_key = <$dir/dovecot/key.pem
+		default_client_limit = 40000
 		disable_plaintext_auth = no
 		mail_location = maildir:$dir/maildirs/%u
 		mail_uid = nobody
@@ -112,12 +119,17 @@ dovecot_config() {
 		  args = uid=nobody gid=nogroup home=$dir/maildirs/%u allow_all_users=yes
 		}
 		service imap-login {
+		  process_limit = 10000
 		  inet_listener imap {
 		    port = $imap_port
 		  }
 		  inet_listener imaps {
-		    port = 0
+		    port = $imaps_port
+		    ssl = yes
 		  }
+		}
+		service imap {
+		  process_limit = 10000
 		}
 		service lmtp {
 		  unix_listener lmtp {
@@ -147,14 +159,15 @@ start() {
 	dir=$(cd "$dir" && pwd)
 	case $(stat -f -c %T "$dir") in tmpfs | ramfs) die "$dir is in memory, where fsync costs nothing" ;; esac
 	[ ! -e "$dir/ports" ] || die "$dir was used already"
-	discard_port=${DISCARD_PORT:-12525} mail_port=${MAIL_PORT:-12526} imap_port=${IMAP_PORT:-12143}
-	for port in $discard_port $mail_port $imap_port; do
+	discard_port=${DISCARD_PORT:-12525} mail_port=${MAIL_PORT:-12526} imap_port=${IMAP_PORT:-12143} imaps_port=${IMAPS_PORT:-12993}
+	for port in $discard_port $mail_port $imap_port $imaps_port; do
 		if listens "$port"; then die "port $port is in use; choose others, see the head of this script"; fi
 	done
 	postfix_config discard "$discard_port" discard:
 	postfix_config mail "$mail_port" "lmtp:unix:$dir/dovecot/run/lmtp"
 	dovecot_config
-	echo "$discard_port $mail_port $imap_port" >"$dir/ports"
+	echo "$discard_port $mail_port $imap_port $imaps_port" >"$dir/ports"
+	ulimit -n 50000 2>/dev/null || true # Dovecot warns below
 	dovecot -c "$dir/dovecot/dovecot.conf"
 	postfix -c "$dir/discard" start >"$dir/discard/start" 2>&1 || die "Postfix did not start: $(cat "$dir/discard/start")"
 	postfix -c "$dir/mail" start >"$dir/mail/start" 2>&1 || die "Postfix did not start: $(cat "$dir/mail/start")"
@@ -165,13 +178,14 @@ start() {
 pid() { tr -d ' ' <"$1"; }
 
 show() {
-	read -r discard_port mail_port imap_port <"$dir/ports"
+	read -r discard_port mail_port imap_port imaps_port <"$dir/ports"
 	cat <<-END
 		DIR=$dir
 		DISCARD_SMTP=127.0.0.1:$discard_port
 		DISCARD_PID=$(pid "$dir/discard/queue/pid/master.pid")
 		MAIL_SMTP=127.0.0.1:$mail_port
 		MAIL_IMAP=127.0.0.1:$imap_port
+		MAIL_IMAPS=127.0.0.1:$imaps_port
 		MAIL_PIDS=$(pid "$dir/mail/queue/pid/master.pid"),$(pid "$dir/dovecot/run/master.pid")
 		PASSWORD=bench
 	END
@@ -190,8 +204,12 @@ measure() { # the command postroad
 			$(seq -f "--account=user%g@example.test:$PASSWORD" $accounts) \
 			--pid "$MAIL_PIDS" --path "$DIR" --settle 30s
 	done
-	"$1" bench imap --addr "$MAIL_IMAP" --user "imap$$@example.test" --password "$PASSWORD" -n 5000 --idle 100 \
-		--pid "${MAIL_PIDS#*,}" --path "$DIR"
+	ulimit -n 20000 2>/dev/null || true
+	for port in "$MAIL_IMAP" "$MAIL_IMAPS --tls implicit --insecure"; do
+		# shellcheck disable=SC2086 # an address and its options
+		"$1" bench imap --addr $port --user "imap$$@example.test" --password "$PASSWORD" \
+			-n "${MESSAGES:-10000}" --idle "${IDLE:-2000}" --pid "${MAIL_PIDS#*,}" --path "$DIR"
+	done
 }
 
 # end stops the process of a pid file, which still has to be the one named.

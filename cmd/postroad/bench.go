@@ -171,7 +171,7 @@ func (a *app) benchIMAP() *cobra.Command {
 	f := cmd.Flags()
 	f.Int64VarP(&o.Messages, "messages", "n", 1000, "fill the mailbox up to so many messages")
 	f.StringVar(&o.Mailbox, "mailbox", "bench", "the mailbox to fill; it stays")
-	f.IntVarP(&o.Conns, "connections", "c", 1, "connections that append at once")
+	f.IntVarP(&o.Conns, "connections", "c", 10, "connections that append at once, after a fifth was appended on one alone")
 	f.StringVar(&sizes, "size", "4k", "message sizes with weights")
 	f.IntVar(&o.Runs, "runs", 3, "repetitions of each row")
 	f.IntVar(&o.Idle, "idle", 0, "connections that wait in IDLE; 0 leaves that out")

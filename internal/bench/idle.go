@@ -22,7 +22,7 @@ func (b *imapBench) idle(ctx context.Context) error {
 		return nil
 	}
 	if !b.conn.can("IDLE") {
-		b.report.Errors = append(b.report.Errors, ErrorCount{Where: "IDLE", Count: 1, Sample: "the server does not offer IDLE"})
+		b.report.LeftOut = append(b.report.LeftOut, "idle connections: the server does not offer IDLE")
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)

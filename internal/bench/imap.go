@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,7 @@ type IMAPOptions struct {
 	Target
 	Mailbox  string // made when missing; "" is bench
 	Messages int64  // append until the mailbox holds so many
-	Conns    int    // that append at once; 0 is 1
+	Conns    int    // that append at once; 0 is 10
 	Sizes    SizeMix
 	Runs     int // repetitions of each row; 0 is 3
 	Idle     int // connections for the idle row; 0 leaves it out
@@ -34,7 +35,10 @@ func (o IMAPOptions) withDefaults() IMAPOptions {
 	if o.Sizes.total == 0 {
 		o.Sizes, _ = ParseSizes("4k")
 	}
-	o.Conns, o.Runs = max(o.Conns, 1), max(o.Runs, 1)
+	if o.Conns <= 0 {
+		o.Conns = 10
+	}
+	o.Runs = max(o.Runs, 1)
 	return o
 }
 
@@ -53,7 +57,11 @@ const (
 	rareSubject = "quagga"
 	rareText    = "axolotl"
 	rareEvery   = 1000
-	copyAtMost  = 1000 // messages in the COPY row
+)
+
+const (
+	threadLength = 8 // messages in a thread
+	aloneShare   = 5 // one in so many messages is appended on one connection alone
 )
 
 // IMAP fills a mailbox and then times what mail clients do with a large one, row
@@ -126,13 +134,34 @@ func (b *imapBench) openMailbox() error {
 	return err
 }
 
-// fill appends what is missing, and counts processor time and flushes of just that.
+// fill appends what is missing: a part of it on one connection, and the rest on several.
 func (b *imapBench) fill(ctx context.Context) error {
-	need := b.o.Messages - b.conn.exists
+	from := b.conn.exists
+	need := b.o.Messages - from
 	if need <= 0 {
 		return nil
 	}
-	f := &filling{imapBench: b, need: need, conns: make([]*imapConn, b.o.Conns)}
+	alone := need / aloneShare
+	if b.o.Conns == 1 {
+		alone = need
+	}
+	err := b.fillBy(ctx, 1, from, from+alone)
+	if err == nil {
+		err = b.fillBy(ctx, b.o.Conns, from+alone, b.o.Messages)
+	}
+	if err != nil {
+		return err
+	}
+	return b.openMailbox()
+}
+
+// fillBy appends messages on some connections. The report's processor time and flushes are those of the last such row.
+func (b *imapBench) fillBy(ctx context.Context, conns int, from, to int64) error {
+	if from == to {
+		return nil
+	}
+	f := &filling{imapBench: b, to: to, conns: make([]*imapConn, conns)}
+	f.next.Store(from)
 	if err := f.connect(ctx); err != nil {
 		return err
 	}
@@ -141,26 +170,23 @@ func (b *imapBench) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.meter.begin("append", need)
+	name := "APPEND, " + plural(conns, "connection")
+	b.meter.begin(name, to-from)
 	began := time.Now()
 	err = f.run()
 	elapsed := time.Since(began)
 	b.report.Rows = append(b.report.Rows, Row{
-		Name: "APPEND", Count: f.latency.Count(), PerSecond: perSecond(f.latency.Count(), elapsed),
+		Name: name, Count: f.latency.Count(), PerSecond: perSecond(f.latency.Count(), elapsed),
 		MBPerSecond: perSecond(f.bytes, elapsed) / 1e6, Latency: f.latency.Latency(),
 	})
 	watch.stop(ctx).perMessage(b.report, f.latency.Count())
-	b.report.Counts = append(b.report.Counts, Count{"appended", f.latency.Count()})
-	if err != nil {
-		return err
-	}
-	return b.openMailbox()
+	return err
 }
 
 // A filling appends on several connections at once.
 type filling struct {
 	*imapBench
-	need  int64
+	to    int64
 	conns []*imapConn
 	next  atomic.Int64
 
@@ -203,7 +229,7 @@ func (f *filling) appendOn(c *imapConn) {
 	var latency Histogram
 	var bytes int64
 	var err error
-	for seq := f.next.Add(1) - 1; seq < f.need && err == nil; seq = f.next.Add(1) - 1 {
+	for seq := f.next.Add(1) - 1; seq < f.to && err == nil; seq = f.next.Add(1) - 1 {
 		began := time.Now()
 		var n int
 		if n, err = f.appendOne(c, seq); err == nil {
@@ -219,9 +245,13 @@ func (f *filling) appendOn(c *imapConn) {
 	f.err = errors.Join(f.err, err)
 }
 
-// appendOne stores message seq; one in rareEvery holds the rare words.
+// appendOne stores message seq; one in rareEvery holds the rare words, and each answers the one before it within a
+// thread.
 func (b *imapBench) appendOne(c *imapConn, seq int64) (size int, err error) {
-	d := draft{seq: seq, start: time.Now(), to: "bench@example.test", subject: "bench message "}
+	d := draft{
+		seq: seq, start: b.sent(seq), to: "bench@example.test", subject: "bench message ",
+		thread: seq - seq%threadLength, answers: seq%threadLength > 0,
+	}
 	if seq%rareEvery == 0 {
 		d.subject, d.opening = "bench "+rareSubject+" ", "here is an "+rareText
 	}
@@ -238,6 +268,7 @@ func (b *imapBench) appendOne(c *imapConn, seq int64) (size int, err error) {
 // timed.
 type timed struct {
 	name   string
+	needs  string // a capability without which the row is left out
 	before func() error
 	do     func(context.Context) (answers int64, err error)
 	after  func() error
@@ -248,6 +279,10 @@ func (b *imapBench) rows(ctx context.Context) error {
 		return errors.New("the mailbox is empty; say how many messages to append")
 	}
 	for _, t := range b.table() {
+		if t.needs != "" && !b.conn.can(t.needs) {
+			b.report.LeftOut = append(b.report.LeftOut, fmt.Sprintf("%s: the server does not offer %s", t.name, t.needs))
+			continue
+		}
 		if err := b.row(ctx, t); err != nil {
 			return err
 		}
@@ -265,8 +300,12 @@ func (b *imapBench) table() []timed {
 		b.fetch("FETCH 1:* (BODY.PEEK[])"),
 		b.search("SEARCH SUBJECT " + rareSubject),
 		b.search("SEARCH TEXT " + rareText),
+		b.sort("SORT (DATE) US-ASCII ALL"),
+		b.sort("SORT (SUBJECT) US-ASCII ALL"),
+		b.thread(),
 		b.store(),
 		b.copy(),
+		b.expunge(),
 	}
 }
 
@@ -357,14 +396,27 @@ func (b *imapBench) fetches(line string) (n int64, err error) {
 
 // search counts the messages found.
 func (b *imapBench) search(line string) timed {
-	return timed{name: line, do: func(context.Context) (n int64, err error) {
-		err = b.conn.command(line, func() {
-			if bytes.HasPrefix(b.conn.text, []byte("* SEARCH")) {
-				n += b.conn.words - 2
-			}
-		})
-		return n, err
-	}}
+	return timed{name: line, do: func(context.Context) (int64, error) { return b.numbers(line, "* SEARCH") }}
+}
+
+// numbers runs a command and counts the numbers of an untagged response.
+func (b *imapBench) numbers(line, response string) (n int64, err error) {
+	err = b.conn.command(line, func() {
+		if bytes.HasPrefix(b.conn.text, []byte(response)) {
+			n += b.conn.words - 2
+		}
+	})
+	return n, err
+}
+
+func (b *imapBench) sort(line string) timed {
+	return timed{name: line, needs: "SORT", do: func(context.Context) (int64, error) { return b.numbers(line, "* SORT") }}
+}
+
+// thread counts the response as one answer: what it holds is not looked at.
+func (b *imapBench) thread() timed {
+	const line = "THREAD REFERENCES US-ASCII ALL"
+	return timed{name: line, needs: "THREAD=REFERENCES", do: func(context.Context) (int64, error) { return 1, b.conn.command(line, nil) }}
 }
 
 func (b *imapBench) store() timed {
@@ -375,15 +427,65 @@ func (b *imapBench) store() timed {
 	}
 }
 
-// copy copies into a mailbox that is made for it and removed again.
+// copy copies all into a mailbox that is made for it and removed again.
 func (b *imapBench) copy() timed {
-	n := min(b.conn.exists, copyAtMost)
-	into, _ := quote(b.o.Mailbox + "-copy") // the mailbox was quoted without an error
-	line := fmt.Sprintf("COPY 1:%d %s", n, into)
+	into := b.beside("-copy")
 	return timed{
-		name:   fmt.Sprintf("COPY 1:%d", n),
+		name:   "COPY 1:*",
 		before: func() error { return b.conn.command("CREATE "+into, nil) },
-		do:     func(context.Context) (int64, error) { return n, b.conn.command(line, nil) },
+		do:     func(context.Context) (int64, error) { return b.conn.exists, b.conn.command("COPY 1:* "+into, nil) },
 		after:  func() error { return b.conn.command("DELETE "+into, nil) },
 	}
+}
+
+// beside is the quoted name of a mailbox beside the one that is filled.
+func (b *imapBench) beside(suffix string) string {
+	name, _ := quote(b.o.Mailbox + suffix) // the mailbox was quoted without an error
+	return name
+}
+
+// expunge removes every second message of a copy that is made for it.
+func (b *imapBench) expunge() timed {
+	from := b.beside("-expunge")
+	return timed{
+		name:   "EXPUNGE every second",
+		before: func() error { return b.deleteHalf(from) },
+		do: func(context.Context) (n int64, err error) {
+			err = b.conn.command("EXPUNGE", func() {
+				if _, what, ok := b.conn.numbered(); ok && bytes.Equal(what, []byte("EXPUNGE")) {
+					n++
+				}
+			})
+			return n, err
+		},
+		after: func() error {
+			if err := b.openMailbox(); err != nil {
+				return err
+			}
+			return b.conn.command("DELETE "+from, nil)
+		},
+	}
+}
+
+// deleteHalf selects a copy of the mailbox in which every second message has \Deleted.
+func (b *imapBench) deleteHalf(name string) error {
+	for _, line := range []string{"CREATE " + name, "COPY 1:* " + name} {
+		if err := b.conn.command(line, nil); err != nil {
+			return err
+		}
+	}
+	if _, err := b.conn.selectMailbox(name); err != nil {
+		return err
+	}
+	const inOne = 500 // numbers, so that the line suits any server
+	for first := int64(1); first <= b.conn.exists; first += 2 * inOne {
+		set := strconv.AppendInt(nil, first, 10)
+		for n := first + 2; n < first+2*inOne && n <= b.conn.exists; n += 2 {
+			set = strconv.AppendInt(append(set, ','), n, 10)
+		}
+		if err := b.conn.command("STORE "+string(set)+` +FLAGS.SILENT (\Deleted)`, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

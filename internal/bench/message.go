@@ -60,6 +60,8 @@ type draft struct {
 	to      string
 	subject string // begins the Subject
 	opening string // begins the body, a line without its CRLF, or nothing
+	thread  int64  // with answers: the message that the thread begins with
+	answers bool   // it answers the message before it
 }
 
 // header appends the header section of d to b.
@@ -69,19 +71,48 @@ func (c *composer) header(b []byte, d *draft) []byte {
 	b = append(b, ">\r\nTo: <"...)
 	b = append(b, d.to...)
 	b = append(b, ">\r\nSubject: "...)
-	b = append(b, d.subject...)
-	b = strconv.AppendInt(b, d.seq, 10)
+	b = c.subject(b, d)
 	b = append(b, "\r\nDate: "...)
 	b = d.start.AppendFormat(b, "Mon, 02 Jan 2006 15:04:05 -0700")
 	b = append(b, "\r\nMessage-ID: <"...)
 	b = c.appendID(b, d.seq, d.start)
 	b = append(b, idDomain...)
+	b = c.references(b, d)
 	b = append(b, "\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"...)
 	if d.opening != "" {
 		b = append(b, d.opening...)
 		b = append(b, "\r\n"...)
 	}
 	return b
+}
+
+func (c *composer) subject(b []byte, d *draft) []byte {
+	if d.answers {
+		b = append(b, "Re: "...)
+		return strconv.AppendInt(append(b, d.subject...), d.thread, 10)
+	}
+	return strconv.AppendInt(append(b, d.subject...), d.seq, 10)
+}
+
+// references names the message answered, and the thread's first.
+func (c *composer) references(b []byte, d *draft) []byte {
+	if !d.answers {
+		return b
+	}
+	b = append(b, "\r\nReferences:"...)
+	for seq := d.thread; ; seq = d.seq - 1 {
+		b = c.appendID(append(b, " <"...), seq, c.sent(seq))
+		b = append(b, idDomain...)
+		if seq == d.seq-1 {
+			return b
+		}
+	}
+}
+
+// sent is a time within the year before the run, always the same for a message.
+func (c *composer) sent(seq int64) time.Time {
+	const year = 365 * 24 * time.Hour
+	return c.epoch.Add(-time.Duration(scatter(uint64(seq)) % uint64(year)))
 }
 
 func (c *composer) appendID(b []byte, seq int64, start time.Time) []byte {

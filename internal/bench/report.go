@@ -21,7 +21,8 @@ type Report struct {
 	Rows       []Row        `json:"rows"`
 	Counts     []Count      `json:"counts"`
 	Usage      *Usage       `json:"usage,omitempty"`
-	Errors     []ErrorCount `json:"errors,omitempty"` // most frequent first
+	Errors     []ErrorCount `json:"errors,omitempty"`   // most frequent first
+	LeftOut    []string     `json:"left_out,omitempty"` // rows that were not measured, and why
 }
 
 // A Row is one timed thing: how often, how fast, how long each took.
@@ -74,6 +75,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	r.Usage.text(&b)
 	for _, e := range r.Errors {
 		fmt.Fprintf(&b, "error: %s, %d times, first: %s\n", e.Where, e.Count, e.Sample)
+	}
+	for _, why := range r.LeftOut {
+		fmt.Fprintf(&b, "left out: %s\n", why)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
