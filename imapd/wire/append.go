@@ -68,6 +68,7 @@ func (d *Decoder) NextMessage() (m *Message, err error) {
 		d.space()
 	}
 	d.first = false
+	d.used, d.listed = 0, 0 // the limits are for each message
 	return d.message(), nil
 }
 
@@ -111,6 +112,7 @@ func (m *Message) NextPart() (p *Part, err error) {
 	if m.done = d.accept(')'); m.done {
 		return nil, nil
 	}
+	d.count()
 	return d.catPart(), nil
 }
 

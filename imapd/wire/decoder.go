@@ -13,23 +13,24 @@ type Limits struct {
 	NonSync int64 // of one non-synchronising literal, messages included; 0 is no bound (RFC 7888: 4,096 for LITERAL-)
 	Discard int64 // of refused input that is read away to find the end of one command
 	Ranges  int   // in one set of messages
-	Keys    int   // of one search
+	Items   int   // in all lists of a command, search keys included
 }
 
 // BeforeLogin are the limits of a client that nobody knows.
 func BeforeLogin() Limits {
-	return Limits{Command: 8 << 10, NonSync: 4096, Discard: 64 << 10, Ranges: 1000, Keys: 100}
+	return Limits{Command: 8 << 10, NonSync: 4096, Discard: 64 << 10, Ranges: 1000, Items: 100}
 }
 
 // AfterLogin are those of an account's client that may send messages of so many octets.
 func AfterLogin(message int64) Limits {
-	return Limits{Command: 1 << 20, Discard: 2*message + 1<<20, Ranges: 100_000, Keys: 10_000}
+	return Limits{Command: 1 << 20, Discard: 2*message + 1<<20, Ranges: 100_000, Items: 10_000}
 }
 
 const (
 	maxTag   = 128
-	maxDepth = 100 // of search keys in one another, and of part numbers
-	maxLine  = 12_288
+	maxDepth = 100    // of search keys in one another, and of part numbers
+	maxFetch = 500    // items of a FETCH, since each is answered for each message
+	maxLine  = 12_288 // octets of an answer in AUTHENTICATE
 )
 
 // A SyntaxError is a command that is not as RFC 9051 or an extension wants it. All of it was read: the next
@@ -56,6 +57,7 @@ type Decoder struct {
 	name   string // of the command, for errors
 	uid    bool   // it began with UID
 	secret bool   // errors must not show what was read
+	listed int    // items of lists so far
 	upper  [32]byte
 
 	more  bool  // the command is an APPEND or REPLACE that was not read to its end
@@ -110,6 +112,9 @@ func (d *Decoder) Command() (c Command, err error) {
 	if d.overlong {
 		d.tooLong()
 	}
+	if d.atEnd() {
+		d.fail("", "a tag without a command")
+	}
 	d.space()
 	v := d.verb()
 	c.Name = v.name
@@ -130,6 +135,7 @@ func (d *Decoder) Line() (line []byte, err error) {
 	d.check(d.nextLine(maxLine))
 	if d.overlong {
 		d.check(d.skipLine(d.limits.Discard))
+		d.line = nil // it announces no literal
 		d.fail("", "a line is longer than %d octets", maxLine)
 	}
 	return d.line, nil
@@ -139,6 +145,7 @@ func (d *Decoder) Line() (line []byte, err error) {
 func (d *Decoder) begin() {
 	d.begun, d.used, d.wasted = d.r < d.w, 0, 0
 	d.tag, d.name, d.uid, d.secret = "*", "", false, false
+	d.listed = 0
 	d.line, d.pos = nil, 0
 }
 

@@ -191,7 +191,7 @@ func TestCommands(t *testing.T) {
 		{"ESEARCH UNSEEN", "ESEARCH", &Search{UID: true, In: &Sources{[]Filter{{}}}, Return: &SearchReturn{All: true},
 			Key: not(systemFlag("SEEN"))}},
 		{`ESEARCH IN (mailboxes "a" subtree-one b personal) RETURN (COUNT) ALL`, "ESEARCH", &Search{UID: true,
-			In: &Sources{[]Filter{{FilterMailboxes, []string{"a"}}, {FilterSubtreeOne, []string{"b"}}, {Kind: FilterPersonal}}},
+			In:     &Sources{[]Filter{{FilterMailboxes, []string{"a"}}, {FilterSubtreeOne, []string{"b"}}, {Kind: FilterPersonal}}},
 			Return: &SearchReturn{Count: true}}},
 		{"SORT (reverse DATE SUBJECT) UTF-8 ALL", "SORT",
 			&Sort{By: []SortKey{{true, "DATE"}, {false, "SUBJECT"}}, Charset: "UTF-8"}},

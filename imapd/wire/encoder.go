@@ -260,7 +260,7 @@ func isSimple(s string) bool {
 
 // Mailbox is the name of a mailbox, given as UTF-8 (RFC 9051, 5.1).
 func (e *Encoder) Mailbox(name string) *Encoder {
-	if e.utf8 || isASCII(name) && strings.IndexByte(name, '&') < 0 {
+	if e.utf8 || isItself(name) {
 		return e.AString(name)
 	}
 	return e.AString(EncodeUTF7(name))

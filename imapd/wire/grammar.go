@@ -86,6 +86,9 @@ func (d *Decoder) expect(c byte) {
 	}
 }
 
+// atEnd reports whether nothing but spaces is left of the line.
+func (d *Decoder) atEnd() bool { return len(bytes.Trim(d.line[d.pos:], " ")) == 0 }
+
 // optional takes the space before what may follow, and reports whether something does before the list or the command
 // ends.
 func (d *Decoder) optional() bool {
@@ -113,6 +116,7 @@ func (d *Decoder) list(item func()) {
 	d.expect('(')
 	d.skipSpaces()
 	for !d.accept(')') {
+		d.count()
 		item()
 		if d.peek() != ')' {
 			if d.peek() != ' ' {
@@ -123,8 +127,15 @@ func (d *Decoder) list(item func()) {
 	}
 }
 
-// items is a list with at least one thing in it.
-func (d *Decoder) items(what string, item func()) {
+// count counts one more item of a list.
+func (d *Decoder) count() {
+	if d.listed++; d.listed > d.limits.Items {
+		d.fail("", "more than %d items", d.limits.Items)
+	}
+}
+
+// some is a list with at least one thing in it.
+func (d *Decoder) some(what string, item func()) {
 	if d.peek() != '(' {
 		d.want("a list of " + what)
 	}
@@ -149,6 +160,9 @@ func (d *Decoder) keyword(what string) []byte {
 	from := d.pos
 	return d.capitals(from, d.atom(what), what)
 }
+
+// capital is an atom in capitals, which may be none that is known.
+func (d *Decoder) capital(what string) string { return strings.ToUpper(string(d.atom(what))) }
 
 // capitals is word, which began at from, in capitals. No word of the protocol is longer than there is room for.
 func (d *Decoder) capitals(from int, word []byte, what string) []byte {
@@ -319,16 +333,16 @@ func (d *Decoder) nonZero(what string, most uint64) uint64 {
 	return n
 }
 
-// parseNumber is the number that digits are, if there are some and it is at most so large.
-func parseNumber(digits []byte, most uint64) (n uint64, ok bool) {
-	for _, c := range digits {
+// parseNumber is the number that b is, if it is 1*DIGIT and at most so large.
+func parseNumber(b []byte, most uint64) (n uint64, ok bool) {
+	for _, c := range b {
 		x := uint64(c - '0')
-		if n > (most-x)/10 {
+		if x > 9 || n > (most-x)/10 {
 			return 0, false
 		}
 		n = n*10 + x
 	}
-	return n, len(digits) > 0
+	return n, len(b) > 0
 }
 
 // base64 is base64 to the end of the line.
@@ -363,7 +377,7 @@ func (d *Decoder) mailboxName(wire string) (name, why string) {
 	if !utf8.ValidString(wire) {
 		return "", "is not UTF-8"
 	}
-	if d.utf8 || !isASCII(wire) || strings.IndexByte(wire, '&') < 0 {
+	if d.utf8 || !isASCII(wire) || isItself(wire) {
 		return wire, ""
 	}
 	name, err := DecodeUTF7(wire)

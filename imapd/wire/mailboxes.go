@@ -12,7 +12,7 @@ func (d *Decoder) selectMailbox() any {
 	if !d.optional() {
 		return s
 	}
-	d.items("parameters", func() {
+	d.some("parameters", func() {
 		switch {
 		case d.word("CONDSTORE"):
 			s.CondStore = true
@@ -49,6 +49,7 @@ func (d *Decoder) qresync() *QResync {
 // seqMatch = "(" known-sequence-set SP known-uid-set ")"
 func (d *Decoder) seqMatch(q *QResync) {
 	d.expect('(')
+	d.skipSpaces()
 	q.SeqMatch = d.fixedSet("known message numbers")
 	d.space()
 	q.UIDMatch = d.fixedSet("the UIDs of the known message numbers")
@@ -87,7 +88,7 @@ func (d *Decoder) create() any {
 	if !d.optional() {
 		return c
 	}
-	d.items("parameters", func() {
+	d.some("parameters", func() {
 		if !d.word("USE") {
 			d.want("USE")
 		}
@@ -113,7 +114,7 @@ func (d *Decoder) listMailboxes() any {
 	d.space()
 	if d.peek() == '(' {
 		l.Extended = true
-		d.items("patterns", func() { d.pattern(l) })
+		d.some("patterns", func() { d.pattern(l) })
 	} else {
 		d.pattern(l)
 	}
@@ -198,7 +199,7 @@ func (d *Decoder) status() any {
 }
 
 func (d *Decoder) statusItems() (items StatusItems) {
-	d.items("items", func() {
+	d.some("items", func() {
 		from := d.pos
 		item := statusItem(d.keyword("an item of STATUS"))
 		if item == 0 {
@@ -285,7 +286,7 @@ func (d *Decoder) metadataOptions(g *GetMetadata) {
 	if d.peek() != '(' {
 		return
 	}
-	d.items("options", func() { d.metadataOption(g) })
+	d.some("options", func() { d.metadataOption(g) })
 	d.space()
 }
 
@@ -321,7 +322,7 @@ func (d *Decoder) entries() (names []string) {
 	if d.peek() != '(' {
 		return []string{d.entry()}
 	}
-	d.items("entries", func() { names = append(names, d.entry()) })
+	d.some("entries", func() { names = append(names, d.entry()) })
 	return names
 }
 
@@ -344,7 +345,7 @@ func (d *Decoder) setMetadata() any {
 	d.space()
 	s := &SetMetadata{Mailbox: d.mailbox()}
 	d.space()
-	d.items("entries and values", func() {
+	d.some("entries and values", func() {
 		name := d.entry()
 		d.space()
 		s.Entries = append(s.Entries, Annotation{name, d.value()})
@@ -379,7 +380,7 @@ func (d *Decoder) setQuota() any {
 		d.want("a list of resources and limits")
 	}
 	d.list(func() {
-		name := string(d.keyword("the name of a resource"))
+		name := d.capital("the name of a resource")
 		d.space()
 		s.Limits = append(s.Limits, QuotaLimit{name, d.number64("a limit")})
 	})
@@ -402,6 +403,7 @@ func (d *Decoder) notify() any {
 		d.space()
 	}
 	for more := true; more; more = d.optional() {
+		d.count()
 		n.Groups = append(n.Groups, d.notifyGroup())
 	}
 	return n
@@ -414,7 +416,7 @@ func (d *Decoder) notifyGroup() (g NotifyGroup) {
 	g.Filter = d.filter()
 	d.space()
 	if !d.word("NONE") {
-		d.items("events", func() { d.notifyEvent(&g) })
+		d.some("events", func() { d.notifyEvent(&g) })
 	}
 	d.skipSpaces()
 	d.expect(')')
@@ -473,6 +475,6 @@ func (d *Decoder) filterNames() (names []string) {
 	if d.peek() != '(' {
 		return []string{d.mailbox()}
 	}
-	d.items("mailboxes", func() { names = append(names, d.mailbox()) })
+	d.some("mailboxes", func() { names = append(names, d.mailbox()) })
 	return names
 }

@@ -29,7 +29,7 @@ func (d *Decoder) store() any {
 	s := &Store{UID: d.uid, Set: d.set()}
 	d.space()
 	if d.peek() == '(' {
-		d.items("modifiers", func() { d.unchangedSince(s) })
+		d.some("modifiers", func() { d.unchangedSince(s) })
 		d.space()
 	}
 	d.storeItem(s)
@@ -39,6 +39,7 @@ func (d *Decoder) store() any {
 		return s
 	}
 	for more := true; more; more = d.optional() {
+		d.count()
 		s.Flags = append(s.Flags, d.flag())
 	}
 	return s
@@ -87,7 +88,7 @@ func (d *Decoder) fetch() any {
 		f.Items = []FetchItem{d.fetchItem()}
 	}
 	if d.optional() {
-		d.items("modifiers", func() { d.fetchModifier(f) })
+		d.some("modifiers", func() { d.fetchModifier(f) })
 	}
 	if f.Vanished && (!f.UID || f.ChangedSince == 0) {
 		d.fail("", "VANISHED is for UID FETCH with CHANGEDSINCE")
@@ -122,7 +123,12 @@ func (d *Decoder) fetchModifier(f *Fetch) {
 
 func (d *Decoder) fetchItems() (items []FetchItem) {
 	items = make([]FetchItem, 0, 1+min(bytes.Count(d.line[d.pos:], []byte(" ")), 8))
-	d.items("items", func() { items = append(items, d.fetchItem()) })
+	d.some("items", func() {
+		if len(items) == maxFetch {
+			d.fail("", "more than %d items for each message", maxFetch)
+		}
+		items = append(items, d.fetchItem())
+	})
 	return items
 }
 
@@ -255,7 +261,7 @@ func (d *Decoder) sectionText(s *Section) {
 // headerList = SP "(" astring *(SP astring) ")"
 func (d *Decoder) headerList(s *Section) {
 	d.space()
-	d.items("header fields", func() { s.Fields = append(s.Fields, d.astring("the name of a header field")) })
+	d.some("header fields", func() { s.Fields = append(s.Fields, d.astring("the name of a header field")) })
 }
 
 // cut is a partial after its "<". It ends with 63 bits at the latest.

@@ -32,7 +32,7 @@ func (d *Decoder) esearch() any {
 
 // sources = "(" filter-mailboxes *(SP filter-mailboxes) [SP "(" scope-options ")"] ")"; no scope option exists
 func (d *Decoder) sources() (filters []Filter) {
-	d.items("mailboxes", func() {
+	d.some("mailboxes", func() {
 		if d.peek() == '(' {
 			d.fail("", "unknown scope options")
 		}
@@ -55,7 +55,7 @@ func (d *Decoder) program(s *Search) {
 func (d *Decoder) sort() any {
 	d.space()
 	s := &Sort{UID: d.uid, Return: d.searchReturn()}
-	d.items("criteria", func() { s.By = append(s.By, d.sortKey()) })
+	d.some("criteria", func() { s.By = append(s.By, d.sortKey()) })
 	d.space()
 	s.Charset = d.astring("a charset")
 	d.space()
@@ -83,7 +83,7 @@ func (d *Decoder) sortKey() (k SortKey) {
 // thread = "THREAD" SP thread-alg SP charset 1*(SP search-key) (RFC 5256, 5)
 func (d *Decoder) thread() any {
 	d.space()
-	t := &Thread{UID: d.uid, Algorithm: string(d.keyword("an algorithm"))}
+	t := &Thread{UID: d.uid, Algorithm: d.capital("an algorithm")}
 	d.space()
 	t.Charset = d.astring("a charset")
 	d.space()
@@ -96,6 +96,7 @@ func (d *Decoder) cancelUpdate() any {
 	d.space()
 	c := &CancelUpdate{}
 	for more := true; more; more = d.optional() {
+		d.count()
 		c.Tags = append(c.Tags, d.astring("the tag of a search"))
 	}
 	return c
@@ -180,24 +181,22 @@ func (d *Decoder) searchKeys() SearchKey {
 	return and
 }
 
-// keys reads the keys of a search and counts them.
+// keys reads the keys of a search.
 type keys struct {
 	*Decoder
-	n, depth int
+	depth int
 }
 
 // key = search-key (RFC 9051, 9; RFC 5032; RFC 6203; RFC 7162; RFC 8474; RFC 8514)
 func (p *keys) key() (k SearchKey) {
-	if p.n++; p.n > p.limits.Keys {
-		p.fail("", "a search of more than %d keys", p.limits.Keys)
-	}
+	p.count()
 	if p.depth++; p.depth > maxDepth {
 		p.fail("", "search keys more than %d deep in one another", maxDepth)
 	}
 	defer func() { p.depth-- }()
 	switch c := p.peek(); {
 	case c == '(':
-		p.items("search keys", func() { k.Keys = append(k.Keys, p.key()) })
+		p.some("search keys", func() { k.Keys = append(k.Keys, p.key()) })
 		return k
 	case c == '$' || classes[c]&isSetChar != 0:
 		return SearchKey{Op: SearchSeq, Set: p.set()}

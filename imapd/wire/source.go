@@ -46,9 +46,12 @@ func (s *source) fill() error {
 	if s.r == s.w && !s.begun {
 		s.release()
 		n, err := s.read(s.small[:])
+		if err != nil {
+			return err
+		}
 		s.hold()
 		s.w = copy(s.buf, s.small[:n])
-		return err
+		return nil
 	}
 	s.makeRoom()
 	n, err := s.read(s.buf[s.w:])

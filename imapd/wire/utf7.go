@@ -41,6 +41,16 @@ func appendUTF7(b []byte, name string) []byte {
 	return b
 }
 
+// isItself reports whether a name is its own modified UTF-7.
+func isItself(name string) bool {
+	for i := range len(name) {
+		if c := name[i]; c < ' ' || c > '~' || c == '&' {
+			return false
+		}
+	}
+	return true
+}
+
 // isPlain reports whether r stands for itself, but for "&".
 func isPlain(r rune) bool { return ' ' <= r && r <= '~' }
 

@@ -79,7 +79,7 @@ func (d *Decoder) login() any {
 // authenticate = "AUTHENTICATE" SP auth-type [SP initial-resp] (RFC 9051, 6.2.2)
 func (d *Decoder) authenticate() any {
 	d.space()
-	a := &Authenticate{Mechanism: string(d.keyword("a mechanism"))}
+	a := &Authenticate{Mechanism: d.capital("a mechanism")}
 	d.secret = true
 	if !d.optional() {
 		return a
@@ -98,7 +98,8 @@ func (d *Decoder) enable() any {
 	e := &Enable{}
 	d.space()
 	for more := true; more; more = d.optional() {
-		e.Capabilities = append(e.Capabilities, string(d.keyword("a capability")))
+		d.count()
+		e.Capabilities = append(e.Capabilities, d.capital("a capability"))
 	}
 	return e
 }
@@ -125,5 +126,5 @@ func (d *Decoder) id() any {
 // compress = "COMPRESS" SP algorithm (RFC 4978, 4)
 func (d *Decoder) compress() any {
 	d.space()
-	return &Compress{Algorithm: string(d.keyword("an algorithm"))}
+	return &Compress{Algorithm: d.capital("an algorithm")}
 }
