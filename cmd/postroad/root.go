@@ -94,7 +94,7 @@ func (a *app) root() *cobra.Command {
 		a.quickstart(), a.serve(), a.configCommands(),
 		a.domainCommands(), a.accountCommands(), a.aliasCommands(),
 		a.queueCommands(), a.mailboxCommands(), a.messageCommands(),
-		a.traceCommand(), a.statusCommand(), a.checkCommand(), a.compactCommand(), a.benchCommands(), a.versionCommand(),
+		a.traceCommand(), a.statusCommand(), a.checkCommand(), a.compactCommand(), a.indexCommands(), a.benchCommands(), a.versionCommand(),
 	)
 	root.Long = `postroad is a whole mail server in one program and one data directory.
 

@@ -300,6 +300,14 @@ func (c *Client) ShareMailbox(ctx context.Context, s ShareMailbox) (Share, error
 	return ask[Share](ctx, c, "ShareMailbox", s, reply{})
 }
 
+func (c *Client) Index(ctx context.Context, account string) iter.Seq2[IndexedMailbox, error] {
+	return items[IndexedMailbox](ctx, c, "Index", account)
+}
+
+func (c *Client) RebuildIndex(ctx context.Context, account string, progress func(Progress)) (Reindexed, error) {
+	return ask[Reindexed](ctx, c, "RebuildIndex", account, following(progress))
+}
+
 func (c *Client) Messages(ctx context.Context, l MessageList) iter.Seq2[Message, error] {
 	return items[Message](ctx, c, "Messages", l)
 }

@@ -78,6 +78,12 @@ type Service interface {
 	// before, and returns the rights. Without rights it is no longer shared with them.
 	ShareMailbox(ctx context.Context, s ShareMailbox) (Share, error)
 
+	// Index tells how far the full-text index of each mailbox of an account is; of all accounts when it is empty.
+	Index(ctx context.Context, account string) iter.Seq2[IndexedMailbox, error]
+	// RebuildIndex makes the full-text index of an account's mailboxes again, or of all accounts'. Searches need longer
+	// meanwhile. progress, if not nil, is called now and then.
+	RebuildIndex(ctx context.Context, account string, progress func(Progress)) (Reindexed, error)
+
 	// Messages lists the messages of a mailbox in order of UID.
 	Messages(ctx context.Context, l MessageList) iter.Seq2[Message, error]
 	// ReadMessage writes a message's octets as they are stored to w.
@@ -148,6 +154,25 @@ type CheckReport struct {
 type Problem struct {
 	What string `json:"what"`
 	Text string `json:"text"`
+}
+
+// IndexedMailbox is a mailbox and how far its full-text index is. What is not in the index a search looks at itself, as
+// it does in mailboxes that are too small for one.
+type IndexedMailbox struct {
+	Account     string `json:"account"`
+	Mailbox     string `json:"mailbox"`
+	Messages    uint64 `json:"messages"`
+	Octets      int64  `json:"octets"`
+	Indexed     uint64 `json:"indexed"` // messages
+	Blocks      int    `json:"blocks"`
+	IndexOctets int64  `json:"index_octets"`
+}
+
+// Reindexed is what RebuildIndex made.
+type Reindexed struct {
+	Mailboxes   int    `json:"mailboxes"`
+	Indexed     uint64 `json:"indexed"` // messages
+	IndexOctets int64  `json:"index_octets"`
 }
 
 // Compacted is what Compact gave back.

@@ -123,6 +123,15 @@ func (echo) Shares(_ context.Context, m MailboxName) ([]Share, error) {
 func (echo) ShareMailbox(_ context.Context, s ShareMailbox) (Share, error) {
 	return s.Share, fails(s.Account)
 }
+func (echo) Index(_ context.Context, n string) iter.Seq2[IndexedMailbox, error] {
+	return seq(n, IndexedMailbox{Account: n, Indexed: 1 << 60}, IndexedMailbox{Mailbox: "b"})
+}
+func (echo) RebuildIndex(_ context.Context, n string, progress func(Progress)) (Reindexed, error) {
+	if progress != nil {
+		progress(Progress{"x", 1, 2})
+	}
+	return Reindexed{Mailboxes: 3}, fails(n)
+}
 func (echo) Messages(_ context.Context, l MessageList) iter.Seq2[Message, error] {
 	return seq(l.Account, Message{UID: l.After + 1, Flags: []string{l.Mailbox}}, Message{UID: l.After + 2, Subject: "\x00\u202e<&>"})
 }
@@ -262,6 +271,9 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	one("create")(m, err)
 	say("rename", describe(svc.RenameMailbox(ctx, RenameMailbox{"a", "f", n})))
 	say("remove", describe(svc.RemoveMailbox(ctx, MailboxName{"a", n, ""})))
+	drain(say, "index", svc.Index(ctx, n))
+	re, err := svc.RebuildIndex(ctx, n, func(p Progress) { say("progress", p) })
+	one("rebuild")(re, err)
 	drain(say, "messages", svc.Messages(ctx, MessageList{MailboxName{n, "m", ""}, 5, 6}))
 	var b bytes.Buffer
 	err = svc.ReadMessage(ctx, MessageName{ID: n}, &b)

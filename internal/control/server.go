@@ -47,6 +47,8 @@ func operations(s Service) map[string]operation {
 		"RemoveMailbox": do(s.RemoveMailbox),
 		"Shares":        call(s.Shares),
 		"ShareMailbox":  call(s.ShareMailbox),
+		"Index":         list(s.Index),
+		"RebuildIndex":  long(s.RebuildIndex),
 		"Messages":      list(s.Messages),
 		"ReadMessage":   readMessage(s),
 		"Import":        importMessages(s),
