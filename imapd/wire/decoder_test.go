@@ -46,6 +46,7 @@ func TestCommands(t *testing.T) {
 		{"Capability", "CAPABILITY", nil},
 		{"LOGIN joe secret", "LOGIN", &Login{"joe", "secret"}},
 		{`LOGIN "joe" "a \"b\" \\c"`, "LOGIN", &Login{"joe", `a "b" \c`}},
+		{`LOGIN joe 5%*\x]`, "LOGIN", &Login{"joe", `5%*\x]`}},
 		{"LOGIN {3}\r\njoe {2+}\r\nab", "LOGIN", &Login{"joe", "ab"}},
 		{"LOGIN {0}\r\n {0+}\r\n", "LOGIN", &Login{}},
 		{"LOGIN joe \"pässword\"", "LOGIN", &Login{"joe", "pässword"}},

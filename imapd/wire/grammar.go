@@ -20,21 +20,23 @@ const (
 	isListChar                     // list-char: "%", "*" and "]" too
 	isSetChar                      // of sets of messages
 	isDigit
+	isLooseChar // of an astring as people type it: "%", "*" and "\\" too
 )
 
 var classes = func() (t [256]class) {
 	for c := byte('!'); c < 0x7f; c++ {
 		if strings.IndexByte(`(){%*"\]`, c) < 0 {
-			t[c] |= isAtomChar | isStringChar | isTagChar | isListChar
+			t[c] |= isAtomChar | isStringChar | isTagChar | isListChar | isLooseChar
 		}
 		if c >= '0' && c <= '9' {
 			t[c] |= isDigit | isSetChar
 		}
 	}
-	t[']'] |= isStringChar | isTagChar | isListChar
+	t[']'] |= isStringChar | isTagChar | isListChar | isLooseChar
 	t['+'] &^= isTagChar
-	t['%'] |= isListChar
-	t['*'] |= isListChar | isSetChar
+	t['%'] |= isListChar | isLooseChar
+	t['*'] |= isListChar | isSetChar | isLooseChar
+	t['\\'] |= isLooseChar
 	t[':'] |= isSetChar
 	t[','] |= isSetChar
 	return t
@@ -193,13 +195,14 @@ func (d *Decoder) word(w string) bool {
 	return true
 }
 
-// astring is an atom that may have "]", or a string.
+// astring is an atom that may have "]", or a string. Wildcards and backslashes in such an atom are forgiven: passwords
+// typed by hand have them, and nothing else can be meant.
 func (d *Decoder) astring(what string) string {
 	switch d.peek() {
 	case '"', '{':
 		return d.str(what)
 	}
-	word := d.take(isStringChar)
+	word := d.take(isLooseChar)
 	if len(word) == 0 {
 		d.want(what)
 	}
