@@ -1,48 +1,12 @@
 // Package imapd shows an account's mailboxes over IMAP4rev1 and IMAP4rev2 (RFC 3501,
-// RFC 9051). It speaks the protocol with go-imap's server and is thin: what a mailbox
-// is, and every rule about UIDs, flags and modseqs, is internal/mailbox's; where the parts of a
-// message are was found out by internal/mime when the message came.
+// RFC 9051). What a mailbox
 //
-//	wire        a client's connection: framing, limits, time-outs, TLS
-//	command     what stands between wire and library: whole commands in one line, nothing else
-//	library     the library's servers, and what they announce
-//	session     what one client does: login, the selected mailbox, what it has been told
-//	section     BODY[...] and BINARY[...] as ranges of the stored octets
-//	convert     the library's types from and to ours; nothing else knows both
-//
-// What is promised:
-//
-//   - BODY[] is the message as it was stored, octet for octet, and RFC822.SIZE its length. Of one that the disk has
-//     damaged nothing is sent: the others are, and then NO. (Of a message over 64 KiB, header fields are sent
-//     unchecked when nothing else is asked for.)
-//   - A sequence number means the message that the client was told it means: an EXPUNGE is told
-//     only where RFC 9051, 7.5.1 allows it, and no change is lost between two commands or before IDLE.
-//   - A literal never becomes a command, whatever is wrong with the command it belongs to.
-//   - Memory per connection is bounded: a command is at most 48 KiB with its literals (8 KiB before
-//     login), search keys stand at most 100 deep in one another, a message streams in and out through 32 KiB, a header that fields are
-//     picked from is at most 1 MiB. No transaction of the store is open and no lock is held while
-//     something is written to a connection.
-//   - No password goes over the network in the clear: only loopback may log in without TLS.
-//
-// The library between the wire and the session has faults and gaps that cannot be mended from here:
-//
-// BUG: CONDSTORE, QRESYNC, QUOTA, SORT, THREAD, METADATA, MULTIAPPEND and other extensions that the
-// library does not parse are missing and not announced.
-//
-// BUG: ENVELOPE shows Date in one fixed format, leaves out source routes, and puts a Message-ID or
-// In-Reply-To without angle brackets into them.
-//
-// BUG: BODYSTRUCTURE has no Content-MD5; parameters come sorted by name.
-//
-// BUG: BINARY[n]<o.c> is answered without its <o>; a section that a message does not have is
-// an empty string and not NIL.
-//
-// BUG: LITERAL- is announced along with LITERAL+, and UTF8=ACCEPT always.
-//
-// BUG: SEARCH RETURN (SAVE) on its own is answered with an ESEARCH that has ALL.
-//
-// BUG: NO and BAD carry one response code and no arguments, so BADCHARSET does not list the
-// charsets.
+//	conn        a client's connection: layers, time, the reason why it ends
+//	session     what one client does: its commands, one after the other
+//	commands    which there are, where they may be given, and what answers them
+//	reply       how they end
+//	tell        what the client is told unasked
+//	numbers     sequence numbers and sets
 package imapd
 
 import (
@@ -65,7 +29,8 @@ type Config struct {
 	Mailboxes *mailbox.Service
 	Store     *store.Store // takes the bodies of APPEND
 	Accounts  *account.Directory
-	TLS       *tls.Config // nil: no STARTTLS, and login from loopback only
+	Logins    *account.Logins // nil: of Accounts, and this server's alone
+	TLS       *tls.Config     // nil: no STARTTLS, and login from loopback only
 	Limits    Limits
 	Log       *slog.Logger     // nil discards
 	Now       func() time.Time // nil is time.Now
@@ -83,12 +48,6 @@ type Limits struct {
 	FailedLogins int           // of one connection; 5. The n-th is answered after n seconds, the last with BYE
 	BadCommands  int           // before login; 3. Then BYE
 }
-
-const (
-	maxCommandBeforeLogin = 8 << 10
-	maxCommand            = 48 << 10 // the library's own limit is 50 KiB
-	maxDrain              = 1 << 20  // octets of a refused command that are read and thrown away
-)
 
 // WithDefaults returns l with its zero fields set.
 func (l Limits) WithDefaults() Limits {
@@ -110,11 +69,10 @@ type Server struct {
 	// Set by NewServer, never changed.
 	Config
 	implicitTLS bool
-	libs        libraries
 	ctx         context.Context // ends when sessions must not go on
 	cancel      context.CancelFunc
 
-	group listen.Group // connections, and wires as its sessions
+	group listen.Group
 }
 
 // NewServer returns a server that starts nothing. With implicitTLS its listeners speak TLS from the first
@@ -127,13 +85,15 @@ func NewServer(implicitTLS bool, c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Logins == nil {
+		c.Logins = account.NewLogins(c.Accounts, account.NewGuard(c.Now))
+	}
 	if c.TLS != nil { // who asks for another protocol by ALPN, as a browser does, is sent away
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = []string{"imap"}
 	}
 	s := &Server{Config: c, implicitTLS: implicitTLS}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.libs = newLibraries(s)
 	return s
 }
 
@@ -162,19 +122,20 @@ func (s *Server) listenOptions() listen.Options {
 	return o
 }
 
-// greet starts the session of a client, after the TLS handshake where that comes first.
-func (s *Server) greet(conn *listen.Conn) {
-	if !s.implicitTLS {
-		s.start(newWire(s, conn))
+// greet begins the session of a client, after the TLS handshake where that comes first.
+func (s *Server) greet(raw *listen.Conn) {
+	defer s.group.Ended()
+	ses := newSession(s, raw)
+	if s.implicitTLS && ses.conn.startTLS() != nil {
+		ses.cancel()
+		raw.Close()
 		return
 	}
-	tc, err := s.handshake(conn)
-	if err != nil {
-		conn.Close()
-		s.group.Ended()
-		return
+	if !s.group.Add(ses) {
+		ses.Leave()
 	}
-	s.start(newWire(s, tc))
+	defer s.group.Remove(ses)
+	ses.serve()
 }
 
 // handshake makes TLS of a connection.
@@ -189,19 +150,14 @@ func (s *Server) handshake(conn net.Conn) (*tls.Conn, error) {
 	return tc, err
 }
 
-// start hands a wire to the library, which closes it in the end.
-func (s *Server) start(w *wire) {
-	if !s.group.Add(w) {
-		w.Leave()
-	}
-	s.libs.serve(w)
-}
-
-// ended is told by a wire that it was closed. The connection goes on when STARTTLS gave it a new wire.
-func (s *Server) ended(w *wire, moved bool) {
-	s.group.Remove(w)
-	if !moved {
-		s.group.Ended()
+// End ends the sessions of an account, each after the command that runs: it was disabled or removed, or has a
+// new password.
+func (s *Server) End(id account.ID) {
+	for _, ses := range s.group.Sessions() {
+		ses := ses.(*session)
+		if account.ID(ses.whose.Load()) == id {
+			ses.conn.bye(accountChanged)
+		}
 	}
 }
 

@@ -1,64 +1,84 @@
 package imapd
 
 import (
+	"fmt"
+
 	"github.com/RoaringBitmap/roaring/v2"
-	"github.com/emersion/go-imap/v2"
+
+	"postroad/imapd/wire"
+	"postroad/internal/mailbox"
 )
 
-// resolve returns the messages of a set that the client knows. With strict, a sequence number beyond the
-// last message is an error (RFC 9051, 9: seq-number); a range that ends with "*" never is.
-func (sel *selected) resolve(set imap.NumSet, strict bool) (*roaring.Bitmap, error) {
-	known := sel.view.UIDs()
-	if imap.IsSearchRes(set) {
-		if sel.result == nil {
-			return roaring.New(), nil
-		}
-		return roaring.And(sel.result, known), nil
-	}
-	switch set := set.(type) {
-	case imap.UIDSet:
+// known are the UIDs of the messages that the client knows; a sequence number is a rank in it. Not to be changed.
+func (s *session) known() *roaring.Bitmap { return s.sel.view.UIDs() }
+
+// resolve returns the messages of a set that the client knows. A sequence number beyond the last message is an
+// error (RFC 9051, 9: seq-number); a range that ends with "*" never is. With UIDONLY there are no sequence
+// numbers (RFC 9586, 3). The result is the caller's.
+func (s *session) resolve(set wire.Set, uid bool) (*roaring.Bitmap, error) {
+	known := s.known()
+	switch {
+	case set.Saved && s.sel.result == nil:
+		return roaring.New(), nil
+	case set.Saved:
+		return roaring.And(s.sel.result, known), nil
+	case uid:
 		return uidsOf(set, known), nil
-	case imap.SeqSet:
-		return numbered(set, known, strict)
+	case s.enabled.has(uidOnly):
+		return nil, uidRequired()
 	}
-	return nil, bad("not a set of messages")
+	return numbered(set, known)
 }
 
+// uidRequired refuses what speaks of sequence numbers to a client that wants none.
+func uidRequired() reply { return bad(codeUIDRequired, "sequence numbers are not used since UIDONLY") }
+
 // uidsOf returns the messages of known that a set of UIDs names. "*" is the greatest.
-func uidsOf(set imap.UIDSet, known *roaring.Bitmap) *roaring.Bitmap {
+func uidsOf(set wire.Set, known *roaring.Bitmap) *roaring.Bitmap {
 	named := roaring.New()
 	if known.IsEmpty() {
 		return named
 	}
 	greatest := known.Maximum()
-	for _, r := range set {
-		from, to := bounds(uint32(r.Start), uint32(r.Stop), greatest)
+	for _, r := range set.Ranges {
+		from, to := bounds(r, greatest)
 		named.AddRange(uint64(from), uint64(to)+1)
 	}
 	named.And(known)
 	return named
 }
 
-// bounds puts numbers for "*", which the library has as 0, and orders them.
-func bounds(start, stop, star uint32) (from, to uint32) {
-	if start == 0 {
-		start = star
+// all returns the UIDs below next that a set names, whether there are messages or not; without ranges it is all of them.
+func all(set wire.Set, next mailbox.UID) *roaring.Bitmap {
+	below := roaring.New()
+	below.AddRange(1, uint64(next))
+	if len(set.Ranges) == 0 {
+		return below
 	}
-	if stop == 0 {
-		stop = star
+	return uidsOf(set, below)
+}
+
+// bounds puts a number for "*", and orders the two.
+func bounds(r wire.Range, star uint32) (from, to uint32) {
+	if r.From == 0 {
+		r.From = star
 	}
-	return min(start, stop), max(start, stop)
+	if r.To == 0 {
+		r.To = star
+	}
+	return min(r.From, r.To), max(r.From, r.To)
 }
 
 // numbered returns the messages of known that a set of sequence numbers names.
-func numbered(set imap.SeqSet, known *roaring.Bitmap, strict bool) (*roaring.Bitmap, error) {
+func numbered(set wire.Set, known *roaring.Bitmap) (*roaring.Bitmap, error) {
 	named := roaring.New()
 	count := uint32(known.GetCardinality())
-	for _, r := range set {
-		if strict && r.Stop != 0 && r.Stop > count {
-			return nil, bad("there are not so many messages")
+	for _, r := range set.Ranges {
+		open := r.From == 0 || r.To == 0
+		from, to := bounds(r, count)
+		if to > count && !open {
+			return nil, bad(codeClientBug, "there are not so many messages")
 		}
-		from, to := bounds(r.Start, r.Stop, count)
 		to = min(to, count)
 		if from == 0 || from > to {
 			continue
@@ -88,7 +108,7 @@ func newSequence(known *roaring.Bitmap) *sequence {
 }
 
 // of returns the number of a message, or 0 when it is not known.
-func (s *sequence) of(uid uint32) uint32 {
+func (s *sequence) of(uid mailbox.UID) uint32 {
 	for range near {
 		if !s.next.HasNext() || s.next.PeekNext() >= uid {
 			return s.here(uid)
@@ -103,11 +123,23 @@ func (s *sequence) of(uid uint32) uint32 {
 	return s.here(uid)
 }
 
-func (s *sequence) here(uid uint32) uint32 {
+func (s *sequence) here(uid mailbox.UID) uint32 {
 	if s.next.HasNext() && s.next.PeekNext() == uid {
 		return s.seq
 	}
 	return 0
+}
+
+// numbersOf returns the sequence numbers of messages, those that are known.
+func numbersOf(uids, known *roaring.Bitmap) *roaring.Bitmap {
+	numbers := roaring.New()
+	seqs := newSequence(known)
+	for it := uids.Iterator(); it.HasNext(); {
+		if n := seqs.of(it.Next()); n != 0 {
+			numbers.Add(n)
+		}
+	}
+	return numbers
 }
 
 // pages calls fn with at most n of the messages at a time.
@@ -122,42 +154,5 @@ func pages(uids *roaring.Bitmap, n int, fn func(*roaring.Bitmap) error) error {
 	return nil
 }
 
-// uidSet returns messages as the library has them.
-func uidSet(uids *roaring.Bitmap) imap.UIDSet {
-	set := imap.UIDSet{}
-	runs(uids.Iterator(), func(uid uint32) uint32 { return uid }, func(first, last uint32) {
-		set = append(set, imap.UIDRange{Start: imap.UID(first), Stop: imap.UID(last)})
-	})
-	return set
-}
-
-// seqSet returns messages by their sequence numbers.
-func seqSet(uids, known *roaring.Bitmap) imap.SeqSet {
-	set := imap.SeqSet{}
-	seqs := newSequence(known)
-	runs(uids.Iterator(), seqs.of, func(first, last uint32) {
-		set = append(set, imap.SeqRange{Start: first, Stop: last})
-	})
-	return set
-}
-
-// runs calls add with each run of consecutive numbers.
-func runs(it roaring.IntPeekable, number func(uint32) uint32, add func(first, last uint32)) {
-	var first, last uint32
-	for it.HasNext() {
-		n := number(it.Next())
-		switch {
-		case n == 0:
-		case first != 0 && n == last+1:
-			last = n
-		default:
-			if first != 0 {
-				add(first, last)
-			}
-			first, last = n, n
-		}
-	}
-	if first != 0 {
-		add(first, last)
-	}
-}
+// mailboxObject is the MAILBOXID of a mailbox (RFC 8474, 4).
+func mailboxObject(id mailbox.ID) string { return fmt.Sprintf("m%x", uint64(id)) }

@@ -93,7 +93,7 @@ func TestDamagedMessage(t *testing.T) {
 	h.srv, h.addr = h.serve(false)
 	h.deliver("INBOX", hello)
 	h.deliver("INBOX", "Subject: x\r\n\r\nthe SACRED text\r\n")
-	h.deliver("INBOX", "Subject: y\r\n\r\nthe SACRED text\r\n"+strings.Repeat("z\r\n", smallMessage))
+	h.deliver("INBOX", "Subject: y\r\n\r\nthe SACRED text\r\n"+strings.Repeat("z\r\n", 64<<10))
 	c := h.loggedIn()
 	c.open("INBOX")
 	c.dialog("> a FETCH 2 BODY.PEEK[TEXT]\n< * 2 FETCH (BODY[TEXT] {17}\n< the SACRED text\n< )\n< a OK ...")

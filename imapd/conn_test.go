@@ -134,44 +134,6 @@ func TestFraming(t *testing.T) {
 	}
 }
 
-// TestSearchDepth: what stands deep in one another costs the library's parser memory at
-// each level; what stands side by side does not.
-func TestSearchDepth(t *testing.T) {
-	x := strings.Repeat
-	for _, tt := range []struct {
-		name, args string
-		depth      int
-	}{
-		{"one key", " ALL", 0},
-		{"one NOT", " NOT SEEN", 1},
-		{"lower case", " not not seen", 2},
-		{"keys side by side", x(" NOT SEEN", 500), 1},
-		{"OR of two", x(" OR SEEN NOT SEEN", 500), 2},
-		{"OR to the right", x(" OR SEEN", 300) + " SEEN", 300},
-		{"OR to the left", x(" OR", 300) + x(" SEEN", 301), 300},
-		{"OR of ORs, evenly", " OR OR SEEN SEEN OR SEEN SEEN SEEN", 2},
-		{"NOT on NOT", x(" NOT", 1000) + " SEEN", 1000},
-		{"lists side by side", x(" (SEEN SEEN)", 300), 1},
-		{"lists in lists", " " + x("(", 300) + "SEEN" + x(")", 300), 300},
-		{"NOT and lists in turn", " " + x("NOT (", 100) + "SEEN" + x(")", 100), 200},
-		{"a list ends what is open in it", x(" (OR SEEN NOT)", 300), 3},
-		{"values are no keys", x(" HEADER NOT OR SUBJECT \"NOT (\" KEYWORD not", 300), 0},
-		{"RETURN", " RETURN (MIN MAX) CHARSET UTF-8 NOT SEEN", 1},
-		{"parentheses that were never open", " )))) NOT SEEN", 1},
-	} {
-		if got := searchDepth(tt.args); got != tt.depth {
-			t.Errorf("%s: %d, want %d", tt.name, got, tt.depth)
-		}
-	}
-	c := newHouse(t).loggedIn()
-	c.send("a SELECT INBOX\r\n")
-	for !strings.HasPrefix(c.line(), "a OK") {
-	}
-	c.dialog("> b SEARCH" + x(" NOT", maxSearchDepth) + " ALL\n< * SEARCH\n< b OK ...")
-	c.dialog("> c SEARCH" + x(" NOT", maxSearchDepth+1) + " ALL\n< c BAD [TOOBIG] ...")
-	c.dialog("> d UID SEARCH" + x(" OR SEEN", 5000) + " ALL\n< d BAD [TOOBIG] ...\n> e NOOP\n< e OK ...")
-}
-
 func TestMessageSizeLimit(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.Limits.MessageSize = 10 })
 	h.loggedIn().dialog(`

@@ -1,0 +1,204 @@
+package imapd
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+
+	"postroad/imapd/wire"
+	"postroad/internal/account"
+	"postroad/internal/envelope"
+	"postroad/internal/listen"
+	"postroad/internal/mailbox"
+	"postroad/internal/sasl"
+)
+
+// mayStartTLS reports whether STARTTLS is to be had now.
+func (s *session) mayStartTLS() bool { return s.owner == 0 && s.conn.tls == nil && s.srv.TLS != nil }
+
+// startTLS is STARTTLS (RFC 9051, 6.2.1). What somebody has slipped in behind the command is not run under TLS.
+func (s *session) startTLS() reply {
+	if !s.mayStartTLS() {
+		return bad(codeClientBug, "there is no TLS to begin, or it has begun already")
+	}
+	if s.dec.Buffered() > 0 {
+		s.conn.bye("nothing may follow STARTTLS before the handshake")
+		return reply{status: answered}
+	}
+	s.answer(ok("", "begin TLS"))
+	if s.out.Flush() != nil || s.conn.raw.Flush() != nil || s.conn.startTLS() != nil {
+		s.left = true // nothing can be said any more
+		return reply{status: answered}
+	}
+	s.dec.Reset(s.conn)
+	return reply{status: answered}
+}
+
+// client is the client as one that wants to log in.
+func (s *session) client() account.Client {
+	c := account.Client{From: listen.IP(s.conn.raw.RemoteAddr())}
+	if s.conn.tls != nil {
+		state := s.conn.tls.ConnectionState()
+		c.Bindings = sasl.BindingsOf(&state, s.srv.TLS)
+	}
+	return c
+}
+
+// patience is a context for a login: it ends when the connection is to end.
+func (s *session) patience() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	s.conn.onBye(cancel)
+	return ctx, func() {
+		s.conn.onBye(nil)
+		cancel()
+	}
+}
+
+// login is LOGIN (RFC 9051, 6.2.3).
+func (s *session) login(c *wire.Login) reply {
+	if !s.conn.mayLogin() {
+		return inTheClear()
+	}
+	ctx, done := s.patience()
+	defer done()
+	a, err := s.srv.Logins.LogIn(ctx, s.client(), c.User, c.Password)
+	if err != nil {
+		return s.loginFailed(c.User, err)
+	}
+	return s.logIn(a)
+}
+
+func inTheClear() reply {
+	return no(codePrivacyRequired, "use STARTTLS first: a password does not go over the network in the clear")
+}
+
+// authenticate is AUTHENTICATE (RFC 9051, 6.2.2; RFC 4959).
+func (s *session) authenticate(c *wire.Authenticate) reply {
+	if !s.conn.mayLogin() {
+		return inTheClear()
+	}
+	ctx, end := s.patience()
+	defer end()
+	exchange, err := s.srv.Logins.Begin(ctx, s.client(), c.Mechanism)
+	if err != nil {
+		return no(codeCannot, "%s", err)
+	}
+	for response := c.Initial; ; {
+		challenge, done, err := exchange.Next(response)
+		switch {
+		case err != nil:
+			return s.loginFailed(exchange.User(), err)
+		case done:
+			return s.logIn(exchange.Account())
+		}
+		var r reply
+		if response, r = s.challenge(challenge); r != (reply{}) {
+			return r
+		}
+	}
+}
+
+// challenge sends a challenge and returns the client's response, or how the exchange ends instead.
+func (s *session) challenge(text []byte) ([]byte, reply) {
+	s.out.Raw("+ ").Raw(base64.StdEncoding.EncodeToString(text)).CRLF()
+	line, err := s.dec.Line()
+	if syntax, ok := errors.AsType[*wire.SyntaxError](err); ok {
+		return nil, bad(syntax.Code, "%s", syntax.Text)
+	}
+	switch {
+	case err != nil:
+		s.lost(err, slow)
+		return nil, reply{status: answered}
+	case string(line) == "*":
+		return nil, bad("", "the login was cancelled")
+	}
+	response := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
+	n, err := base64.StdEncoding.Strict().Decode(response, line)
+	if err != nil {
+		return nil, bad(codeClientBug, "the response is not base64")
+	}
+	return response[:n], reply{}
+}
+
+// logIn begins the session of an account.
+func (s *session) logIn(a account.Account) reply {
+	s.account, s.owner = a, mailbox.Owner(a.ID)
+	s.whose.Store(uint64(a.ID))
+	s.access = s.srv.Mailboxes.For(s.owner, names{s.srv.Accounts})
+	s.dec.SetLimits(wire.AfterLogin(s.srv.Limits.MessageSize))
+	s.conn.loggedIn(true)
+	s.log().Info("logged in", "tls", s.conn.tlsName())
+	return s.withCapabilities("logged in")
+}
+
+// maxLoggedUser is as much of a false name as the log takes.
+const maxLoggedUser = 320
+
+// loginFailed answers a login that failed. One failure too many ends the connection.
+func (s *session) loginFailed(user string, err error) reply {
+	r := s.loginReply(err)
+	log := s.log().With("account", envelope.Sanitize(user, maxLoggedUser))
+	if r.code == codeServerBug {
+		log.Error("login failed", "err", err)
+	} else {
+		log.Warn("login refused", "outcome", "refused", "reply", r.text)
+	}
+	return r
+}
+
+func (s *session) loginReply(err error) reply {
+	switch {
+	case errors.Is(err, sasl.ErrSyntax):
+		return bad(codeClientBug, "%s", sasl.ErrSyntax)
+	case errors.Is(err, sasl.ErrBinding):
+		return no(codeAuthentication, "%s", sasl.ErrBinding)
+	case errors.Is(err, account.ErrGuessing):
+		s.conn.bye(account.ErrGuessing.Error())
+		return no(codeUnavailable, "%s", account.ErrGuessing)
+	case errors.Is(err, account.ErrBusy):
+		return no(codeUnavailable, "%s", account.ErrBusy)
+	case errors.Is(err, account.ErrCredentials):
+		if s.failed++; s.failed >= s.srv.Limits.FailedLogins {
+			s.conn.bye(tooManyLogins)
+		}
+		return no(codeAuthentication, "%s", account.ErrCredentials)
+	case s.ctx.Err() != nil || s.conn.reason() != "":
+		return no(codeUnavailable, "the connection ends")
+	}
+	return no(codeServerBug, "the server failed to check the login; its log says why")
+}
+
+// unauthenticate is UNAUTHENTICATE (RFC 8437, 2): all is as before the login, but for TLS and compression.
+func (s *session) unauthenticate() reply {
+	s.unselect()
+	s.account, s.owner, s.access, s.enabled = account.Account{}, 0, nil, 0
+	s.whose.Store(0)
+	s.dec.UTF8(false)
+	s.out.UTF8(false)
+	s.dec.SetLimits(wire.BeforeLogin())
+	s.conn.loggedIn(false)
+	return s.withCapabilities("logged out; the connection goes on")
+}
+
+// names tells mailbox.Access of accounts.
+type names struct{ accounts *account.Directory }
+
+func (n names) Owner(address string) (mailbox.Owner, bool, error) {
+	addr, err := envelope.ParseAddress(address)
+	if err != nil {
+		return 0, false, nil
+	}
+	a, err := n.accounts.Get(addr)
+	if errors.Is(err, account.ErrNotFound) {
+		return 0, false, nil
+	}
+	return mailbox.Owner(a.ID), err == nil, err
+}
+
+func (n names) Address(o mailbox.Owner) (string, error) {
+	a, err := n.accounts.ByID(account.ID(o))
+	if errors.Is(err, account.ErrNotFound) {
+		return "", nil
+	}
+	return a.Address.String(), err
+}

@@ -1,0 +1,135 @@
+package imapd
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"postroad/imapd/wire"
+)
+
+// A capability is a name that is announced while it is true of the session that what it stands for is to be had.
+type capability struct {
+	name string
+	now  bool
+}
+
+// announced are all capabilities, in the order in which they are announced. One stands here when it is complete.
+func (s *session) announced() []capability {
+	after := s.owner != 0
+	before := !after
+	login := before && s.conn.mayLogin()
+	list := []capability{
+		{"IMAP4rev1", true},
+		{"IMAP4rev2", true},
+		{"LITERAL+", after},
+		{"LITERAL-", before}, // what strangers may send without being asked is bounded (RFC 7888, 5)
+		{"ID", true},
+		{"ENABLE", true},
+
+		// Before login.
+		{"STARTTLS", s.mayStartTLS()},
+		{"LOGINDISABLED", before && !login},
+		{"SASL-IR", login},
+
+		// After login.
+		{"IDLE", after},
+		{"UNSELECT", after},
+		{"UNAUTHENTICATE", after},
+	}
+	if login {
+		for _, m := range s.srv.Logins.Mechanisms(s.client()) {
+			list = append(list, capability{"AUTH=" + m, true})
+		}
+	}
+	return slices.DeleteFunc(list, func(c capability) bool { return !c.now || s.hidden(c.name) })
+}
+
+// hidden reports whether the account's administrator hides a capability from its clients: it is not announced, and
+// cannot be enabled.
+func (s *session) hidden(name string) bool {
+	return slices.Contains(s.account.Hidden, strings.ToUpper(name))
+}
+
+// capabilities are what is announced now, in one line.
+func (s *session) capabilities() string {
+	var b strings.Builder
+	for i, c := range s.announced() {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(c.name)
+	}
+	return b.String()
+}
+
+// capability is CAPABILITY (RFC 9051, 6.1.1).
+func (s *session) capability() reply {
+	s.out.Raw("* CAPABILITY ").Raw(s.capabilities()).CRLF()
+	return reply{}
+}
+
+// withCapabilities is an OK after which the client need not ask for them.
+func (s *session) withCapabilities(text string) reply {
+	return ok("CAPABILITY "+s.capabilities(), "%s", text)
+}
+
+// enableable are the names that ENABLE knows (RFC 5161, RFC 7162, 3.1; RFC 6855, 3; RFC 9586, 3.1).
+var enableable = map[string]enabled{
+	"CONDSTORE":   condStore,
+	"QRESYNC":     qresync | condStore,
+	"IMAP4REV2":   rev2,
+	"UTF8=ACCEPT": utf8Accept,
+	"UIDONLY":     uidOnly,
+}
+
+// enable is ENABLE (RFC 9051, 6.3.1). What is not announced is passed over.
+func (s *session) enable(c *wire.Enable) reply {
+	var now []capability
+	for _, can := range s.announced() {
+		name := strings.ToUpper(can.name)
+		what := enableable[name]
+		if what&^s.enabled != 0 && slices.Contains(c.Capabilities, name) {
+			s.enabled |= what
+			now = append(now, can)
+		}
+	}
+	s.dec.UTF8(s.enabled.has(rev2 | utf8Accept))
+	s.out.UTF8(s.enabled.has(rev2 | utf8Accept))
+	s.out.Raw("* ENABLED")
+	for _, can := range now {
+		s.out.SP().Raw(can.name)
+	}
+	s.out.CRLF()
+	return reply{}
+}
+
+// id is ID (RFC 2971). What the client says of itself goes to the log.
+func (s *session) id(c *wire.ID) reply {
+	if len(c.Fields) > 0 {
+		s.log().Info("client", "id", describe(c.Fields))
+	}
+	s.out.Raw(`* ID ("name" "postroad")`).CRLF()
+	return reply{}
+}
+
+// describe writes what a client says of itself, as much of it as a log takes.
+func describe(fields []wire.Field) string {
+	var b strings.Builder
+	for _, f := range fields {
+		fmt.Fprintf(&b, "%q=%q ", f.Name, f.Value)
+	}
+	const most = 400
+	return strings.TrimSpace(b.String()[:min(b.Len(), most)])
+}
+
+// noop is NOOP and CHECK: what happened is told at the end of every command.
+func (s *session) noop() reply { return reply{} }
+
+// logout is LOGOUT (RFC 9051, 6.1.3).
+func (s *session) logout() reply {
+	s.out.Raw("* BYE ").Raw(loggedOut).CRLF()
+	s.answer(reply{})
+	s.left = true
+	return reply{status: answered}
+}

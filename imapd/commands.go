@@ -1,0 +1,103 @@
+package imapd
+
+// states are where in its life a session is (RFC 9051, 3).
+type states uint8
+
+const (
+	notAuthenticated states = 1 << iota
+	authenticated           // and no mailbox is selected
+	inMailbox               // a mailbox is selected
+
+	loggedIn = authenticated | inMailbox
+	anyState = notAuthenticated | loggedIn
+)
+
+// state is where the session is.
+func (s *session) state() states {
+	switch {
+	case s.owner == 0:
+		return notAuthenticated
+	case s.sel == nil:
+		return authenticated
+	}
+	return inMailbox
+}
+
+// wrongState says why a command for other states cannot be given now.
+func (s *session) wrongState(in states) string {
+	switch {
+	case s.state() == notAuthenticated:
+		return "log in first"
+	case in == notAuthenticated:
+		return "you are logged in already"
+	}
+	return "select a mailbox first"
+}
+
+// A command is where it may be given, and what answers it.
+type command struct {
+	in  states
+	run func(s *session, args any) reply
+}
+
+// with makes a command of a handler that takes arguments.
+func with[T any](in states, handle func(*session, *T) reply) command {
+	return command{in, func(s *session, args any) reply { return handle(s, args.(*T)) }}
+}
+
+// bare makes a command of a handler that takes none.
+func bare(in states, handle func(*session) reply) command {
+	return command{in, func(s *session, _ any) reply { return handle(s) }}
+}
+
+// find returns a command by its name, which is in capitals and without UID.
+func find(name string) (command, bool) {
+	switch name {
+	// At any time.
+	case "CAPABILITY":
+		return bare(anyState, (*session).capability), true
+	case "NOOP":
+		return bare(anyState, (*session).noop), true
+	case "LOGOUT":
+		return bare(anyState, (*session).logout), true
+	case "ID":
+		return with(anyState, (*session).id), true
+
+	// Who the client is.
+	case "STARTTLS":
+		return bare(notAuthenticated, (*session).startTLS), true
+	case "LOGIN":
+		return with(notAuthenticated, (*session).login), true
+	case "AUTHENTICATE":
+		return with(notAuthenticated, (*session).authenticate), true
+	case "UNAUTHENTICATE":
+		return bare(loggedIn, (*session).unauthenticate), true
+	case "ENABLE":
+		return with(loggedIn, (*session).enable), true
+
+	// The selected mailbox.
+	case "SELECT":
+		return with(loggedIn, (*session).selectMailbox), true
+	case "EXAMINE":
+		return with(loggedIn, (*session).examine), true
+	case "CLOSE":
+		return bare(inMailbox, (*session).closeMailbox), true
+	case "UNSELECT":
+		return bare(inMailbox, (*session).unselectMailbox), true
+	case "CHECK":
+		return bare(inMailbox, (*session).noop), true
+	case "IDLE":
+		return bare(loggedIn, (*session).idle), true
+
+		// Reading messages.
+
+		// Changing messages.
+
+		// Searching.
+
+		// Mailboxes.
+
+		// Quota, rights, metadata, notices.
+	}
+	return command{}, false
+}

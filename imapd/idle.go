@@ -1,0 +1,46 @@
+package imapd
+
+import "strings"
+
+// idle is IDLE (RFC 2177; RFC 9051, 6.3.13): what happens is told at once, until the client says DONE.
+func (s *session) idle() reply {
+	s.out.Raw("+ idling").CRLF()
+	s.pushes.Store(true) // before tell: what comes after that is pushed
+	s.tell(true)
+	err := s.await(s.srv.Limits.Idle)
+	s.pushes.Store(false)
+	if err != nil {
+		s.lost(err, silent)
+		return reply{status: answered}
+	}
+	s.conn.begin()
+	line, err := s.dec.Line()
+	if err != nil {
+		s.lost(err, slow)
+		return reply{status: answered}
+	}
+	if !strings.EqualFold(string(line), "DONE") {
+		return bad(codeClientBug, "IDLE ends with DONE")
+	}
+	return reply{}
+}
+
+// changed is told of each change of the selected mailbox, by any goroutine.
+func (s *session) changed() {
+	if s.pushes.Load() && !s.pushing.Swap(true) {
+		go s.push()
+	}
+}
+
+// push tells the client what happened, while it waits for it.
+func (s *session) push() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pushing.Store(false)
+	if s.pushes.Load() {
+		s.tell(true)
+	}
+	if s.out.Flush() != nil {
+		s.conn.raw.Abort() // and with that ends the wait
+	}
+}

@@ -1,0 +1,171 @@
+package imapd
+
+import (
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"postroad/internal/mailbox"
+)
+
+// tell brings the client up to date (RFC 9051, 5.2): what is expunged, if expunge allows it, how many messages there
+// are, and new flags. What cannot be read now is told another time.
+func (s *session) tell(expunge bool) {
+	if s.sel == nil || s.sel.gone {
+		return
+	}
+	err := s.follow(expunge)
+	if err == nil {
+		err = s.tellNoted()
+	}
+	if err != nil {
+		s.log().Error("cannot read what changed in a mailbox", "mailbox", s.sel.id, "err", err)
+		return
+	}
+	s.sel.own = own{}
+}
+
+// follow brings the view up to date. What is expunged and how many messages there are is told at once; new flags are
+// noted.
+func (s *session) follow(expunge bool) error {
+	c, err := s.sel.view.Sync(expunge)
+	switch {
+	case err != nil:
+		return err
+	case c.Removed:
+		s.conn.bye(removed)
+		return nil
+	}
+	s.tellExpunged(c.Expunged)
+	if !c.New.IsEmpty() {
+		s.tellCount()
+	}
+	s.sel.note(c.Flags)
+	return nil
+}
+
+// tellExpunged tells of messages that are no longer in the view. All that came after them have greater UIDs, so the
+// number of a message at the time is one more than the number of those below it that remain.
+func (s *session) tellExpunged(expunged *roaring.Bitmap) {
+	if expunged.IsEmpty() {
+		return
+	}
+	if s.enabled.has(qresync | uidOnly) {
+		s.out.Raw("* VANISHED ").Set(expunged).CRLF()
+		return
+	}
+	for it := expunged.Iterator(); it.HasNext(); {
+		s.out.Raw("* ").Number(s.known().Rank(it.Next()) + 1).Raw(" EXPUNGE").CRLF()
+	}
+}
+
+// tellCount tells how many messages there are, and how many of them are recent.
+func (s *session) tellCount() {
+	s.out.Raw("* ").Number(s.known().GetCardinality()).Raw(" EXISTS").CRLF()
+	if !s.enabled.has(rev2) {
+		s.out.Raw("* ").Number(s.sel.view.Recent().GetCardinality()).Raw(" RECENT").CRLF()
+	}
+}
+
+// note adds messages whose flags are to be told.
+func (sel *selected) note(changed *roaring.Bitmap) {
+	if sel.changed == nil {
+		sel.changed = changed
+	} else {
+		sel.changed.Or(changed)
+	}
+}
+
+// tellNoted tells the flags that follow noted, but for those that the client knows of, since it set them.
+func (s *session) tellNoted() error {
+	if s.sel.changed == nil || s.sel.changed.IsEmpty() {
+		return nil
+	}
+	s.tellKeywords()
+	err := s.tellChanged(s.sel.changed, s.sel.own.made)
+	if err == nil {
+		s.sel.changed = nil
+	}
+	return err
+}
+
+// tellChanged tells the flags of messages; but not of those for which but, if not nil, is true.
+func (s *session) tellChanged(changed *roaring.Bitmap, but func(*mailbox.Message) bool) error {
+	if changed.IsEmpty() {
+		return nil // and not all
+	}
+	seqs := newSequence(s.known())
+	for m, err := range s.srv.Mailboxes.Messages(s.sel.id, changed) {
+		if err != nil {
+			return err
+		}
+		if seq := seqs.of(m.UID); seq != 0 && (but == nil || !but(&m)) {
+			s.tellFlags(seq, &m, false)
+		}
+	}
+	return nil
+}
+
+// tellFlags tells the flags of a message, with what the client wants to know besides (RFC 7162, 3.1.4 and 3.2.4;
+// RFC 9586, 3.3).
+func (s *session) tellFlags(seq uint32, m *mailbox.Message, withUID bool) {
+	s.fetchBegin(seq, m.UID, withUID)
+	s.out.Raw("FLAGS ")
+	s.fetchFlags(m)
+	s.fetchModSeq(m)
+	s.out.Raw(")").CRLF()
+}
+
+// fetchBegin begins a FETCH response, or with UIDONLY a UIDFETCH, as far as the first item.
+func (s *session) fetchBegin(seq uint32, uid mailbox.UID, withUID bool) {
+	if s.enabled.has(uidOnly) {
+		s.out.Raw("* ").Number(uint64(uid)).Raw(" UIDFETCH (")
+		return
+	}
+	s.out.Raw("* ").Number(uint64(seq)).Raw(" FETCH (")
+	if withUID || s.enabled.has(qresync) {
+		s.out.Raw("UID ").Number(uint64(uid)).SP()
+	}
+}
+
+// fetchFlags writes the flags of a message; to a client of IMAP4rev1 also whether it is recent.
+func (s *session) fetchFlags(m *mailbox.Message) {
+	if s.enabled.has(rev2) || !s.sel.view.Recent().Contains(m.UID) {
+		s.out.Flags(m.Flags)
+		return
+	}
+	s.out.Flags(append(slices.Clone(m.Flags), `\Recent`))
+}
+
+// fetchModSeq adds a message's modseq to a FETCH response, for a client that wants to know it.
+func (s *session) fetchModSeq(m *mailbox.Message) {
+	if s.enabled.has(condStore) {
+		s.out.Raw(" MODSEQ (").Number(m.ModSeq).Raw(")")
+	}
+}
+
+// tellKeywords tells of keywords that the mailbox did not have when they were last told.
+func (s *session) tellKeywords() {
+	words, err := s.srv.Mailboxes.Keywords(s.sel.id)
+	if err != nil || len(words) == s.sel.keywords {
+		return // told when it can be read
+	}
+	s.sel.keywords = len(words)
+	s.tellFlagNames(words)
+}
+
+// own are the flag changes that the session made itself and that its client knows of.
+type own struct{ changes map[mailbox.UID]uint64 }
+
+// note adds messages as they are after a change.
+func (o *own) note(changed []mailbox.Message) {
+	if o.changes == nil {
+		o.changes = make(map[mailbox.UID]uint64, len(changed))
+	}
+	for _, m := range changed {
+		o.changes[m.UID] = m.ModSeq
+	}
+}
+
+// made reports whether m is as this session left it.
+func (o *own) made(m *mailbox.Message) bool { return o.changes[m.UID] == m.ModSeq }
