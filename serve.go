@@ -29,7 +29,7 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 func (s *Server) imapConfig(o Options, cert *tls.Config) imapd.Config {
 	l := s.cfg.Limits
 	return imapd.Config{
-		Mailboxes: s.house.mailboxes, Store: s.house.store, Accounts: s.house.accounts,
+		Mailboxes: s.house.mailboxes, Store: s.house.store, Accounts: s.house.accounts, Logins: s.house.logins,
 		TLS: cert, Log: s.log, Now: o.Now,
 		Limits: imapd.Limits{
 			Connections: l.Connections, PerAddress: l.ConnectionsPerAddress,

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"sync"
 	"time"
@@ -193,8 +192,3 @@ func (c *conn) close() {
 
 // timedOut reports whether a read or write took too long.
 func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
-
-// vanished reports whether the client has gone without a word, which is nobody's fault.
-func vanished(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
-}

@@ -323,3 +323,11 @@ func insecureTLS() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
 func quotaOf(r store.Reader, o mailbox.Owner) mailbox.Quota {
 	return mailbox.Quota(account.QuotaOf(r, account.ID(o)))
 }
+
+// open selects a mailbox and passes over the answers.
+func (c *raw) open(name string) {
+	c.t.Helper()
+	c.send("open SELECT " + name + "\r\n")
+	for line := c.line(); !strings.HasPrefix(line, "open "); line = c.line() {
+	}
+}

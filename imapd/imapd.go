@@ -1,5 +1,6 @@
-// Package imapd shows an account's mailboxes over IMAP4rev1 and IMAP4rev2 (RFC 3501,
-// RFC 9051). What a mailbox
+// Package imapd shows an account's mailboxes over IMAP4rev1 and IMAP4rev2 (RFC 3501, RFC 9051). What a mailbox is, and
+// every rule about UIDs, flags and modseqs, is internal/mailbox's; the grammar is imapd/wire's; where the parts of a message
+// are was found out by internal/mime when the message came.
 //
 //	conn        a client's connection: layers, time, the reason why it ends
 //	session     what one client does: its commands, one after the other
@@ -7,6 +8,16 @@
 //	reply       how they end
 //	tell        what the client is told unasked
 //	numbers     sequence numbers and sets
+//
+// and a file for each topic of commands. What is promised:
+//
+//   - A sequence number means the message that the client was told it means: an EXPUNGE is told only where RFC 9051,
+//     7.5.1 allows it, and no change is lost between two commands or before IDLE.
+//   - A literal never becomes a command, whatever is wrong with the command it belongs to.
+//   - No transaction of the store is open, and no lock but the session's own is held, while something is written to a
+//     connection.
+//   - No password goes over the network in the clear: only loopback may log in without TLS.
+//   - A session never ends without a word, but when the client cannot be written to.
 package imapd
 
 import (

@@ -69,7 +69,6 @@ func (e enabled) has(what enabled) bool { return e&what != 0 }
 type selected struct {
 	view     *mailbox.View
 	id       mailbox.ID
-	name     string
 	readOnly bool
 	gone     bool            // it was removed, by this session
 	keywords int             // how many of the mailbox's were told
@@ -77,9 +76,7 @@ type selected struct {
 	own      own
 	mailbox  mailbox.Mailbox // as it was when it was opened
 
-	// Known to the view and not yet told.
-	arrived bool
-	changed *roaring.Bitmap // messages with new flags; nil for none
+	changed *roaring.Bitmap // messages with new flags that are not told yet; nil for none
 }
 
 func newSession(s *Server, c *listen.Conn) *session {
