@@ -139,7 +139,8 @@ const (
 	maxMailboxes = 10_000 // per owner, unless Options say otherwise
 	maxKeywords  = 500    // per mailbox, unless Options say otherwise
 	maxGrants    = 100    // in one access control list
-	bulkStep     = 1_000  // messages copied or dropped in one transaction
+	bulkStep     = 1_000  // messages dropped in one transaction
+	copyStep     = 5_000  // messages copied or moved in one: some 20 ms of work
 	flagStep     = 30_000 // messages whose flags are changed in one
 	expungeStep  = 10_000 // messages expunged in one, their bodies left for later
 	pageSize     = 500    // messages read in one transaction, and the rest of a sheet
