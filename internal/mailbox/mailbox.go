@@ -11,6 +11,7 @@
 //	mm  mailbox id, uid                what never changes of one message: body, dates ...
 //	md  mailbox id, uid / 512          there are records in mm of messages that were expunged
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
+//	mt  owner, generation, message     the thread of a message, see conversation
 //	mv  owner                          the last UIDVALIDITY given out
 //	mu  owner                          octets and messages of all mailboxes
 //	mi  mailbox id, first uid          a block of the full-text index, which covers the uids from this one on
