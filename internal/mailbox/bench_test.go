@@ -155,35 +155,6 @@ func BenchmarkWake(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/view")
 }
 
-func BenchmarkSearch(b *testing.B) {
-	const size = 10_000
-	h := open(b, Options{})
-	id := h.box("a").ID
-	for n := 0; n < size; n += 1000 {
-		h.different(id, 1000)
-	}
-	for _, c := range []struct {
-		what string
-		c    Criterion
-	}{
-		{"flag", has(`\Seen`)},
-		{"subject", header("subject", "nowhere")},
-		{"body", body("nowhere")},
-	} {
-		b.Run(c.what, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				found, err := h.Search(b.Context(), id, nil, c.c)
-				h.must(err)
-				if !found.IsEmpty() {
-					b.Errorf("found %v", found)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/size, "us/message")
-		})
-	}
-}
-
 // different appends n messages with a body each.
 func (h house) different(id ID, n int) {
 	drafts := make([]*store.Draft, n)
