@@ -36,6 +36,7 @@ func (s *session) announced() []capability {
 		{"IDLE", after},
 		{"UNSELECT", after},
 		{"UNAUTHENTICATE", after},
+		{"PREVIEW", after},
 	}
 	if login {
 		for _, m := range s.srv.Logins.Mechanisms(s.client()) {
