@@ -37,9 +37,7 @@ func (c *clientsTest) cert() string { return filepath.Join(c.Data, "tls", "cert.
 // is not installed.
 func (c *clientsTest) run(t *testing.T, stdin string, name string, args ...string) string {
 	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("%s is not installed", name)
-	}
+	needs(t, name)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
@@ -51,6 +49,14 @@ func (c *clientsTest) run(t *testing.T, stdin string, name string, args ...strin
 		t.Fatalf("%s %s: %v\n%s\nserver:\n%s", name, strings.Join(args, " "), err, out, c.logText())
 	}
 	return string(out)
+}
+
+// needs skips a test when a client is not installed.
+func needs(t *testing.T, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("%s is not installed", name)
+	}
 }
 
 // file writes a file for a client and returns its path.

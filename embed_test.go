@@ -197,6 +197,69 @@ func TestQuotaRefusesMail(t *testing.T) {
 	}
 }
 
+// A mailbox that holds as many messages as it may takes no more either.
+func TestMessageQuotaRefusesMail(t *testing.T) {
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
+	send := func() error { return submit(t, s, ann, []string{ann.Address}, "From: ann@one.test\r\n\r\nx\r\n") }
+	for _, step := range []struct {
+		messages int64
+		full     bool
+	}{{1, true}, {2, false}, {0, false}} { // the welcome is one
+		if _, err := s.Admin().SetAccount(t.Context(), control.SetAccount{Address: ann.Address, MaxMessages: &step.messages}); err != nil {
+			t.Fatal(err)
+		}
+		if err := send(); (err != nil) != step.full || err != nil && !strings.Contains(err.Error(), "full") {
+			t.Errorf("with at most %d messages: %v", step.messages, err)
+		}
+	}
+}
+
+// Who is logged in to an account that is disabled, removed, or gets another password, is not any more.
+func TestSessionsEndWithTheirAccount(t *testing.T) {
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	bob := postroad.Credential{Address: "bob@one.test", Password: "b-password"}
+	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann, bob)
+	ctx := t.Context()
+	admin := s.Admin()
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"a new password", func() error { return admin.SetPassword(ctx, control.Credential(ann)) }},
+		{"disabled", func() error { return admin.SetDisabled(ctx, control.SetDisabled{Address: ann.Address, Disabled: true}) }},
+		{"removed", func() error { return admin.RemoveAccount(ctx, ann.Address) }},
+	} {
+		if err := admin.SetDisabled(ctx, control.SetDisabled{Address: ann.Address}); err != nil {
+			t.Fatal(err)
+		}
+		hers, his := submission(t, s, ann), submission(t, s, bob)
+		mail := login(t, s.Addr("imap"), ann, "INBOX", nil)
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, step.name+": she can send no more", func() bool { return hers.Noop() != nil })
+		eventually(t, step.name+": she can read no more", func() bool { return mail.Noop().Wait() != nil })
+		if err := his.Mail(bob.Address, nil); err != nil {
+			t.Errorf("%s: he may not send any more: %v", step.name, err)
+		}
+	}
+}
+
+// submission is a session in which somebody is logged in to send.
+func submission(t testing.TB, s *embedded, who postroad.Credential) *smtp.Client {
+	t.Helper()
+	client, err := smtp.Dial(s.Addr("submission"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if err := client.Auth(sasl.NewPlainClient("", who.Address, who.Password)); err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
 // New mail is told to an idle session whichever way it came.
 func TestIdleHearsOfMailFromAnyListener(t *testing.T) {
 	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}

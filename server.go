@@ -67,6 +67,7 @@ type serving struct {
 	server   interface {
 		Serve(net.Listener) error
 		Shutdown(context.Context) error
+		End(account.ID) // ends an account's sessions
 	}
 }
 
@@ -155,9 +156,7 @@ func (s *Server) build(o Options) error {
 // endSessions ends what is logged in to an account that was disabled, removed or given a new password.
 func (s *Server) endSessions(id account.ID) {
 	for _, v := range s.serving {
-		if server, ok := v.server.(interface{ End(account.ID) }); ok {
-			server.End(id)
-		}
+		v.server.End(id)
 	}
 }
 

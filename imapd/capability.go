@@ -36,7 +36,6 @@ func (s *session) announced() []capability {
 		{"IDLE", after},
 		{"UNSELECT", after},
 		{"UNAUTHENTICATE", after},
-		{"PREVIEW", after},
 	}
 	if login {
 		for _, m := range s.srv.Logins.Mechanisms(s.client()) {

@@ -89,9 +89,7 @@ func find(name string) (command, bool) {
 	case "IDLE":
 		return bare(loggedIn, (*session).idle), true
 
-	// Reading messages.
-	case "FETCH":
-		return with(inMailbox, (*session).fetch), true
+		// Reading messages.
 
 		// Changing messages.
 

@@ -15,7 +15,6 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/listen"
 	"postroad/internal/mailbox"
-	"postroad/internal/store"
 )
 
 // A session is what one client does. One goroutine reads its commands and runs them one at a time; it holds mu but
@@ -75,7 +74,6 @@ type selected struct {
 	keywords int             // how many of the mailbox's were told
 	result   *roaring.Bitmap // of SEARCH RETURN (SAVE); "$"
 	own      own
-	verified store.ID        // the large message that was found undamaged last
 	mailbox  mailbox.Mailbox // as it was when it was opened
 
 	changed *roaring.Bitmap // messages with new flags that are not told yet; nil for none

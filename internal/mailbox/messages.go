@@ -70,11 +70,7 @@ func (e *edit) arrive(a Arrival) (Placed, error) {
 	if a.Internal.IsZero() {
 		a.Internal = e.s.o.Now()
 	}
-	thread, err := e.conversation(&a)
-	if err != nil {
-		return Placed{}, err
-	}
-	m := record{body: a.Body, size: a.Size, thread: thread, flags: set}
+	m := record{body: a.Body, size: a.Size, flags: set}
 	m.setInternal(a.Internal)
 	if err := e.add(&m, a.Structure); err != nil {
 		return Placed{}, err

@@ -207,7 +207,6 @@ func zone(minutes int64) *time.Location {
 // usage is what an owner has.
 type usage struct {
 	octets, messages, mailboxes int64
-	threads                     int64 // entries that mt has ever had
 }
 
 func loadUsage(r store.Reader, o Owner) (usage, error) {
@@ -217,7 +216,7 @@ func loadUsage(r store.Reader, o Owner) (usage, error) {
 	}
 	d := store.NewDecoder(v)
 	version := d.Uint()
-	u := usage{octets: d.Int(), messages: d.Int(), mailboxes: d.Int(), threads: d.Int()}
+	u := usage{octets: d.Int(), messages: d.Int(), mailboxes: d.Int()}
 	if d.Err() != nil || version != recordVersion {
 		return u, fmt.Errorf("usage of owner %d: %w", o, store.ErrRecord)
 	}
@@ -230,7 +229,6 @@ func (u usage) put(tx store.Tx, o Owner) {
 	e.Int(u.octets)
 	e.Int(u.messages)
 	e.Int(u.mailboxes)
-	e.Int(u.threads)
 	tx.Put(usageKey(o), e)
 }
 
@@ -244,7 +242,6 @@ func changeUsage(tx store.Tx, o Owner, d usage) error {
 		return err
 	}
 	u.octets, u.messages, u.mailboxes = u.octets+d.octets, u.messages+d.messages, u.mailboxes+d.mailboxes
-	u.threads += d.threads
 	u.put(tx, o)
 	return nil
 }
