@@ -32,13 +32,16 @@ from %s
 
 func TestClientGsasl(t *testing.T) {
 	c := startForClients(t)
-	for _, protocol := range []struct{ flag, addr, welcome string }{{"--smtp", c.Submission, "235 2.7.0"}, {"--imap", c.IMAP, "OK ["}} {
-		for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256-PLUS"} {
-			out := c.run(t, "", "gsasl", protocol.flag, "-m", mechanism, "-a", c.alice.address, "-p", c.alice.password,
-				"--x509-ca-file="+c.cert(), "--hostname", "localhost", "--connect", "localhost:"+port(protocol.addr))
-			if !strings.Contains(out, protocol.welcome) || !strings.Contains(out, "server trusted") {
-				t.Errorf("%s %s:\n%s\nserver:\n%s", protocol.flag, mechanism, out, c.logText())
-			}
+	for _, login := range []struct{ protocol, mechanism, addr, welcome string }{
+		{"--smtp", "PLAIN", c.Submission, "235 2.7.0"},
+		{"--smtp", "LOGIN", c.Submission, "235 2.7.0"},
+		{"--imap", "PLAIN", c.IMAP, "OK ["},
+		{"--imap", "SCRAM-SHA-256-PLUS", c.IMAP, "OK ["},
+	} {
+		out := c.run(t, "", "gsasl", login.protocol, "-m", login.mechanism, "-a", c.alice.address, "-p", c.alice.password,
+			"--x509-ca-file="+c.cert(), "--hostname", "localhost", "--connect", "localhost:"+port(login.addr))
+		if !strings.Contains(out, login.welcome) || !strings.Contains(out, "server trusted") {
+			t.Errorf("%s %s:\n%s\nserver:\n%s", login.protocol, login.mechanism, out, c.logText())
 		}
 	}
 }
