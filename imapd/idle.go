@@ -1,6 +1,11 @@
 package imapd
 
-import "strings"
+import (
+	"errors"
+	"strings"
+
+	"postroad/imapd/wire"
+)
 
 // idle is IDLE (RFC 2177; RFC 9051, 6.3.13): what happens is told at once, until the client says DONE.
 func (s *session) idle() reply {
@@ -15,6 +20,9 @@ func (s *session) idle() reply {
 	}
 	s.conn.begin()
 	line, err := s.dec.Line()
+	if syntax, ok := errors.AsType[*wire.SyntaxError](err); ok {
+		return syntaxReply(syntax)
+	}
 	if err != nil {
 		s.lost(err, slow)
 		return reply{status: answered}
