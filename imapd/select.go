@@ -118,7 +118,9 @@ func (s *session) describe(words []string) error {
 	mb := &s.sel.mailbox
 	s.tellFlagNames(words)
 	s.out.Raw("* OK [PERMANENTFLAGS (").Raw(s.permanentFlags(words)).Raw(")] flags that you can change").CRLF()
-	s.tellCount()
+	s.out.Raw("* ").Number(s.known().GetCardinality()).Raw(" EXISTS").CRLF()
+	s.sel.recent = s.sel.view.Recent().GetCardinality()
+	s.tellRecent()
 	if unseen != 0 {
 		s.out.Raw("* OK [UNSEEN ").Number(unseen).Raw("] the first message that is not seen").CRLF()
 	}

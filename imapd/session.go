@@ -72,6 +72,7 @@ type selected struct {
 	readOnly bool
 	gone     bool            // it was removed, by this session
 	keywords int             // how many of the mailbox's were told
+	recent   uint64          // how many messages were told to be
 	result   *roaring.Bitmap // of SEARCH RETURN (SAVE); "$"
 	own      own
 	mailbox  mailbox.Mailbox // as it was when it was opened

@@ -59,11 +59,19 @@ func (s *session) tellExpunged(expunged *roaring.Bitmap) {
 	}
 }
 
-// tellCount tells how many messages there are, and how many of them are recent.
+// tellCount tells how many messages there are, and how many of them are recent when that is not what was last told.
 func (s *session) tellCount() {
 	s.out.Raw("* ").Number(s.known().GetCardinality()).Raw(" EXISTS").CRLF()
+	if n := s.sel.view.Recent().GetCardinality(); n != s.sel.recent {
+		s.sel.recent = n
+		s.tellRecent()
+	}
+}
+
+// tellRecent tells how many messages are recent, which only IMAP4rev1 knows (RFC 3501, 7.3.2).
+func (s *session) tellRecent() {
 	if !s.enabled.has(rev2) {
-		s.out.Raw("* ").Number(s.sel.view.Recent().GetCardinality()).Raw(" RECENT").CRLF()
+		s.out.Raw("* ").Number(s.sel.recent).Raw(" RECENT").CRLF()
 	}
 }
 

@@ -1,0 +1,349 @@
+package imapd
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+)
+
+// messagesIn returns the messages in a folder of files, by path.
+func messagesIn(t testing.TB, dir string) map[string][]byte {
+	t.Helper()
+	found := map[string][]byte{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasSuffix(path, ".golden") || strings.HasSuffix(path, ".tsv") {
+			return err
+		}
+		found[path], err = os.ReadFile(path)
+		return err
+	})
+	if os.IsNotExist(err) {
+		t.Skipf("there is no %s here", dir)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func TestGoldenMessages(t *testing.T) {
+	needs(t, "FETCH", "APPEND")
+	testMessages(t, messagesIn(t, "../testdata/golden"))
+}
+
+func TestCorpus(t *testing.T) {
+	needs(t, "FETCH", "APPEND")
+	if testing.Short() {
+		t.Skip("many messages")
+	}
+	testMessages(t, messagesIn(t, "../../shared/corpus/eml"))
+}
+
+// What goes in by APPEND comes out of FETCH octet for octet, and all that is said of it agrees with that.
+func testMessages(t *testing.T, messages map[string][]byte) {
+	h := newHouse(t)
+	c := h.client(nil)
+	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for path, msg := range messages {
+		data, err := appendTo(c, "INBOX", msg)
+		if err != nil {
+			t.Fatalf("%s: append: %v", path, err)
+		}
+		f := &fetched{t: t, c: c, path: path, uid: data.UID, msg: msg}
+		f.whole()
+		f.halves()
+		f.structure()
+	}
+}
+
+// fetched is a message under test.
+type fetched struct {
+	t    *testing.T
+	c    *imapclient.Client
+	path string
+	uid  imap.UID
+	msg  []byte
+}
+
+func (f *fetched) fetch(o *imap.FetchOptions) *imapclient.FetchMessageBuffer {
+	f.t.Helper()
+	got, err := f.c.Fetch(imap.UIDSetNum(f.uid), o).Collect()
+	if err != nil || len(got) != 1 {
+		f.t.Fatalf("%s: fetch: %d messages, %v", f.path, len(got), err)
+	}
+	return got[0]
+}
+
+func (f *fetched) section(s imap.FetchItemBodySection) []byte {
+	f.t.Helper()
+	s.Peek = true
+	return f.fetch(&imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{&s}}).BodySection[0].Bytes
+}
+
+func (f *fetched) same(what string, got, want []byte) {
+	f.t.Helper()
+	if !bytes.Equal(got, want) {
+		f.t.Errorf("%s: %s: %d octets, want %d", f.path, what, len(got), len(want))
+	}
+}
+
+// whole is about BODY[], its size and its pieces.
+func (f *fetched) whole() {
+	got := f.fetch(&imap.FetchOptions{RFC822Size: true, InternalDate: true, Envelope: true, BodySection: []*imap.FetchItemBodySection{{Peek: true}}})
+	f.same("BODY[]", got.BodySection[0].Bytes, f.msg)
+	if got.RFC822Size != int64(len(f.msg)) {
+		f.t.Errorf("%s: RFC822.SIZE is %d of %d", f.path, got.RFC822Size, len(f.msg))
+	}
+	piece := int64(len(f.msg)/3 + 1)
+	var pieces []byte
+	for at := int64(0); at <= int64(len(f.msg)); at += piece {
+		pieces = append(pieces, f.section(imap.FetchItemBodySection{Partial: &imap.SectionPartial{Offset: at, Size: piece}})...)
+	}
+	f.same("BODY[] in pieces", pieces, f.msg)
+}
+
+// halves are header and text.
+func (f *fetched) halves() {
+	header := f.section(imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader})
+	text := f.section(imap.FetchItemBodySection{Specifier: imap.PartSpecifierText})
+	f.same("BODY[HEADER] and BODY[TEXT]", slices.Concat(header, text), f.msg)
+}
+
+// structure is about BODYSTRUCTURE: each part that it has is there, as large as it says, and within its parent.
+func (f *fetched) structure() {
+	got := f.fetch(&imap.FetchOptions{BodyStructure: &imap.FetchItemBodyStructure{Extended: true}})
+	parts := 0
+	got.BodyStructure.Walk(func(path []int, part imap.BodyStructure) bool {
+		single, ok := part.(*imap.BodyStructureSinglePart)
+		if parts++; !ok || parts > 20 {
+			return parts <= 20
+		}
+		body := f.section(imap.FetchItemBodySection{Part: path})
+		if int(single.Size) != len(body) {
+			f.t.Errorf("%s: part %v has %d octets and BODYSTRUCTURE says %d", f.path, path, len(body), single.Size)
+		}
+		if !bytes.Contains(f.msg, body) {
+			f.t.Errorf("%s: part %v is not in the message", f.path, path)
+		}
+		f.lines(path, single, body)
+		f.binary(path, single, body)
+		f.embedded(path, single, body)
+		return true
+	})
+}
+
+func (f *fetched) lines(path []int, part *imap.BodyStructureSinglePart, body []byte) {
+	lines := int64(bytes.Count(body, []byte("\n")))
+	if len(body) > 0 && body[len(body)-1] != '\n' {
+		lines++
+	}
+	if part.Text != nil && part.Text.NumLines != lines {
+		f.t.Errorf("%s: part %v has %d lines and BODYSTRUCTURE says %d", f.path, path, lines, part.Text.NumLines)
+	}
+}
+
+// binary is BINARY: as large as BINARY.SIZE, and the body itself where that is not encoded.
+func (f *fetched) binary(path []int, part *imap.BodyStructureSinglePart, body []byte) {
+	o := &imap.FetchOptions{
+		BinarySection:     []*imap.FetchItemBinarySection{{Part: path, Peek: true}},
+		BinarySectionSize: []*imap.FetchItemBinarySectionSize{{Part: path}},
+	}
+	got, err := f.c.Fetch(imap.UIDSetNum(f.uid), o).Collect()
+	switch part.Encoding {
+	case "7bit", "8bit", "binary", "base64", "quoted-printable":
+	default:
+		if err == nil || !strings.Contains(err.Error(), "UNKNOWN-CTE") {
+			f.t.Errorf("%s: BINARY of %s: %v", f.path, part.Encoding, err)
+		}
+		return
+	}
+	if err != nil || len(got) != 1 {
+		f.t.Fatalf("%s: BINARY: %v", f.path, err)
+	}
+	decoded := got[0].BinarySection[0].Bytes
+	if int(got[0].BinarySectionSize[0].Size) != len(decoded) {
+		f.t.Errorf("%s: BINARY.SIZE%v is %d of %d", f.path, path, got[0].BinarySectionSize[0].Size, len(decoded))
+	}
+	if part.Encoding != "base64" && part.Encoding != "quoted-printable" {
+		f.same("BINARY", decoded, body)
+	}
+}
+
+// embedded is a message within the message.
+func (f *fetched) embedded(path []int, part *imap.BodyStructureSinglePart, body []byte) {
+	header := f.section(imap.FetchItemBodySection{Part: path, Specifier: imap.PartSpecifierHeader})
+	text := f.section(imap.FetchItemBodySection{Part: path, Specifier: imap.PartSpecifierText})
+	if part.MessageRFC822 == nil {
+		body = nil
+	}
+	f.same(fmt.Sprintf("%v.HEADER and .TEXT", path), slices.Concat(header, text), body)
+}
+
+// What clients ask for of a message in a message, said in full.
+func TestSectionsOfForwarded(t *testing.T) {
+	needs(t, "FETCH", "APPEND")
+	const msg = "Subject: outer\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\npreamble\r\n" +
+		"--x\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\ncaf=C3=A9\r\n" +
+		"--x\r\nContent-Type: message/rfc822\r\nContent-Description: fwd\r\n\r\n" +
+		"Subject: inner\r\nTo: x@y.z\r\nContent-Type: multipart/alternative; boundary=y\r\n\r\n" +
+		"--y\r\n\r\none\r\n--y\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\nPGI+dHdvPC9iPg==\r\n--y--\r\n" +
+		"--x\r\nContent-Type: application/x\r\nContent-Transfer-Encoding: x-unknown\r\n\r\n?\r\n--x--\r\n"
+	h := newHouse(t)
+	h.deliver("INBOX", msg)
+	c := h.loggedIn()
+	c.open("INBOX")
+	for item, want := range map[string]string{
+		"BODY[1]":                                "caf=C3=A9",
+		"BODY[1.MIME]":                           "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n",
+		"BODY[2.MIME]":                           "Content-Type: message/rfc822\r\nContent-Description: fwd\r\n\r\n",
+		"BODY[2.HEADER]":                         "Subject: inner\r\nTo: x@y.z\r\nContent-Type: multipart/alternative; boundary=y\r\n\r\n",
+		"BODY[2.TEXT]<0.9>":                      "--y\r\n\r\none"[:9],
+		"BODY[2.1]":                              "one",
+		"BODY[2.2]":                              "PGI+dHdvPC9iPg==",
+		"BODY[2.2.MIME]":                         "Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n",
+		"BODY[2.HEADER.FIELDS (TO)]":             "To: x@y.z\r\n\r\n",
+		"BODY[HEADER.FIELDS.NOT (Content-Type)]": "Subject: outer\r\n\r\n",
+		"BODY[2.3]":                              "",
+		"BODY[1.HEADER]":                         "",
+		"BODY[1.1]":                              "",
+		"BINARY[1]":                              "caf\xc3\xa9",
+		"BINARY[2.2]":                            "<b>two</b>",
+		"BINARY[2.2]<3.4>":                       "two<",
+	} {
+		asked := strings.Replace(strings.Replace(item, "BODY[", "BODY.PEEK[", 1), "BINARY[", "BINARY.PEEK[", 1)
+		c.send("a FETCH 1 " + asked + "\r\n")
+		line := c.line()
+		if !strings.HasSuffix(line, fmt.Sprintf("{%d}", len(want))) {
+			t.Errorf("%s: %s, want %d octets", item, line, len(want))
+		}
+		var rest strings.Builder
+		for !strings.HasPrefix(line, "a ") {
+			line = c.line()
+			rest.WriteString(line + "\r\n")
+		}
+		if got := rest.String(); got != want+")\r\na OK FETCH completed\r\n" {
+			t.Errorf("%s: %q, want %q", item, got, want)
+		}
+	}
+	c.dialog(`
+		> b FETCH 1 (UID BINARY.PEEK[3])
+		< b NO [UNKNOWN-CTE] ...
+		> c FETCH 1 (BINARY.SIZE[2.2] BINARY.SIZE[1])
+		< * 1 FETCH (BINARY.SIZE[2.2] 10 BINARY.SIZE[1] 5)
+		< c OK ...`)
+}
+
+func TestEnvelope(t *testing.T) {
+	needs(t, "FETCH", "APPEND")
+	for _, tt := range []struct{ name, header, want string }{
+		{"encoded words as they stand", "Subject: =?utf-8?q?caf=C3=A9?=\r\n", `(NIL "=?utf-8?q?caf=C3=A9?=" NIL NIL NIL NIL NIL NIL NIL NIL)`},
+		{"8-bit is encoded", "Subject: caf\xc3\xa9\r\n", `(NIL "=?utf-8?q?caf=C3=A9?=" NIL NIL NIL NIL NIL NIL NIL NIL)`},
+		{"groups", "To: us: a@b.c, D <d@e.f>;\r\n", `(NIL NIL NIL NIL NIL ((NIL NIL "us" NIL)(NIL NIL "a" "b.c")("D" NIL "d" "e.f")(NIL NIL NIL NIL)) NIL NIL NIL NIL)`},
+		{"one bad address does not hide the others", "Cc: a@b.c, <<>>, d@e.f\r\n", `(... "a" "b.c")... "d" "e.f")) NIL NIL NIL)`},
+		{"ids", "Message-ID: <a@b>\r\nIn-Reply-To: <c@d> <e@f>\r\n", `(NIL NIL NIL NIL NIL NIL NIL NIL "<c@d> <e@f>" "<a@b>")`},
+		{"date", "Date: Mon, 6 May 2024 07:08:09 +0200\r\n", `("Mon, 06 May 2024 07:08:09 +0200" NIL NIL NIL NIL NIL NIL NIL NIL NIL)`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.deliver("INBOX", tt.header+"\r\n")
+			c := h.loggedIn()
+			c.open("INBOX")
+			c.send("a FETCH 1 ENVELOPE\r\n")
+			got := strings.ReplaceAll(c.line(), ") (", ")(")
+			if !like("* 1 FETCH (ENVELOPE "+tt.want+")", got) {
+				t.Errorf("%s", got)
+			}
+		})
+	}
+}
+
+// Messages that have made servers panic or clients stumble can be listed.
+func TestPoison(t *testing.T) {
+	needs(t, "FETCH", "APPEND")
+	h := newHouse(t)
+	deep := strings.Repeat("Content-Type: message/rfc822\r\n\r\n", 2000)
+	for _, msg := range []string{
+		"",
+		"Content-Type: multipart/mixed\r\n\r\n",
+		"Content-Type: multipart/mixed; boundary=x\r\n\r\n",
+		"Content-Type: message/rfc822\r\n\r\nContent-Type: multipart/x; boundary=a\r\n\r\n",
+		"Content-Type: text/plain; =x; =y; charset\r\n\r\n",
+		"Content-Type: \"\"/; x=\"\x00\r\n\r\n",
+		"Content-Disposition: ;;\r\nContent-Language: ,,\r\n\r\n",
+		"From: :;:;<<>>@@,\x80\xff\r\nTo: " + strings.Repeat("(", 5000) + "\r\n\r\n",
+		deep,
+	} {
+		h.deliver("INBOX", msg)
+	}
+	c := h.client(nil)
+	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	all := imap.SeqSet{{Start: 1, Stop: 0}}
+	got, err := c.Fetch(all, &imap.FetchOptions{Envelope: true, BodyStructure: &imap.FetchItemBodyStructure{Extended: true}}).Collect()
+	if err != nil || len(got) != 9 {
+		t.Errorf("%d messages, %v", len(got), err)
+	}
+}
+
+func BenchmarkFetch(b *testing.B) {
+	h := newHouse(b)
+	const messages = 100_000
+	h.fill("INBOX", messages)
+	c := h.loggedIn()
+	c.open("INBOX")
+	for _, items := range []string{"(UID FLAGS)", "ENVELOPE", "BODYSTRUCTURE", "BODY.PEEK[]"} {
+		b.Run(items, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.send("x FETCH 1:* " + items + "\r\n")
+				for line := []byte("*"); line[0] != 'x'; {
+					var err error
+					if line, err = c.r.ReadSlice('\n'); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(messages)*float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+		})
+	}
+}
+
+func BenchmarkLogin(b *testing.B) {
+	h := newHouse(b)
+	h.loggedIn()
+	for b.Loop() {
+		h.loggedIn().conn.Close()
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	h := newHouse(b)
+	c := h.loggedIn()
+	msg := "Subject: x\r\n\r\n" + strings.Repeat("x", 4096) + "\r\n"
+	for b.Loop() {
+		c.send(fmt.Sprintf("a APPEND INBOX {%d+}\r\n%s\r\n", len(msg), msg))
+		c.expect("a OK ...")
+	}
+}
+
+func BenchmarkStore(b *testing.B) {
+	h := newHouse(b)
+	h.fill("INBOX", 100_000)
+	c := h.loggedIn()
+	c.open("INBOX")
+	for b.Loop() {
+		c.send("a STORE 1:* -FLAGS.SILENT (\\Seen)\r\n")
+		c.expect("a OK ...")
+	}
+}
