@@ -36,6 +36,24 @@ func (s *session) announced() []capability {
 		{"IDLE", after},
 		{"UNSELECT", after},
 		{"UNAUTHENTICATE", after},
+
+		// Mailboxes.
+		{"NAMESPACE", after},
+		{"CHILDREN", after},
+		{"LIST-EXTENDED", after},
+		{"LIST-STATUS", after},
+		{"LIST-MYRIGHTS", after},
+		{"LIST-METADATA", after},
+		{"SPECIAL-USE", after},
+		{"CREATE-SPECIAL-USE", after},
+		{"STATUS=SIZE", after},
+		{"QUOTA", after},
+		{"QUOTA=RES-STORAGE", after},
+		{"QUOTA=RES-MESSAGE", after},
+		{"QUOTASET", after},
+		{"ACL", after},
+		{"RIGHTS=kxte", after},
+		{"METADATA", after},
 	}
 	if login {
 		for _, m := range s.srv.Logins.Mechanisms(s.client()) {

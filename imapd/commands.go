@@ -95,9 +95,47 @@ func find(name string) (command, bool) {
 
 		// Searching.
 
-		// Mailboxes.
+	// Mailboxes.
+	case "LIST":
+		return with(loggedIn, (*session).list), true
+	case "LSUB":
+		return with(loggedIn, (*session).lsub), true
+	case "CREATE":
+		return with(loggedIn, (*session).create), true
+	case "DELETE":
+		return with(loggedIn, (*session).remove), true
+	case "RENAME":
+		return with(loggedIn, (*session).rename), true
+	case "SUBSCRIBE":
+		return with(loggedIn, (*session).subscribe), true
+	case "UNSUBSCRIBE":
+		return with(loggedIn, (*session).unsubscribe), true
+	case "STATUS":
+		return with(loggedIn, (*session).statusOf), true
+	case "NAMESPACE":
+		return bare(loggedIn, (*session).namespace), true
 
-		// Quota, rights, metadata, notices.
+	// Quota, rights, metadata, notices.
+	case "GETQUOTAROOT":
+		return with(loggedIn, (*session).getQuotaRoot), true
+	case "GETQUOTA":
+		return with(loggedIn, (*session).getQuota), true
+	case "SETQUOTA":
+		return with(loggedIn, (*session).setQuota), true
+	case "GETACL":
+		return with(loggedIn, (*session).getACL), true
+	case "SETACL":
+		return with(loggedIn, (*session).setACL), true
+	case "DELETEACL":
+		return with(loggedIn, (*session).deleteACL), true
+	case "LISTRIGHTS":
+		return with(loggedIn, (*session).listRights), true
+	case "MYRIGHTS":
+		return with(loggedIn, (*session).myRights), true
+	case "GETMETADATA":
+		return with(loggedIn, (*session).getMetadata), true
+	case "SETMETADATA":
+		return with(loggedIn, (*session).setMetadata), true
 	}
 	return command{}, false
 }

@@ -43,7 +43,7 @@ func TestNoLiteralBecomesACommand(t *testing.T) {
 			c := h.loggedIn()
 			c.send(tt.send)
 			c.expect(tt.answer)
-			c.dialog("> z STATUS Trash (MESSAGES)\n< * STATUS \"Trash\" (MESSAGES 0)\n< z OK ...")
+			c.dialog("> z STATUS Trash (MESSAGES)\n< * STATUS Trash (MESSAGES 0)\n< z OK ...")
 		})
 	}
 }
@@ -122,7 +122,7 @@ func TestFraming(t *testing.T) {
 			> e NOOP
 			< a OK ...
 			< b OK ...
-			< * STATUS "x" (MESSAGES 0)
+			< * STATUS x (MESSAGES 0)
 			< c OK ...
 			< d BAD ...
 			< e OK ...`},

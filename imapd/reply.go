@@ -55,6 +55,7 @@ const (
 	codeCorruption      = "CORRUPTION"
 	codeExpired         = "EXPIRED"
 	codeExpungeIssued   = "EXPUNGEISSUED"
+	codeHasChildren     = "HASCHILDREN"
 	codeLimit           = "LIMIT"
 	codeNonExistent     = "NONEXISTENT"
 	codeNoPerm          = "NOPERM"
@@ -108,6 +109,11 @@ var refusals = [...]struct {
 	{mailbox.ErrExpunged, codeExpungeIssued, "some of the messages are gone"},
 	{mailbox.ErrOverQuota, codeOverQuota, "there is not enough room in your mailboxes"},
 	{mailbox.ErrLimit, codeLimit, "that would be more than a mailbox or an account may have"},
+	{mailbox.ErrRights, codeNoPerm, "you have no right to do that"},
+	{mailbox.ErrRole, codeUseAttr, "that special use is not to be had, or another mailbox has it"},
+	{mailbox.ErrChildren, codeHasChildren, "that is no mailbox, and there are mailboxes below it"},
+	{mailbox.ErrOwner, codeCannot, "a mailbox stays with its owner; copy its messages instead"},
+	{mailbox.ErrIdentifier, codeNonExistent, "there is no such account"},
 	{store.ErrFull, codeUnavailable, "the server's disk is nearly full; try again later"},
 	{store.ErrDamaged, codeCorruption, "the message is damaged on the server's disk"},
 	{store.ErrNoBody, codeCorruption, "the message is missing on the server's disk"},
