@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
+	"postroad/imapd"
 	"postroad/internal/account"
 	"postroad/internal/control"
 	"postroad/internal/envelope"
@@ -121,6 +123,9 @@ func (a *Admin) SetAccount(ctx context.Context, c control.SetAccount) (control.A
 	if err != nil {
 		return control.Account{}, err
 	}
+	if err := hideable(c.Hide); err != nil {
+		return control.Account{}, err
+	}
 	acct, err := a.c.Accounts.Set(addr, account.Settings{
 		Octets: c.Quota, Messages: c.MaxMessages, Admin: c.Admin, Hide: c.Hide, Show: c.Show,
 	})
@@ -128,6 +133,18 @@ func (a *Admin) SetAccount(ctx context.Context, c control.SetAccount) (control.A
 		return control.Account{}, adminError(err)
 	}
 	return a.show(acct)
+}
+
+// hideable says Invalid when IMAP has no such capability, or none that can be hidden.
+func hideable(names []string) error {
+	list := imapd.Hideable()
+	for _, name := range names {
+		if !slices.Contains(list, strings.ToUpper(name)) {
+			return control.Errorf(control.Invalid, "%q is not a capability that can be hidden", name).
+				WithHint("there are %s", strings.Join(list, ", "))
+		}
+	}
+	return nil
 }
 
 // RemoveAccount removes an account with its mail, in this order:

@@ -2,39 +2,13 @@ package postroad
 
 import (
 	"context"
-	"errors"
 
+	"postroad/imapd"
 	"postroad/internal/account"
 	"postroad/internal/control"
-	"postroad/internal/envelope"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
 )
-
-// names tells mailboxes of accounts.
-type names struct{ accounts *account.Directory }
-
-// Owner finds an account by its address.
-func (n names) Owner(address string) (mailbox.Owner, bool, error) {
-	addr, err := envelope.ParseAddress(address)
-	if err != nil {
-		return 0, false, nil
-	}
-	a, err := n.accounts.Get(addr)
-	if errors.Is(err, account.ErrNotFound) {
-		return 0, false, nil
-	}
-	return mailbox.Owner(a.ID), err == nil, err
-}
-
-// Address returns an account's address, or "" when there is none any more.
-func (n names) Address(o mailbox.Owner) (string, error) {
-	a, err := n.accounts.ByID(account.ID(o))
-	if errors.Is(err, account.ErrNotFound) {
-		return "", nil
-	}
-	return a.Address.String(), err
-}
 
 // mailboxOptions are what mailboxes have to know of accounts.
 func mailboxOptions(d *account.Directory) mailbox.Options {
@@ -72,7 +46,7 @@ func (a *Admin) Shares(ctx context.Context, m control.MailboxName) ([]control.Sh
 // access is that of a mailbox's owner, for whom the administrator acts.
 func (a *Admin) access(address string) (*mailbox.Access, error) {
 	owner, _, err := a.owner(address)
-	return a.c.Mailboxes.For(owner, names{a.c.Accounts}), err
+	return a.c.Mailboxes.For(owner, imapd.Names{Accounts: a.c.Accounts}), err
 }
 
 // ShareMailbox says what somebody else may do with a mailbox.

@@ -124,7 +124,7 @@ func (s *session) challenge(text []byte) ([]byte, reply) {
 func (s *session) logIn(a account.Account) reply {
 	s.account, s.owner = a, mailbox.Owner(a.ID)
 	s.whose.Store(uint64(a.ID))
-	s.access = s.srv.Mailboxes.For(s.owner, names{s.srv.Accounts})
+	s.access = s.srv.Mailboxes.For(s.owner, Names{s.srv.Accounts})
 	s.dec.SetLimits(wire.AfterLogin(s.srv.Limits.MessageSize))
 	s.conn.loggedIn(true)
 	s.log().Info("logged in", "tls", s.conn.tlsName())
@@ -180,23 +180,25 @@ func (s *session) unauthenticate() reply {
 	return s.withCapabilities("logged out; the connection goes on")
 }
 
-// names tells mailbox.Access of accounts.
-type names struct{ accounts *account.Directory }
+// Names tells mailbox.Access of accounts.
+type Names struct{ Accounts *account.Directory }
 
-func (n names) Owner(address string) (mailbox.Owner, bool, error) {
+// Owner finds an account by its address.
+func (n Names) Owner(address string) (mailbox.Owner, bool, error) {
 	addr, err := envelope.ParseAddress(address)
 	if err != nil {
 		return 0, false, nil
 	}
-	a, err := n.accounts.Get(addr)
+	a, err := n.Accounts.Get(addr)
 	if errors.Is(err, account.ErrNotFound) {
 		return 0, false, nil
 	}
 	return mailbox.Owner(a.ID), err == nil, err
 }
 
-func (n names) Address(o mailbox.Owner) (string, error) {
-	a, err := n.accounts.ByID(account.ID(o))
+// Address returns an account's address, or "" when there is none any more.
+func (n Names) Address(o mailbox.Owner) (string, error) {
+	a, err := n.Accounts.ByID(account.ID(o))
 	if errors.Is(err, account.ErrNotFound) {
 		return "", nil
 	}

@@ -64,9 +64,29 @@ func (s *session) announced() []capability {
 }
 
 // hidden reports whether the account's administrator hides a capability from its clients: it is not announced, and
-// cannot be enabled.
+// cannot be enabled. SORT hides SORT=DISPLAY, too.
 func (s *session) hidden(name string) bool {
-	return slices.Contains(s.account.Hidden, strings.ToUpper(name))
+	name = strings.ToUpper(name)
+	return slices.Contains(s.account.Hidden, name) || slices.Contains(s.account.Hidden, stem(name))
+}
+
+// stem is a capability without the value behind it.
+func stem(name string) string {
+	stem, _, _ := strings.Cut(name, "=")
+	return stem
+}
+
+// Hideable are the names by which capabilities can be hidden from an account's clients: all that a client is told after
+// the login, as they are and without their values, but for the protocol itself.
+func Hideable() []string {
+	var list []string
+	for _, c := range (&session{srv: &Server{}, conn: &conn{}, owner: 1}).announced() {
+		if name := strings.ToUpper(c.name); name != "IMAP4REV1" {
+			list = append(list, name, stem(name))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // capabilities are what is announced now, in one line.
