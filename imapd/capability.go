@@ -36,6 +36,7 @@ func (s *session) announced() []capability {
 		{"IDLE", after},
 		{"UNSELECT", after},
 		{"UNAUTHENTICATE", after},
+		{"PREVIEW", after},
 
 		// Mailboxes.
 		{"NAMESPACE", after},

@@ -89,7 +89,9 @@ func find(name string) (command, bool) {
 	case "IDLE":
 		return bare(loggedIn, (*session).idle), true
 
-		// Reading messages.
+	// Reading messages.
+	case "FETCH":
+		return with(inMailbox, (*session).fetch), true
 
 		// Changing messages.
 

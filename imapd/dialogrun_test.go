@@ -709,6 +709,8 @@ func (d *dialog) doLimit(s dialogStep) error {
 		l.PerAddress = int(n)
 	case "FailedLogins":
 		l.FailedLogins = int(n)
+	case "Messages":
+		l.Messages = int(n)
 	case "BadCommands":
 		l.BadCommands = int(n)
 	default:

@@ -56,6 +56,7 @@ type Limits struct {
 	Command      time.Duration // for a command to arrive, or the next piece of a message; 1 minute. Then BYE
 	Idle         time.Duration // between commands, and in IDLE; 30 minutes (RFC 9051, 5.4). Then BYE
 	Write        time.Duration // for one write to go out; 1 minute. Then the connection is closed
+	Messages     int           // that one command may speak of (RFC 9738); 1,000,000. Of more it takes the last ones
 	FailedLogins int           // of one connection; 5. The n-th is answered after n seconds, the last with BYE
 	BadCommands  int           // before login; 3. Then BYE
 }
@@ -70,6 +71,7 @@ func (l Limits) WithDefaults() Limits {
 		Command:      cmp.Or(l.Command, time.Minute),
 		Idle:         cmp.Or(l.Idle, 30*time.Minute),
 		Write:        cmp.Or(l.Write, time.Minute),
+		Messages:     cmp.Or(l.Messages, 1_000_000),
 		FailedLogins: cmp.Or(l.FailedLogins, 5),
 		BadCommands:  cmp.Or(l.BadCommands, 3),
 	}

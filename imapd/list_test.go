@@ -37,7 +37,7 @@ func FuzzList(f *testing.F) {
 		}
 		var want, got []string
 		for _, n := range tree {
-			if expected(n, tree, p.match, c) {
+			if wanted(n, tree, p.match, c) {
 				want = append(want, n.name)
 			}
 		}
@@ -64,7 +64,7 @@ func unique(words string) []string {
 	return slices.Compact(list)
 }
 
-func expected(n *node, tree []*node, match func(string) bool, c criteria) bool {
+func wanted(n *node, tree []*node, match func(string) bool, c criteria) bool {
 	if !match(n.name) {
 		return false
 	}

@@ -96,7 +96,7 @@ func counted(value func(*mailbox.Mailbox) uint64) func(*session, *mailbox.Mailbo
 // 9208, 5.2).
 var statusItems = [...]statusItem{
 	{wire.StatusMessages, "MESSAGES", counted(func(m *mailbox.Mailbox) uint64 { return uint64(m.Messages) })},
-	{wire.StatusRecent, "RECENT", (*session).recent},
+	{wire.StatusRecent, "RECENT", (*session).recentCount},
 	{wire.StatusUIDNext, "UIDNEXT", counted(func(m *mailbox.Mailbox) uint64 { return uint64(m.UIDNext) })},
 	{wire.StatusUIDValidity, "UIDVALIDITY", counted(func(m *mailbox.Mailbox) uint64 { return uint64(m.UIDValidity) })},
 	{wire.StatusUnseen, "UNSEEN", counted(func(m *mailbox.Mailbox) uint64 { return uint64(m.Unseen) })},
@@ -131,7 +131,7 @@ func (s *session) tellStatus(name string, m *mailbox.Mailbox, items wire.StatusI
 	return nil
 }
 
-func (s *session) recent(m *mailbox.Mailbox) (uint64, error) {
+func (s *session) recentCount(m *mailbox.Mailbox) (uint64, error) {
 	n, err := s.srv.Mailboxes.RecentCount(m.ID)
 	return uint64(n), err
 }

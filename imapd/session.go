@@ -15,6 +15,7 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/listen"
 	"postroad/internal/mailbox"
+	"postroad/internal/store"
 )
 
 // A session is what one client does. One goroutine reads its commands and runs them one at a time; it holds mu but
@@ -75,6 +76,7 @@ type selected struct {
 	recent   uint64          // how many messages were told to be
 	result   *roaring.Bitmap // of SEARCH RETURN (SAVE); "$"
 	own      own
+	verified store.ID        // the large message that was found undamaged last
 	mailbox  mailbox.Mailbox // as it was when it was opened
 
 	changed *roaring.Bitmap // messages with new flags that are not told yet; nil for none

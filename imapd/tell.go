@@ -118,38 +118,48 @@ func (s *session) tellChanged(changed *roaring.Bitmap, but func(*mailbox.Message
 // RFC 9586, 3.3).
 func (s *session) tellFlags(seq uint32, m *mailbox.Message, withUID bool) {
 	s.fetchBegin(seq, m.UID, withUID)
-	s.out.Raw("FLAGS ")
-	s.fetchFlags(m)
-	s.fetchModSeq(m)
-	s.out.Raw(")").CRLF()
+	s.fetchFlags(m, s.recent().Contains(m.UID))
+	if s.enabled.has(condStore) {
+		s.fetchModSeq(m)
+	}
+	s.out.End().CRLF()
 }
 
 // fetchBegin begins a FETCH response, or with UIDONLY a UIDFETCH, as far as the first item.
 func (s *session) fetchBegin(seq uint32, uid mailbox.UID, withUID bool) {
 	if s.enabled.has(uidOnly) {
-		s.out.Raw("* ").Number(uint64(uid)).Raw(" UIDFETCH (")
+		s.out.Raw("* ").Number(uint64(uid)).Raw(" UIDFETCH ").Begin()
 		return
 	}
-	s.out.Raw("* ").Number(uint64(seq)).Raw(" FETCH (")
+	s.out.Raw("* ").Number(uint64(seq)).Raw(" FETCH ").Begin()
 	if withUID || s.enabled.has(qresync) {
-		s.out.Raw("UID ").Number(uint64(uid)).SP()
+		s.out.Atom("UID").Number(uint64(uid))
 	}
 }
 
-// fetchFlags writes the flags of a message; to a client of IMAP4rev1 also whether it is recent.
-func (s *session) fetchFlags(m *mailbox.Message) {
-	if s.enabled.has(rev2) || !s.sel.view.Recent().Contains(m.UID) {
-		s.out.Flags(m.Flags)
-		return
+// recent are the messages that are \Recent to the client, which are none but for IMAP4rev1. Not to be changed.
+func (s *session) recent() *roaring.Bitmap {
+	if s.enabled.has(rev2) {
+		return roaring.New()
 	}
-	s.out.Flags(append(slices.Clone(m.Flags), `\Recent`))
+	return s.sel.view.Recent()
 }
 
-// fetchModSeq adds a message's modseq to a FETCH response, for a client that wants to know it.
+// fetchFlags adds a message's flags to a FETCH response.
+func (s *session) fetchFlags(m *mailbox.Message, recent bool) {
+	s.out.Atom("FLAGS").Begin()
+	for _, f := range m.Flags {
+		s.out.Atom(f)
+	}
+	if recent {
+		s.out.Atom(`\Recent`)
+	}
+	s.out.End()
+}
+
+// fetchModSeq adds a message's modseq to a FETCH response (RFC 7162, 3.1.4.2).
 func (s *session) fetchModSeq(m *mailbox.Message) {
-	if s.enabled.has(condStore) {
-		s.out.Raw(" MODSEQ (").Number(m.ModSeq).Raw(")")
-	}
+	s.out.Atom("MODSEQ").Begin().Number(m.ModSeq).End()
 }
 
 // tellKeywords tells of keywords that the mailbox did not have when they were last told.
@@ -163,17 +173,22 @@ func (s *session) tellKeywords() {
 }
 
 // own are the flag changes that the session made itself and that its client knows of.
-type own struct{ changes map[mailbox.UID]uint64 }
+type own struct {
+	changed *roaring.Bitmap // nil for none
+	modSeqs []uint64        // what they have got, rising
+}
 
-// note adds messages as they are after a change.
-func (o *own) note(changed []mailbox.Message) {
-	if o.changes == nil {
-		o.changes = make(map[mailbox.UID]uint64, len(changed))
+// note adds a change.
+func (o *own) note(done *mailbox.Stored) {
+	if o.changed == nil {
+		o.changed = roaring.New()
 	}
-	for _, m := range changed {
-		o.changes[m.UID] = m.ModSeq
-	}
+	o.changed.Or(done.Changed)
+	o.modSeqs = append(o.modSeqs, done.ModSeqs...)
 }
 
 // made reports whether m is as this session left it.
-func (o *own) made(m *mailbox.Message) bool { return o.changes[m.UID] == m.ModSeq }
+func (o *own) made(m *mailbox.Message) bool {
+	_, mine := slices.BinarySearch(o.modSeqs, m.ModSeq)
+	return mine && o.changed.Contains(m.UID)
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -83,75 +82,6 @@ func TestStoreFailed(t *testing.T) {
 	if log.errors.Load() == 0 {
 		t.Error("nothing was logged")
 	}
-}
-
-// A message that the disk has damaged is not shown as if it were good, whatever of it is asked for; the
-// others are shown, and the connection goes on.
-func TestDamagedMessage(t *testing.T) {
-	needs(t, "FETCH", "APPEND")
-	var log counting
-	disk := &badDisk{FS: storetest.NewFaultFS()}
-	h := buildHouse(t, store.Options{FS: disk}, func(c *Config) { c.Log = slog.New(&log) })
-	h.srv, h.addr = h.serve(false)
-	h.deliver("INBOX", hello)
-	h.deliver("INBOX", "Subject: x\r\n\r\nthe SACRED text\r\n")
-	h.deliver("INBOX", "Subject: y\r\n\r\nthe SACRED text\r\n"+strings.Repeat("z\r\n", 64<<10))
-	c := h.loggedIn()
-	c.open("INBOX")
-	c.dialog("> a FETCH 2 BODY.PEEK[TEXT]\n< * 2 FETCH (BODY[TEXT] {17}\n< the SACRED text\n< )\n< a OK ...")
-	disk.bad.Store(true)
-	defer disk.bad.Store(false)
-	c.dialog(`
-		> a FETCH 1:2 BODY.PEEK[TEXT]
-		< * 1 FETCH (BODY[TEXT] {7}
-		< hello
-		< )
-		< a NO [CORRUPTION] ...
-		> b FETCH 2 BODY.PEEK[]
-		< b NO [CORRUPTION] ...
-		> c FETCH 2:3 BODY.PEEK[TEXT]<0.3>
-		< c NO [CORRUPTION] ...
-		> d FETCH 2:3 BINARY.PEEK[1]
-		< d NO [CORRUPTION] ...
-		> e FETCH 2 BODY.PEEK[HEADER]
-		< e NO [CORRUPTION] ...
-		> f FETCH 2:3 ENVELOPE
-		< * 2 FETCH (ENVELOPE ...
-		< * 3 FETCH (ENVELOPE ...
-		< f OK ...
-		> g FETCH 3 BODY.PEEK[HEADER.FIELDS (Subject)]
-		< * 3 FETCH (BODY[HEADER.FIELDS ("Subject")] {14}
-		< Subject: y
-		< ...
-		< )
-		< g OK ...`)
-	if log.errors.Load() == 0 {
-		t.Error("nothing was logged")
-	}
-}
-
-// A badDisk gives back other octets than it was given, while it is bad.
-type badDisk struct {
-	store.FS
-	bad atomic.Bool
-}
-
-func (d *badDisk) OpenFile(name string, flag int, perm fs.FileMode) (store.File, error) {
-	f, err := d.FS.OpenFile(name, flag, perm)
-	return badFile{f, d}, err
-}
-
-type badFile struct {
-	store.File
-	disk *badDisk
-}
-
-func (f badFile) ReadAt(p []byte, off int64) (int, error) {
-	n, err := f.File.ReadAt(p, off)
-	if i := bytes.Index(p[:n], []byte("SACRED")); i >= 0 && f.disk.bad.Load() {
-		copy(p[i:], "SCARED")
-	}
-	return n, err
 }
 
 // counting counts the errors that are logged.

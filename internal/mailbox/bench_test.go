@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
 	"postroad/internal/mime"
 	"postroad/internal/store"
 )
@@ -153,35 +155,6 @@ func BenchmarkWake(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/view")
 }
 
-func BenchmarkSearch(b *testing.B) {
-	const size = 10_000
-	h := open(b, Options{})
-	id := h.box("a").ID
-	for n := 0; n < size; n += 1000 {
-		h.different(id, 1000)
-	}
-	for _, c := range []struct {
-		what string
-		c    Criterion
-	}{
-		{"flag", has(`\Seen`)},
-		{"subject", header("subject", "nowhere")},
-		{"body", body("nowhere")},
-	} {
-		b.Run(c.what, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				found, err := h.Search(b.Context(), id, nil, c.c)
-				h.must(err)
-				if !found.IsEmpty() {
-					b.Errorf("found %v", found)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/size, "us/message")
-		})
-	}
-}
-
 // different appends n messages with a body each.
 func (h house) different(id ID, n int) {
 	drafts := make([]*store.Draft, n)
@@ -203,4 +176,105 @@ func (h house) different(id ID, n int) {
 		}
 		return nil
 	}, drafts...))
+}
+
+// manyMessages is a mailbox of messages with a body each.
+func manyMessages(b *testing.B, n int) (house, ID) {
+	h := open(b, Options{})
+	id := h.box("a").ID
+	for have := 0; have < n; have += 1000 {
+		h.different(id, 1000)
+	}
+	return h, id
+}
+
+// BenchmarkRead reads 10,000 messages of 100,000.
+func BenchmarkRead(b *testing.B) {
+	h, id := manyMessages(b, 100_000)
+	uids := roaring.New()
+	uids.AddRange(45_000, 55_000)
+	for _, c := range []struct {
+		what string
+		want Want
+	}{{"flags", 0}, {"facts", Facts}, {"notes", Notes}, {"bodies", Notes | Bodies}} {
+		b.Run(c.what, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				n := 0
+				for item, err := range h.Read(id, uids, c.want) {
+					if err != nil || item.Err != nil {
+						b.Fatal(err, item.Err)
+					}
+					n++
+				}
+				if n != 10_000 {
+					b.Fatalf("%d messages", n)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkBulk changes 10,000 messages of 20,000 at once.
+func BenchmarkBulk(b *testing.B) {
+	const n = 10_000
+	h, id := manyMessages(b, 2*n)
+	some := roaring.New()
+	some.AddRange(n/2, n/2+n)
+	other := h.box("b").ID
+	b.Run("store", func(b *testing.B) {
+		op := AddFlags
+		for b.Loop() {
+			done, err := h.Store(b.Context(), id, some, op, []string{`\Flagged`}, nil)
+			h.must(err)
+			if done.Changed.GetCardinality() != n {
+				b.Fatalf("changed %d", done.Changed.GetCardinality())
+			}
+			op = AddFlags + RemoveFlags - op
+		}
+	})
+	b.Run("copy", func(b *testing.B) {
+		for b.Loop() {
+			_, pairs, err := h.Copy(b.Context(), id, some, other)
+			h.must(err)
+			if len(pairs) != n {
+				b.Fatalf("copied %d", len(pairs))
+			}
+		}
+	})
+	b.Run("expunge", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			_, pairs, err := h.Copy(b.Context(), id, some, other)
+			h.must(err)
+			half := roaring.New()
+			for i := 0; i < len(pairs); i += 2 {
+				half.Add(pairs[i].To)
+			}
+			_, err = h.Store(b.Context(), other, half, AddFlags, []string{`\Deleted`}, nil)
+			h.must(err)
+			b.StartTimer()
+			gone, err := h.Expunge(b.Context(), other, nil)
+			h.must(err)
+			if gone.GetCardinality() != n/2 {
+				b.Fatalf("expunged %d", gone.GetCardinality())
+			}
+		}
+	})
+	b.Run("purge", func(b *testing.B) {
+		for b.Loop() {
+			h.must(h.Sweep(b.Context()))
+		}
+	})
+	b.Run("move", func(b *testing.B) {
+		from, to := id, h.box("c").ID
+		for b.Loop() {
+			_, pairs, err := h.Move(b.Context(), from, nil, to)
+			h.must(err)
+			if len(pairs) != 2*n {
+				b.Fatalf("moved %d", len(pairs))
+			}
+			from, to = to, from
+		}
+	})
 }

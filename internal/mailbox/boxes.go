@@ -393,7 +393,27 @@ func (s *Service) RemoveAll(ctx context.Context, o Owner) error {
 			return err
 		}
 	}
+	if err := s.dropAll(ctx, store.NewKey("mt").Uint(uint64(o))); err != nil {
+		return err
+	}
 	return s.st.Update(func(tx store.Tx) error { return forget(tx, o) })
+}
+
+// dropAll removes the keys with a prefix, in steps.
+func (s *Service) dropAll(ctx context.Context, prefix store.Key) error {
+	for n := bulkStep; n == bulkStep; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := s.st.Update(func(tx store.Tx) error {
+			n = dropKeys(tx, prefix, bulkStep)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // unnameSome takes some mailboxes of an owner out of sight and says whether there may be more.

@@ -9,7 +9,7 @@ import (
 // Pair is a message's UID before and after a copy.
 type Pair struct{ From, To UID }
 
-// Copy copies messages (a message already gone is passed over) to another mailbox: all or none. Up to 1,000 are one
+// Copy copies messages (a message already gone is passed over) to another mailbox: all or none. Up to 5,000 are one
 // transaction. More go in bounded steps: others may see the first of them early, an error takes them back, and only
 // a crash in between leaves them there. Keywords for which the target has no room are left out. ErrNotFound, ErrOverQuota.
 func (s *Service) Copy(ctx context.Context, from ID, uids *roaring.Bitmap, to ID) (Mailbox, []Pair, error) {
@@ -78,7 +78,7 @@ func (s *Service) transfer(ctx context.Context, from ID, uids *roaring.Bitmap, t
 
 // pick reads some of the messages from a UID on.
 func (e *edit) pick(uids *roaring.Bitmap, from UID) (page []record, next UID, err error) {
-	next, err = e.some(uids, from, andWords, bulkStep, func(b *sheet, wanted *bitset) error {
+	next, err = e.some(uids, from, andWords, copyStep, func(b *sheet, wanted *bitset) error {
 		return facts(e.tx, e.box.ID, b, *wanted, func(m *record) error {
 			_, i := sheetOf(m.uid)
 			m.flags = b.flags(i)

@@ -11,6 +11,7 @@
 //	mm  mailbox id, uid                what never changes of one message: body, dates ...
 //	md  mailbox id, uid / 512          there are records in mm of messages that were expunged
 //	mr  owner, mailbox id              a removed mailbox whose messages are not all gone yet
+//	mt  owner, generation, message     the thread of a message, see conversation
 //	mv  owner                          the last UIDVALIDITY given out
 //	mu  owner                          octets and messages of all mailboxes
 //	mi  mailbox id, first uid          a block of the full-text index, which covers the uids from this one on
@@ -139,7 +140,8 @@ const (
 	maxMailboxes = 10_000 // per owner, unless Options say otherwise
 	maxKeywords  = 500    // per mailbox, unless Options say otherwise
 	maxGrants    = 100    // in one access control list
-	bulkStep     = 1_000  // messages copied or dropped in one transaction
+	bulkStep     = 1_000  // messages dropped in one transaction
+	copyStep     = 5_000  // messages copied or moved in one: some 20 ms of work
 	flagStep     = 30_000 // messages whose flags are changed in one
 	expungeStep  = 10_000 // messages expunged in one, their bodies left for later
 	pageSize     = 500    // messages read in one transaction, and the rest of a sheet

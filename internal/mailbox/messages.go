@@ -70,7 +70,11 @@ func (e *edit) arrive(a Arrival) (Placed, error) {
 	if a.Internal.IsZero() {
 		a.Internal = e.s.o.Now()
 	}
-	m := record{body: a.Body, size: a.Size, flags: set}
+	thread, err := e.conversation(&a)
+	if err != nil {
+		return Placed{}, err
+	}
+	m := record{body: a.Body, size: a.Size, thread: thread, flags: set}
 	m.setInternal(a.Internal)
 	if err := e.add(&m, a.Structure); err != nil {
 		return Placed{}, err

@@ -450,16 +450,16 @@ func TestCopy(t *testing.T) {
 
 // A copy that fails on the way leaves nothing but used UIDs, which the history remembers.
 func TestCopyIsAllOrNone(t *testing.T) {
-	const n = 2*bulkStep + 1
+	const n = 2*copyStep + 1
 	limit := int64(math.MaxInt64)
 	h := open(t, Options{Quota: func(store.Reader, Owner) Quota { return Quota{Octets: limit} }})
 	from, to := h.box("a").ID, h.box("b").ID
 	h.fill(from, n)
-	limit = (n + bulkStep + sheetUIDs) * int64(len(small))
+	limit = (n + copyStep + sheetUIDs) * int64(len(small))
 	if _, pairs, err := h.Copy(t.Context(), from, nil, to); !errors.Is(err, ErrOverQuota) || len(pairs) != 0 {
 		t.Errorf("over quota: %d pairs, %v", len(pairs), err)
 	}
-	if got := h.now(to); got.Messages != 0 || got.UIDNext <= bulkStep || got.UIDNext > bulkStep+sheetUIDs {
+	if got := h.now(to); got.Messages != 0 || got.UIDNext <= copyStep || got.UIDNext > copyStep+sheetUIDs {
 		t.Errorf("the target is %+v", got)
 	}
 	limit = math.MaxInt64
@@ -505,13 +505,13 @@ func TestMove(t *testing.T) {
 }
 
 func TestBulkMoveStops(t *testing.T) {
-	const n = 2*bulkStep + 1
+	const n = 2*copyStep + 1
 	h := open(t, Options{})
 	from, to := h.box("a").ID, h.box("b").ID
 	h.fill(from, n)
 	_, pairs, err := h.Move(stop(t, 1), from, nil, to)
 	done := uint32(len(pairs))
-	if err == nil || done < bulkStep || done >= n || h.now(from).Messages != n-done || h.now(to).Messages != done {
+	if err == nil || done < copyStep || done >= n || h.now(from).Messages != n-done || h.now(to).Messages != done {
 		t.Errorf("%d pairs, %v, from %+v, to %+v", len(pairs), err, h.now(from), h.now(to))
 	}
 }

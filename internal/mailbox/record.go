@@ -207,6 +207,7 @@ func zone(minutes int64) *time.Location {
 // usage is what an owner has.
 type usage struct {
 	octets, messages, mailboxes int64
+	threads                     int64 // entries that mt has ever had
 }
 
 func loadUsage(r store.Reader, o Owner) (usage, error) {
@@ -216,7 +217,7 @@ func loadUsage(r store.Reader, o Owner) (usage, error) {
 	}
 	d := store.NewDecoder(v)
 	version := d.Uint()
-	u := usage{octets: d.Int(), messages: d.Int(), mailboxes: d.Int()}
+	u := usage{octets: d.Int(), messages: d.Int(), mailboxes: d.Int(), threads: d.Int()}
 	if d.Err() != nil || version != recordVersion {
 		return u, fmt.Errorf("usage of owner %d: %w", o, store.ErrRecord)
 	}
@@ -229,6 +230,7 @@ func (u usage) put(tx store.Tx, o Owner) {
 	e.Int(u.octets)
 	e.Int(u.messages)
 	e.Int(u.mailboxes)
+	e.Int(u.threads)
 	tx.Put(usageKey(o), e)
 }
 
@@ -242,6 +244,7 @@ func changeUsage(tx store.Tx, o Owner, d usage) error {
 		return err
 	}
 	u.octets, u.messages, u.mailboxes = u.octets+d.octets, u.messages+d.messages, u.mailboxes+d.mailboxes
+	u.threads += d.threads
 	u.put(tx, o)
 	return nil
 }

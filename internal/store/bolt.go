@@ -246,17 +246,39 @@ func (e *boltEngine) Close() error { return errors.Join(e.db.Close(), e.file.Clo
 type boltTx struct {
 	b      *bbolt.Bucket
 	cursor *bbolt.Cursor // of Get and Delete; to make one takes longer than to use it
+	last   *[]byte       // the key at which cursor is, if Get left it there; nil where something is written
 }
 
-func newBoltTx(b *bbolt.Bucket) boltTx { return boltTx{b, b.Cursor()} }
+func newBoltTx(b *bbolt.Bucket) boltTx {
+	t := boltTx{b: b, cursor: b.Cursor()}
+	if !b.Writable() {
+		t.last = new([]byte)
+	}
+	return t
+}
 
+// Get looks at the next key first when that may be the one: many are asked for in order.
 func (t boltTx) Get(key []byte) []byte {
 	defer engineFaults()
+	if t.last != nil && precedes(*t.last, key) {
+		k, v := t.cursor.Next()
+		if *t.last = k; bytes.Equal(k, key) {
+			return v
+		}
+	}
 	k, v := t.cursor.Seek(key)
 	if !bytes.Equal(k, key) {
-		return nil
+		k, v = nil, nil
+	}
+	if t.last != nil {
+		*t.last = k
 	}
 	return v
+}
+
+// precedes says whether two keys are of one table and one kind, and in order.
+func precedes(a, b []byte) bool {
+	return len(a) == len(b) && len(a) > 2 && a[0] == b[0] && a[1] == b[1] && bytes.Compare(a, b) < 0
 }
 
 func (t boltTx) Put(key, value []byte) {
