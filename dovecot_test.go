@@ -118,7 +118,11 @@ func dovecotHome(t *testing.T) (dir string, uid, gid int) {
 func startOurs(t *testing.T) *treeConn {
 	t.Helper()
 	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
-	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
+	return dialTree(t, embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann), ann)
+}
+
+func dialTree(t *testing.T, s *embedded, as postroad.Credential) *treeConn {
+	t.Helper()
 	conn, err := net.Dial("tcp", s.Addr("imap"))
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +133,7 @@ func startOurs(t *testing.T) *treeConn {
 	if greeting, err := c.r.response(); err != nil || !greeting[1].is("OK") {
 		t.Fatalf("greeted with %v, %v", greeting, err)
 	}
-	c.must(t, "LOGIN "+ann.Address+" "+ann.Password)
+	c.must(t, "LOGIN "+as.Address+" "+as.Password)
 	return c
 }
 
