@@ -305,6 +305,9 @@ func (c *dialogConn) send(text string) error {
 	c.d.said('C', c.n, text)
 	c.conn.SetWriteDeadline(time.Now().Add(dialogPatience))
 	_, err := io.WriteString(c.w, text)
+	if errors.Is(err, io.ErrClosedPipe) {
+		return nil // what the server said before it hung up is the case's to expect
+	}
 	return err
 }
 

@@ -2,11 +2,16 @@ package imapd
 
 import (
 	"bytes"
+	"crypto/tls"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"postroad/internal/listen/listentest"
+	"postroad/internal/store"
 )
 
 // conformance is docs/imap.md: by capability, what shows it.
@@ -31,25 +36,39 @@ func conformance(t *testing.T) map[string][]string {
 	return rows
 }
 
-// announced are the capabilities of all states, with the values that some have cut off.
+// announced are the capabilities of all states.
 func announced(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	add := func(h *house, login bool) {
-		c := h.raw()
-		line := c.line()
-		if login {
-			c.send("a LOGIN " + user + ` "` + password + "\"\r\n")
-			line += c.line()
+	for _, tt := range []struct {
+		options  []option
+		tls, far bool
+		login    bool
+	}{{}, {login: true}, {options: []option{withTLS(t)}, far: true}, {options: []option{withTLS(t)}, tls: true}} {
+		h := buildHouse(t, store.Options{}, tt.options...)
+		pipes := listentest.NewPipes()
+		h.serveOn(pipes, tt.tls)
+		conn := pipes.Dial
+		if tt.far {
+			conn = func() net.Conn { return pipes.DialFrom(net.IPv4(192, 0, 2, 1)) }
 		}
-		for _, m := range regexp.MustCompile(`CAPABILITY ([^\]]*)\]`).FindAllStringSubmatch(line, -1) {
-			for name := range strings.FieldsSeq(m[1]) {
-				names[rowOf(name)] = true
-			}
+		c := newRaw(t, conn())
+		if tt.tls {
+			c = newRaw(t, tls.Client(c.conn, insecureTLS()))
+		}
+		line := c.line()
+		if tt.login {
+			c.send("a LOGIN " + user + ` "` + password + "\"\r\n")
+			line = c.line()
+		}
+		m := regexp.MustCompile(`CAPABILITY ([^\]]*)\]`).FindStringSubmatch(line)
+		if m == nil {
+			t.Fatalf("no capabilities in %q", line)
+		}
+		for name := range strings.FieldsSeq(m[1]) {
+			names[rowOf(name)] = true
 		}
 	}
-	add(newHouse(t), true)
-	add(newHouse(t, withTLS(t)), false)
 	return names
 }
 
@@ -64,14 +83,17 @@ func rowOf(name string) string {
 }
 
 func TestConformanceTable(t *testing.T) {
-	rows := conformance(t)
-	for name := range announced(t) {
+	rows, now := conformance(t), announced(t)
+	for name := range now {
 		if _, ok := rows[name]; !ok {
 			t.Errorf("%s is announced and has no row in docs/imap.md", name)
 		}
 	}
 	tests := testSources(t)
 	for name, shown := range rows {
+		if !now[name] {
+			t.Errorf("%s has a row and is not announced", name)
+		}
 		if len(shown) == 0 {
 			t.Errorf("nothing shows %s", name)
 		}
