@@ -69,6 +69,25 @@ ok(box.close())
 box.logout()
 
 with imaplib.IMAP4_SSL("127.0.0.1", int(imaps), ssl_context=trust) as box:
-    box.login(bob, bob_pw)
+    box.authenticate("PLAIN", lambda _: f"\0{bob}\0{bob_pw}".encode())
     assert int(ok(box.select("Drafts"))[0]) == 1
+    names = b" ".join(ok(box.list()))
+    assert b'"Projekte/Gr&APYA3w-e"' in names or b"Projekte/Gr&APYA3w-e" in names, names
+
+# The same with names and mail in UTF-8 (RFC 6855).
+with imaplib.IMAP4_SSL("127.0.0.1", int(imaps), ssl_context=trust) as box:
+    box.login(bob, bob_pw)
+    box.enable("UTF8=ACCEPT")
+    assert "Projekte/Größe".encode() in b" ".join(ok(box.list()))
+    ok(box.create('"Müll & Co/日本"'))
+    letter8 = "From: jörg@example.test\r\nSubject: Grüße\r\n\r\nÄÖÜ\r\n".encode()
+    ok(box.append('"Müll & Co/日本"', r"(\Seen)", None, letter8))
+    assert int(ok(box.select('"Müll & Co/日本"'))[0]) == 1
+    data = ok(box.fetch("1", "(BODY.PEEK[])"))
+    assert data[0][1] == letter8, data
+    box.literal = "grüße".encode()
+    assert ok(box.uid("SEARCH", "SUBJECT")) == [b"1"]
+    assert ok(box.sort("(REVERSE DATE)", "UTF-8", "SEEN")) == [b"1"]
+    ok(box.close())
+    ok(box.delete('"Müll & Co/日本"'))
 print("ok")
