@@ -51,8 +51,8 @@ func (s *session) listRoot(reference string) {
 	s.out.Raw(`* LIST (\Noselect) "/" `).Mailbox(root).CRLF()
 }
 
-// lsub is LSUB (RFC 3501, 6.3.9): the subscribed names, and with \Noselect those that match in place of subscribed
-// ones below them that do not.
+// lsub is LSUB (RFC 3501, 6.3.9): the subscribed names, and those that match in place of subscribed ones below them
+// that do not. Both have \Noselect where there is nothing to select.
 func (s *session) lsub(c *wire.List) reply {
 	match, err := matcher(c.Reference, c.Patterns)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *session) lsub(c *wire.List) reply {
 	}
 	for _, n := range choose(tree, match, criteria{subscribed: true, recursive: true}).nodes {
 		s.out.Raw("* LSUB ")
-		if n.subscribed {
+		if n.subscribed && n.mailbox != nil {
 			s.out.Flags(nil)
 		} else {
 			s.out.Flags([]string{`\Noselect`})
