@@ -97,8 +97,8 @@ func (s *session) newFetching(c *wire.Fetch) (*fetching, *roaring.Bitmap, error)
 // plan takes the items apart. Each is told once.
 func (f *fetching) plan(c *wire.Fetch) {
 	for _, item := range c.Items {
-		f.marks = f.marks || opens(item)
-		f.want |= wants(item)
+		f.marks = f.marks || opens(&item)
+		f.want |= wants(&item)
 		switch item.Attr {
 		case wire.FetchUID:
 			f.andUID = true
@@ -122,7 +122,7 @@ func (f *fetching) plan(c *wire.Fetch) {
 }
 
 // opens reports whether an item marks messages as seen.
-func opens(item wire.FetchItem) bool {
+func opens(item *wire.FetchItem) bool {
 	switch item.Attr {
 	case wire.FetchSection, wire.FetchBinary, wire.FetchRFC822, wire.FetchRFC822Text:
 		return !item.Peek
@@ -131,7 +131,7 @@ func opens(item wire.FetchItem) bool {
 }
 
 // wants is what has to be read for an item.
-func wants(item wire.FetchItem) mailbox.Want {
+func wants(item *wire.FetchItem) mailbox.Want {
 	switch item.Attr {
 	case wire.FetchFlags, wire.FetchUID, wire.FetchModSeq:
 		return 0
@@ -379,10 +379,11 @@ func (f *fetching) one(seq uint32, item *mailbox.Item) {
 // prepare makes sure of all that the items need, before the first octet of the response is written.
 func (f *fetching) prepare() error {
 	for i := range f.items {
-		if f.want&mailbox.Bodies == 0 {
-			return nil
+		item := &f.items[i].FetchItem
+		if wants(item)&mailbox.Bodies == 0 {
+			continue
 		}
-		if err := f.src.prepare(&f.items[i].FetchItem); err != nil {
+		if err := f.src.prepare(item); err != nil {
 			return err
 		}
 	}

@@ -183,7 +183,7 @@ func (s *source) write(item *wire.FetchItem) {
 	default:
 		off, size := sec.cut(span.Len)
 		s.f.out.Literal(size)
-		s.send(io.NewSectionReader(s, span.Off+off, size))
+		s.copy(mime.Span{Off: span.Off + off, Len: size})
 	}
 }
 
@@ -224,6 +224,15 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 		return copy(p, b), nil
 	}
 	return s.item.Body.ReadAt(p, off)
+}
+
+// copy writes octets of the message, as the literal that was announced.
+func (s *source) copy(span mime.Span) {
+	if b := s.have(span); b != nil {
+		s.f.out.Write(b)
+		return
+	}
+	s.send(io.NewSectionReader(s.item.Body, span.Off, span.Len))
 }
 
 // send writes the literal that was announced.
