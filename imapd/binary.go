@@ -29,7 +29,7 @@ func (s *source) part(sec section) *mime.Part {
 	if len(sec.Part) == 0 {
 		return &mime.Part{Encoding: "binary", Body: mime.Span{Len: s.item.Size}}
 	}
-	return s.structure.Find(sec.Part)
+	return s.root.Find(sec.Part)
 }
 
 // decoded reads a part without its transfer encoding. A multipart or message has none (RFC 2045, 6.4), whatever it says.
@@ -48,22 +48,17 @@ func (s *source) sizeOf(p *mime.Part) (size int64, nul bool) {
 		return 0, false
 	}
 	r, _ := s.decoded(p)
-	var count octetCount
-	if _, err := io.Copy(&count, r); err != nil {
-		s.fail(err)
+	for piece := s.f.piece(); ; {
+		n, err := r.Read(piece)
+		size += int64(n)
+		nul = nul || bytes.IndexByte(piece[:n], 0) >= 0
+		if err != nil && err != io.EOF {
+			s.fail(err)
+		}
+		if err != nil {
+			return size, nul
+		}
 	}
-	return count.octets, count.nul
-}
-
-type octetCount struct {
-	octets int64
-	nul    bool
-}
-
-func (c *octetCount) Write(p []byte) (int, error) {
-	c.octets += int64(len(p))
-	c.nul = c.nul || bytes.IndexByte(p, 0) >= 0
-	return len(p), nil
 }
 
 // writeBinary writes a part without its transfer encoding, as a literal8 if there is NUL in it (RFC 3516, 4.3).

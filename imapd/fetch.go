@@ -46,6 +46,7 @@ type fetchBuffer struct {
 	octets [128 << 10]byte // a message of up to this size, or a header
 	large  []byte          // a header that is larger; at most the MiB that package mime allows
 	fields []byte          // the fields picked of a header
+	piece  [8 << 10]byte   // what a part is decoded through
 }
 
 var fetchBuffers = sync.Pool{New: func() any { return new(fetchBuffer) }}
@@ -282,6 +283,7 @@ func (s *session) withinLimit(uids *roaring.Bitmap) (_ *roaring.Bitmap, code str
 // release lets go of what the FETCH held.
 func (f *fetching) release() {
 	if f.buf != nil {
+		f.buf.large, f.buf.fields = nil, nil // they can be a MiB each
 		fetchBuffers.Put(f.buf)
 	}
 }

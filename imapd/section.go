@@ -17,10 +17,10 @@ type source struct {
 	f    *fetching
 	item *mailbox.Item
 
-	held      []byte          // octets of the message that were read
-	at        mime.Span       // which
-	verified  bool            // all of the message is as it was stored
-	structure *mime.Structure // when it was needed
+	held     []byte     // octets of the message that were read
+	at       mime.Span  // which
+	verified bool       // all of the message is as it was stored
+	root     *mime.Part // its tree of parts, when that was needed
 }
 
 var (
@@ -123,6 +123,12 @@ func (f *fetching) buffer(n int64) []byte {
 	return f.buf.large[:n]
 }
 
+// piece is room to decode a part through.
+func (f *fetching) piece() []byte {
+	f.buffer(0)
+	return f.buf.piece[:]
+}
+
 // verify holds the message against its checksum. One of moderate size is read for good; of a larger one it is
 // remembered that it is all right, since it is fetched piece by piece.
 func (s *source) verify() error {
@@ -156,8 +162,8 @@ func (s *source) readWhole(size int64) error {
 
 // decode reads the tree of parts.
 func (s *source) decode() (err error) {
-	if s.structure == nil {
-		s.structure, err = s.item.Stored.Structure()
+	if s.root == nil {
+		s.root, err = s.item.Stored.Root()
 	}
 	return err
 }
@@ -192,7 +198,7 @@ func (s *source) span(sec section) (mime.Span, bool) {
 	header, _ := s.item.Stored.Header()
 	switch {
 	case len(sec.Part) > 0:
-		return spanOf(s.structure.Find(sec.Part), sec)
+		return spanOf(s.root.Find(sec.Part), sec)
 	case sec.Text == wire.SectionAll:
 		return mime.Span{Len: s.item.Size}, true
 	case sec.Text == wire.SectionTextPart:

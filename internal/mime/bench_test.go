@@ -116,3 +116,15 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations for a message of %d octets", n, len(msg))
 	}
 }
+
+func BenchmarkFields(b *testing.B) {
+	header := typical()
+	header = header[:scan(string(header)).Root.Header.Len]
+	names := []string{"From", "To", "Cc", "Bcc", "Subject", "Date", "Message-ID", "References", "In-Reply-To"}
+	b.SetBytes(int64(len(header)))
+	b.ReportAllocs()
+	var out []byte
+	for b.Loop() {
+		out = AppendFields(out[:0], header, names, false)
+	}
+}

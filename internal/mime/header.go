@@ -20,7 +20,7 @@ func HeaderFields(header []byte) iter.Seq2[string, []byte] {
 
 func rawFields(header []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, raw []byte) bool) {
-		for len(header) > 0 && !blank(firstLine(header)) {
+		for len(header) > 0 && (header[0] > '\r' || !blank(firstLine(header))) {
 			var raw []byte
 			raw, header = cutField(header)
 			if name := fieldName(raw); name != nil && !yield(name, raw) {
@@ -46,14 +46,17 @@ func cutField(header []byte) (field, rest []byte) {
 	return header[:n], header[n:]
 }
 
-// fieldName returns the name of a field, or nil if raw is none.
+// fieldName returns the name of a field, or nil if raw is none: what stands before the colon, but for white space there.
 func fieldName(raw []byte) []byte {
-	colon := bytes.IndexByte(firstLine(raw), ':')
-	if colon <= 0 {
-		return nil
+	n := 0
+	for n < len(raw) && raw[n] > ' ' && raw[n] != ':' {
+		n++
 	}
-	name := bytes.TrimRight(raw[:colon], " \t")
-	if len(name) == 0 || bytes.ContainsAny(name, " \t\r\x00") {
+	name := raw[:n]
+	for n < len(raw) && (raw[n] == ' ' || raw[n] == '\t') {
+		n++
+	}
+	if len(name) == 0 || n == len(raw) || raw[n] != ':' {
 		return nil
 	}
 	return name

@@ -163,13 +163,10 @@ func (p *Part) opaque() {
 	p.Type, p.Subtype, p.Parts, p.Message = "application", "octet-stream", nil, nil
 }
 
-// Find returns the part that the numbers of BODY[1.2.3] name, or nil. No numbers name the message itself. The numbers
-// go into a message/rfc822 part; 1 of a message that is not a multipart is its only part, which is the message's own
-// root: its Header is the MIME header, its Body the part.
-func (s *Structure) Find(path []int) *Part { return s.Root.find(path) }
-
-// find resolves path in p, which is the root of a message or a multipart.
-func (p *Part) find(path []int) *Part {
+// Find returns the part of p, which is the root of a message, that the numbers of BODY[1.2.3] name, or nil. No numbers
+// name the message itself. The numbers go into a message/rfc822 part; 1 of a message that is not a multipart is its only
+// part, which is the message's own root: its Header is the MIME header, its Body the part.
+func (p *Part) Find(path []int) *Part {
 	if len(path) == 0 {
 		return p
 	}
@@ -184,9 +181,9 @@ func (p *Part) find(path []int) *Part {
 	case len(path) == 1:
 		return child
 	case child.Message != nil:
-		return child.Message.Root.find(path[1:])
+		return child.Message.Root.Find(path[1:])
 	case child.Multipart():
-		return child.find(path[1:])
+		return child.Find(path[1:])
 	}
 	return nil
 }

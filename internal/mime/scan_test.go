@@ -68,7 +68,7 @@ three two one
 		{[]int{-1}, ""},
 	} {
 		got := ""
-		if p := s.Find(c.path); p != nil {
+		if p := s.Root.Find(c.path); p != nil {
 			got = msg[p.Body.Off:p.Body.End()]
 		}
 		if got != c.want {
@@ -79,16 +79,16 @@ three two one
 
 func TestFindInOnePart(t *testing.T) {
 	s := scan("Subject: x\r\n\r\nbody")
-	if p := s.Find([]int{1}); p != &s.Root {
+	if p := s.Root.Find([]int{1}); p != &s.Root {
 		t.Errorf("1 of a plain message is %v", p)
 	}
 	for _, path := range [][]int{{2}, {1, 1}, {0}} {
-		if p := s.Find(path); p != nil {
+		if p := s.Root.Find(path); p != nil {
 			t.Errorf("%v of a plain message is %v", path, p)
 		}
 	}
 	s = scan("Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nbody")
-	if p := s.Find([]int{1, 1}); p != &s.Root.Message.Root {
+	if p := s.Root.Find([]int{1, 1}); p != &s.Root.Message.Root {
 		t.Errorf("1.1 of a message that is a message is %v", p)
 	}
 }
@@ -147,11 +147,11 @@ func TestLimits(t *testing.T) {
 		ok   func(s *Structure) bool
 	}{
 		{"as deep as may be", deep(maxDepth - 1), func(s *Structure) bool {
-			p := s.Find(slices.Repeat([]int{1}, maxDepth-1))
+			p := s.Root.Find(slices.Repeat([]int{1}, maxDepth-1))
 			return p != nil && p.Type == "text" && p.Body.Len == 4
 		}},
 		{"deeper is opaque", deep(maxDepth + 5), func(s *Structure) bool {
-			p := s.Find(slices.Repeat([]int{1}, maxDepth-1))
+			p := s.Root.Find(slices.Repeat([]int{1}, maxDepth-1))
 			return p != nil && p.Subtype == "octet-stream" && p.Parts == nil
 		}},
 		{"messages as deep as may be", strings.Repeat("Content-Type: message/rfc822\r\n\r\n", maxDepth+5), func(s *Structure) bool {

@@ -289,20 +289,30 @@ func (s Stored) Structure() (*Structure, error) {
 	st := &Structure{Size: s.size, HeaderSum: s.headerSum, Preview: string(s.preview)}
 	e := wireReader{text: string(s.envelope)}
 	st.Envelope = e.envelope()
+	root, err := s.Root()
+	if err != nil || e.bad || e.at != len(e.text) {
+		return nil, ErrRecord
+	}
+	st.Root = *root
+	for id := range s.References() {
+		st.References = append(st.References, string(id))
+	}
+	return st, nil
+}
+
+// Root decodes the tree of parts, which is Structure's without the rest. ErrRecord.
+func (s Stored) Root() (*Part, error) {
 	d := decoding{
 		wireReader: wireReader{text: string(s.structure)},
 		places:     numberReader{rest: s.places},
 		parts:      2 * maxParts,
 	}
-	st.Root = d.part(Span{0, s.size}, 1)
-	for id := range s.References() {
-		st.References = append(st.References, string(id))
-	}
-	whole := st.Root.Header.Off == 0 && st.Root.Body.End() == s.size
-	if e.bad || e.at != len(e.text) || d.bad || d.at != len(d.text) || d.places.bad || len(d.places.rest) > 0 || !whole {
+	root := d.part(Span{0, s.size}, 1)
+	whole := root.Header.Off == 0 && root.Body.End() == s.size
+	if d.bad || d.at != len(d.text) || d.places.bad || len(d.places.rest) > 0 || !whole {
 		return nil, ErrRecord
 	}
-	return st, nil
+	return &root, nil
 }
 
 // Decode reads a stored form into a Structure: Open and Stored.Structure in one. ErrRecord.
