@@ -26,7 +26,7 @@ func (s *session) startTLS() reply {
 		return reply{status: answered}
 	}
 	s.answer(ok("", "begin TLS"))
-	if s.out.Flush() != nil || s.conn.raw.Flush() != nil || s.conn.startTLS() != nil {
+	if s.flush() != nil || s.conn.raw.Flush() != nil || s.conn.startTLS() != nil {
 		s.left = true // nothing can be said any more
 		return reply{status: answered}
 	}

@@ -36,6 +36,7 @@ func (s *session) announced() []capability {
 		{"IDLE", after},
 		{"UNSELECT", after},
 		{"UNAUTHENTICATE", after},
+		{"COMPRESS=DEFLATE", after && s.conn.packed == nil},
 		{"PREVIEW", after},
 
 		// Mailboxes.

@@ -72,6 +72,8 @@ func find(name string) (command, bool) {
 		return with(notAuthenticated, (*session).authenticate), true
 	case "UNAUTHENTICATE":
 		return bare(loggedIn, (*session).unauthenticate), true
+	case "COMPRESS":
+		return with(loggedIn, (*session).compress), true
 	case "ENABLE":
 		return with(loggedIn, (*session).enable), true
 

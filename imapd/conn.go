@@ -20,8 +20,9 @@ type conn struct {
 	raw   *listen.Conn
 	flush func() error // sends what the session has written
 
-	tls *tls.Conn     // nil without TLS
-	top io.ReadWriter // the layers; what the client says comes out of it
+	tls    *tls.Conn     // nil without TLS
+	packed *packed       // nil without COMPRESS
+	top    io.ReadWriter // the layers; what the client says comes out of it
 
 	first  [64]byte // what came when the session waited
 	unread []byte   // of first
@@ -183,6 +184,10 @@ func (c *conn) startTLS() error {
 
 // close sends what is left and closes.
 func (c *conn) close() {
+	if c.packed != nil {
+		c.packed.Flush()
+		c.srv.compressors.leave()
+	}
 	if c.tls != nil {
 		c.tls.Close()
 		return

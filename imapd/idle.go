@@ -48,7 +48,7 @@ func (s *session) push() {
 	if s.pushes.Load() {
 		s.tell(true)
 	}
-	if s.out.Flush() != nil {
+	if s.flush() != nil {
 		s.conn.raw.Abort() // and with that ends the wait
 	}
 }

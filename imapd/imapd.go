@@ -57,6 +57,7 @@ type Limits struct {
 	Idle         time.Duration // between commands, and in IDLE; 30 minutes (RFC 9051, 5.4). Then BYE
 	Write        time.Duration // for one write to go out; 1 minute. Then the connection is closed
 	Messages     int           // that one command may speak of (RFC 9738); 1,000,000. Of more it takes the last ones
+	Compressed   int           // connections with COMPRESS at once, of all listeners; 1,000. One more gets NO [LIMIT]
 	FailedLogins int           // of one connection; 5. The n-th is answered after n seconds, the last with BYE
 	BadCommands  int           // before login; 3. Then BYE
 }
@@ -72,6 +73,7 @@ func (l Limits) WithDefaults() Limits {
 		Idle:         cmp.Or(l.Idle, 30*time.Minute),
 		Write:        cmp.Or(l.Write, time.Minute),
 		Messages:     cmp.Or(l.Messages, 1_000_000),
+		Compressed:   cmp.Or(l.Compressed, 1000),
 		FailedLogins: cmp.Or(l.FailedLogins, 5),
 		BadCommands:  cmp.Or(l.BadCommands, 3),
 	}
@@ -85,7 +87,8 @@ type Server struct {
 	ctx         context.Context // ends when sessions must not go on
 	cancel      context.CancelFunc
 
-	group listen.Group
+	group       listen.Group
+	compressors compressors
 }
 
 // NewServer returns a server that starts nothing. With implicitTLS its listeners speak TLS from the first

@@ -13,6 +13,7 @@ import (
 
 	"postroad/imapd/wire"
 	"postroad/internal/account"
+	"postroad/internal/inflate"
 	"postroad/internal/listen"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
@@ -86,7 +87,7 @@ func newSession(s *Server, c *listen.Conn) *session {
 	ses := &session{srv: s, conn: newConn(s, c)}
 	ses.ctx, ses.cancel = context.WithCancel(s.ctx)
 	ses.out = wire.NewEncoder(ses.conn)
-	ses.conn.flush = ses.out.Flush
+	ses.conn.flush = ses.flush
 	ses.dec = wire.NewDecoder(ses.conn, ses.proceed)
 	return ses
 }
@@ -126,7 +127,7 @@ func (s *session) serve() {
 	if !s.left {
 		s.farewell()
 	}
-	s.out.Flush()
+	s.flush()
 }
 
 // end lets go of everything. mu is held.
@@ -179,7 +180,7 @@ func (s *session) await(d time.Duration) error {
 		return nil
 	}
 	s.dec.Reset(s.conn) // gives up its buffer
-	if err := s.out.Flush(); err != nil {
+	if err := s.flush(); err != nil {
 		return err
 	}
 	s.mu.Unlock()
@@ -194,17 +195,28 @@ func (s *session) lost(err error, late string) bool {
 		s.conn.bye(late)
 	case errors.Is(err, wire.ErrFlood):
 		s.conn.bye(flood)
+	case errors.Is(err, inflate.ErrCorrupt):
+		s.conn.bye(inflate.ErrCorrupt.Error())
 	}
 	return false
 }
 
 // broken reports whether nothing more can be sent.
-func (s *session) broken() bool { return s.out.Flush() != nil }
+func (s *session) broken() bool { return s.out.Err() != nil }
 
 // proceed asks for a literal (RFC 9051, 4.3).
 func (s *session) proceed() error {
 	s.out.Raw("+ go on").CRLF()
-	return s.out.Flush()
+	return s.flush()
+}
+
+// flush has all that was written on its way with the next wait.
+func (s *session) flush() error {
+	err := s.out.Flush()
+	if err == nil && s.conn.packed != nil {
+		err = s.conn.packed.Flush()
+	}
+	return err
 }
 
 // refuseSyntax answers what is no command. No EXPUNGE may be told: the client may mean it to be a FETCH.
