@@ -5,10 +5,16 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
 )
@@ -109,4 +115,55 @@ func TestDiskFailsWhileSending(t *testing.T) {
 	if len(got) == 0 || len(got) >= 1<<20 || len(bytes.Trim(got, "0123456789abcde\n")) > 0 {
 		t.Errorf("%d octets, and the last are %q", len(got), got[max(0, len(got)-20):])
 	}
+}
+
+// A client that asks for much and reads nothing is left after the time of one write. Until then nobody waits for it:
+// what it has asked for is read when it can be sent, and by then may be gone.
+func TestFetchWithoutReading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := buildHouse(t, store.Options{})
+		for range 20 {
+			h.deliver("INBOX", "Subject: x\r\n\r\n"+strings.Repeat("0123456789abcd\r\n", 16<<10))
+		}
+		c := pipe(t, h.config)
+		c.patient("* OK ...")
+		c.send(`a LOGIN ` + user + ` "` + password + `"` + "\r\nb SELECT INBOX\r\n")
+		for line := ""; !strings.HasPrefix(line, "b OK"); {
+			line, _ = c.r.ReadString('\n')
+		}
+		began := time.Now()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		c.send("c FETCH 1:* (UID BODY.PEEK[])\r\n")
+		synctest.Wait() // the server waits for the client
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 {
+			t.Errorf("%d KiB were allocated for one who does not read", used>>10)
+		}
+		uids := roaring.BitmapOf(20)
+		if _, err := h.config.Mailboxes.Store(t.Context(), h.inbox(), uids, mailbox.AddFlags, []string{`\Deleted`}, nil); err != nil {
+			t.Error(err)
+		}
+		if _, err := h.config.Mailboxes.Expunge(t.Context(), h.inbox(), uids); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(h.config.Limits.WithDefaults().Write - time.Second)
+		c.conn.SetReadDeadline(time.Time{})
+		if _, err := c.r.ReadString('\n'); err != nil {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		time.Sleep(h.config.Limits.WithDefaults().Write + time.Second)
+		got, err := io.ReadAll(c.r)
+		if len(got) > 1<<20 || err != nil {
+			t.Errorf("%d octets came, %v", len(got), err)
+		}
+	})
+}
+
+// inbox is the first account's INBOX.
+func (h *house) inbox() mailbox.ID {
+	h.t.Helper()
+	mb, err := h.config.Mailboxes.Get(h.owner, "INBOX")
+	h.must(err)
+	return mb.ID
 }
