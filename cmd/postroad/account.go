@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -96,7 +97,7 @@ func (a *app) accountList() *cobra.Command {
 		example: "postroad account list\npostroad account list example.org --json", complete: a.completing(false, domainNames),
 		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
 			return list(a, svc.Accounts(ctx, first(args)), []string{"ADDRESS", "MESSAGES", "SIZE", "QUOTA", "STATE", "CREATED"}, func(t *table, v control.Account) {
-				t.row(v.Address, v.Messages, size(v.Octets), showQuota(v.Quota), showDisabled(v.Disabled), when(v.Created))
+				t.row(v.Address, v.Messages, size(v.Octets), showQuota(v), showState(v), when(v.Created))
 			}, "no accounts; `postroad account add` makes one")
 		}),
 	}.cobra()
@@ -109,18 +110,27 @@ func first(args []string) string {
 	return args[0]
 }
 
-func showQuota(octets int64) string {
-	if octets == 0 {
-		return "-"
+// showQuota is what an account may hold; "-" is all it likes.
+func showQuota(v control.Account) string {
+	var limits []string
+	if v.Quota > 0 {
+		limits = append(limits, size(v.Quota))
 	}
-	return size(octets)
+	if v.MaxMessages > 0 {
+		limits = append(limits, count(v.MaxMessages, "message"))
+	}
+	return cmp.Or(strings.Join(limits, ", "), "-")
 }
 
-func showDisabled(disabled bool) string {
-	if disabled {
-		return "disabled"
+func showState(v control.Account) string {
+	state := "enabled"
+	if v.Disabled {
+		state = "disabled"
 	}
-	return "enabled"
+	if v.Admin {
+		state += ", admin"
+	}
+	return state
 }
 
 // accountDetails is an account with its mailboxes.
@@ -158,7 +168,7 @@ func showAccount(w io.Writer, acct control.Account, boxes []control.Mailbox) {
 }
 
 func showSettings(w io.Writer, acct control.Account) {
-	fmt.Fprintf(w, "%s, %s, made %s\n", clean(acct.Address), showDisabled(acct.Disabled), when(acct.Created))
+	fmt.Fprintf(w, "%s, %s, made %s\n", clean(acct.Address), showState(acct), when(acct.Created))
 	fmt.Fprint(w, count(acct.Messages, "message"))
 	if acct.MaxMessages > 0 {
 		fmt.Fprintf(w, " of %d", acct.MaxMessages)
@@ -168,9 +178,6 @@ func showSettings(w io.Writer, acct control.Account) {
 		fmt.Fprintf(w, " of %s", size(acct.Quota))
 	}
 	fmt.Fprintln(w)
-	if acct.Admin {
-		fmt.Fprintln(w, "may set quotas over IMAP")
-	}
 	if len(acct.Hidden) > 0 {
 		fmt.Fprintf(w, "IMAP clients are not told of %s\n", clean(strings.Join(acct.Hidden, ", ")))
 	}
