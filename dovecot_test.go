@@ -1,7 +1,6 @@
 package postroad_test
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"postroad"
+	"postroad/internal/imaptest"
 	"postroad/internal/mime"
 )
 
@@ -77,14 +77,14 @@ func (d *dovecot) connect(t *testing.T) error {
 	}
 	t.Cleanup(func() { in.Close(); cmd.Wait() })
 	d.treeConn = newTreeConn("Dovecot", out, in)
-	if greeting, err := d.r.response(); err != nil || !greeting[1].is("PREAUTH") {
+	if greeting, err := d.r.Response(); err != nil || !greeting[1].Is("PREAUTH") {
 		return fmt.Errorf("greeted with %v, %v %s", greeting, err, said.String())
 	}
 	return nil
 }
 
 // fetch is treeConn's; a Dovecot that breaks off (it aborts on a message or two) is started again.
-func (c *comparison) theirFetch(line string) (map[uint32]map[string]tree, error) {
+func (c *comparison) theirFetch(line string) (map[uint32]map[string]imaptest.Tree, error) {
 	got, err := c.theirs.fetch(line)
 	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EPIPE) {
 		return got, err
@@ -130,7 +130,7 @@ func dialTree(t *testing.T, s *embedded, as postroad.Credential) *treeConn {
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(10 * time.Minute))
 	c := newTreeConn("postroad", conn, conn)
-	if greeting, err := c.r.response(); err != nil || !greeting[1].is("OK") {
+	if greeting, err := c.r.Response(); err != nil || !greeting[1].Is("OK") {
 		t.Fatalf("greeted with %v, %v", greeting, err)
 	}
 	c.must(t, "LOGIN "+as.Address+" "+as.Password)
@@ -173,7 +173,7 @@ type compared struct {
 type difference struct {
 	message      *compared // nil when it is not about one
 	question     string
-	ours, theirs tree
+	ours, theirs imaptest.Tree
 }
 
 func (c *comparison) both(line string, literals ...[]byte) {
@@ -223,7 +223,7 @@ func (c *comparison) fetch(set, items string) {
 	}
 }
 
-func itemsOf(a, b map[string]tree) (names []string) {
+func itemsOf(a, b map[string]imaptest.Tree) (names []string) {
 	for name := range a {
 		names = append(names, name)
 	}
@@ -248,11 +248,11 @@ func (c *comparison) refusals(set, items string, ours, theirs error) {
 	}
 }
 
-func verdict(err error) tree {
+func verdict(err error) imaptest.Tree {
 	if err == nil {
-		return tree{kind: isAtom, text: "OK"}
+		return imaptest.Tree{Kind: imaptest.Atom, Text: "OK"}
 	}
-	return tree{kind: isString, text: err.Error()}
+	return imaptest.Tree{Kind: imaptest.String, Text: err.Error()}
 }
 
 func (c *comparison) message(set string) *compared {
@@ -265,10 +265,10 @@ func (c *comparison) message(set string) *compared {
 
 // compare holds an answer against the other's, the larger ones element by element, so that each difference is told
 // by itself.
-func (c *comparison) compare(n uint32, question string, ours, theirs tree) {
+func (c *comparison) compare(n uint32, question string, ours, theirs imaptest.Tree) {
 	c.asked++
 	switch {
-	case ours.equal(theirs):
+	case ours.Equal(theirs):
 	case question == "ENVELOPE":
 		c.elements(n, question, envelopeNames, ours, theirs)
 	case question == "BODY", question == "BODYSTRUCTURE":
@@ -290,16 +290,16 @@ var (
 	otherNames     = slices.Concat(partNames, extensionNames)
 )
 
-func (c *comparison) elements(n uint32, question string, names []string, ours, theirs tree) {
-	if ours.kind != isList || len(ours.list) != len(theirs.list) || len(ours.list) > len(names) {
+func (c *comparison) elements(n uint32, question string, names []string, ours, theirs imaptest.Tree) {
+	if ours.Kind != imaptest.List || len(ours.List) != len(theirs.List) || len(ours.List) > len(names) {
 		c.differ(difference{&c.texts[n-1], question, ours, theirs})
 		return
 	}
-	for i := range ours.list {
-		ours, theirs, name := ours.at(i), theirs.at(i), question+" "+names[i]
+	for i := range ours.List {
+		ours, theirs, name := ours.At(i), theirs.At(i), question+" "+names[i]
 		switch {
-		case ours.equal(theirs):
-		case slices.Contains(caseless, names[i]) && strings.EqualFold(ours.text, theirs.text) && ours.kind == theirs.kind:
+		case ours.Equal(theirs):
+		case slices.Contains(caseless, names[i]) && strings.EqualFold(ours.Text, theirs.Text) && ours.Kind == theirs.Kind:
 		case names[i] == "envelope":
 			c.elements(n, name, envelopeNames, ours, theirs)
 		case names[i] == "body":
@@ -311,7 +311,7 @@ func (c *comparison) elements(n uint32, question string, names []string, ours, t
 }
 
 // structure compares parts whose structure is alike.
-func (c *comparison) structure(n uint32, question string, ours, theirs tree) {
+func (c *comparison) structure(n uint32, question string, ours, theirs imaptest.Tree) {
 	parts := children(ours)
 	names := otherNames
 	switch {
@@ -320,19 +320,19 @@ func (c *comparison) structure(n uint32, question string, ours, theirs tree) {
 		return
 	case parts > 0:
 		for i := range parts {
-			c.structure(n, fmt.Sprint(question, " ", i+1), ours.at(i), theirs.at(i))
+			c.structure(n, fmt.Sprint(question, " ", i+1), ours.At(i), theirs.At(i))
 		}
-		ours.list, theirs.list, names = ours.list[parts:], theirs.list[parts:], multipartNames
-	case ours.at(0).is("text"):
+		ours.List, theirs.List, names = ours.List[parts:], theirs.List[parts:], multipartNames
+	case ours.At(0).Is("text"):
 		names = textNames
-	case ours.at(0).is("message") && ours.at(7).kind == isList && theirs.at(7).kind == isList:
+	case ours.At(0).Is("message") && ours.At(7).Kind == imaptest.List && theirs.At(7).Kind == imaptest.List:
 		names = messageNames
 	}
 	c.elements(n, question, names, ours, theirs)
 }
 
-func children(n tree) (count int) {
-	for count < len(n.list) && n.list[count].kind == isList {
+func children(n imaptest.Tree) (count int) {
+	for count < len(n.List) && n.List[count].Kind == imaptest.List {
 		count++
 	}
 	return count
@@ -382,10 +382,10 @@ type part struct {
 }
 
 // partsOf lists the parts that a BODYSTRUCTURE has (RFC 9051, 6.4.5.1).
-func partsOf(n tree, path string, parts []part) []part {
-	if n.at(0).kind == isList { // multipart
-		for i, child := range n.list {
-			if child.kind != isList {
+func partsOf(n imaptest.Tree, path string, parts []part) []part {
+	if n.At(0).Kind == imaptest.List { // multipart
+		for i, child := range n.List {
+			if child.Kind != imaptest.List {
 				break
 			}
 			parts = partsOf(child, join(path, i+1), parts)
@@ -395,14 +395,14 @@ func partsOf(n tree, path string, parts []part) []part {
 	if path == "" {
 		path = "1"
 	}
-	message := n.at(0).is("message") && n.at(1).is("rfc822") && n.at(8).kind == isList
+	message := n.At(0).Is("message") && n.At(1).Is("rfc822") && n.At(8).Kind == imaptest.List
 	parts = append(parts, part{path, message, !message})
 	if message {
 		inner := path
-		if n.at(8).at(0).kind != isList {
+		if n.At(8).At(0).Kind != imaptest.List {
 			inner = join(path, 1)
 		}
-		parts = partsOf(n.at(8), inner, parts)
+		parts = partsOf(n.At(8), inner, parts)
 	}
 	return parts
 }
@@ -418,7 +418,7 @@ func join(path string, n int) string {
 const shownDifferences = 40
 
 // stored replaces what the server says by what is stored to be said.
-func (c *comparison) stored(items map[string]tree, text []byte) {
+func (c *comparison) stored(items map[string]imaptest.Tree, text []byte) {
 	st, _ := mime.Scan(bytes.NewReader(text))
 	b, _ := st.AppendBinary(nil)
 	o, err := mime.Open(b)
@@ -437,7 +437,7 @@ func (c *comparison) stored(items map[string]tree, text []byte) {
 		default:
 			continue
 		}
-		v, err := treeReader{bufio.NewReader(bytes.NewReader(b))}.value()
+		v, err := imaptest.NewReader(bytes.NewReader(b)).Value()
 		if err != nil {
 			c.t.Error(err, string(b))
 		}

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"postroad/internal/imaptest"
 )
 
 // A differenceRule knows a kind of difference by a name, under which docs/imap-differences.md says who is right.
@@ -33,17 +35,17 @@ var differenceRules = []differenceRule{
 	{"A field that comes twice", func(d *difference) bool { return d.field() != "" && len(d.fields(d.field())) > 1 }},
 	{"A name in a comment, a name that is an address", func(d *difference) bool { return d.addresses() && sameBut(d, nil, withoutName) }},
 	{"An address that is none", func(d *difference) bool { return d.addresses() && invalidAddresses(d) }},
-	{"A Content-Type that is none", func(d *difference) bool { return emptyType(d.theirs) || d.of("type", "subtype") && d.theirs.text == "" }},
+	{"A Content-Type that is none", func(d *difference) bool { return emptyType(d.theirs) || d.of("type", "subtype") && d.theirs.Text == "" }},
 	{"A message in base64", func(d *difference) bool { return encodedMessage(d.ours, d.theirs) }},
-	{"A message of message/global", func(d *difference) bool { return d.ours.at(1).is("global") && d.ours.at(7).kind == isList }},
+	{"A message of message/global", func(d *difference) bool { return d.ours.At(1).Is("global") && d.ours.At(7).Kind == imaptest.List }},
 	{"The line end before a boundary", func(d *difference) bool {
-		return d.of("octets") && plus(d.ours, 2).equal(d.theirs) || d.of("lines") && plus(d.ours, 1).equal(d.theirs)
+		return d.of("octets") && plus(d.ours, 2).Equal(d.theirs) || d.of("lines") && plus(d.ours, 1).Equal(d.theirs)
 	}},
 	{"An empty part at the end", func(d *difference) bool { return d.of("parts") && emptyLast(d.theirs) }},
-	{"A disposition that is none", func(d *difference) bool { return d.of("disposition") && d.theirs.at(0).text == "" }},
+	{"A disposition that is none", func(d *difference) bool { return d.of("disposition") && d.theirs.At(0).Text == "" }},
 	{"Text after a boundary", func(d *difference) bool { return d.of("parts", "octets", "lines") && textAfterBoundary(d) }},
 	{"A parameter that needs quotes", func(d *difference) bool { return d.of("parameters", "disposition") && startsAlike(d.ours, d.theirs) }},
-	{"A transfer encoding that is none", func(d *difference) bool { return d.of("encoding") && d.theirs.is("7bit") }},
+	{"A transfer encoding that is none", func(d *difference) bool { return d.of("encoding") && d.theirs.Is("7bit") }},
 }
 
 // of reports whether the difference is in an element of one of these names.
@@ -91,17 +93,17 @@ func rewrittenByDovecot(text []byte) bool {
 }
 
 // sameBut reports whether the answers are the same when all texts, and the trees, are brought into one form.
-func sameBut(d *difference, text func(string) string, trees ...func(tree) tree) bool {
-	return formed(d.ours, text, trees).equal(formed(d.theirs, text, trees))
+func sameBut(d *difference, text func(string) string, trees ...func(imaptest.Tree) imaptest.Tree) bool {
+	return formed(d.ours, text, trees).Equal(formed(d.theirs, text, trees))
 }
 
-func formed(n tree, text func(string) string, trees []func(tree) tree) tree {
-	if text != nil && n.kind == isString {
-		n.text = text(n.text)
+func formed(n imaptest.Tree, text func(string) string, trees []func(imaptest.Tree) imaptest.Tree) imaptest.Tree {
+	if text != nil && n.Kind == imaptest.String {
+		n.Text = text(n.Text)
 	}
-	n.list = slices.Clone(n.list)
-	for i := range n.list {
-		n.list[i] = formed(n.list[i], text, trees)
+	n.List = slices.Clone(n.List)
+	for i := range n.List {
+		n.List[i] = formed(n.List[i], text, trees)
 	}
 	for _, f := range trees {
 		n = f(n)
@@ -114,39 +116,39 @@ func collapsed(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 func withoutDefaultCharset(d *difference) bool {
 	theirs := d.theirs
-	n := len(theirs.list)
-	if n < 2 || !theirs.list[n-2].is("charset") || !theirs.list[n-1].is("us-ascii") {
+	n := len(theirs.List)
+	if n < 2 || !theirs.List[n-2].Is("charset") || !theirs.List[n-1].Is("us-ascii") {
 		return false
 	}
-	theirs.list = theirs.list[:n-2]
-	return formed(d.ours, strings.ToLower, nil).equal(formed(theirs, strings.ToLower, nil)) || d.ours.kind == isNil && n == 2
+	theirs.List = theirs.List[:n-2]
+	return formed(d.ours, strings.ToLower, nil).Equal(formed(theirs, strings.ToLower, nil)) || d.ours.Kind == imaptest.Nil && n == 2
 }
 
-func withoutName(n tree) tree {
-	if len(n.list) == 4 {
-		n.list[0] = tree{}
+func withoutName(n imaptest.Tree) imaptest.Tree {
+	if len(n.List) == 4 {
+		n.List[0] = imaptest.Tree{}
 	}
 	return n
 }
 
-func emptyType(n tree) bool {
-	return len(n.list) >= len(partNames) && n.at(0).kind == isString && n.at(0).text == "" && n.at(1).text == ""
+func emptyType(n imaptest.Tree) bool {
+	return len(n.List) >= len(partNames) && n.At(0).Kind == imaptest.String && n.At(0).Text == "" && n.At(1).Text == ""
 }
 
 // encodedMessage reports whether a part is a message to Dovecot, which does not decode it, and not to us.
-func encodedMessage(ours, theirs tree) bool {
-	return theirs.at(0).is("message") && theirs.at(5).is("base64") && ours.at(0).is("application") && ours.at(1).is("octet-stream")
+func encodedMessage(ours, theirs imaptest.Tree) bool {
+	return theirs.At(0).Is("message") && theirs.At(5).Is("base64") && ours.At(0).Is("application") && ours.At(1).Is("octet-stream")
 }
 
-func plus(n tree, k uint32) tree {
-	v, _ := n.number()
-	return tree{kind: isAtom, text: fmt.Sprint(v + k)}
+func plus(n imaptest.Tree, k uint32) imaptest.Tree {
+	v, _ := n.Number()
+	return imaptest.Tree{Kind: imaptest.Atom, Text: fmt.Sprint(v + k)}
 }
 
 // emptyLast reports whether the last part is text of no octets.
-func emptyLast(n tree) bool {
-	last := n.at(children(n) - 1)
-	return last.at(0).is("text") && last.at(6).text == "0"
+func emptyLast(n imaptest.Tree) bool {
+	last := n.At(children(n) - 1)
+	return last.At(0).Is("text") && last.At(6).Text == "0"
 }
 
 var boundaries = regexp.MustCompile(`(?i)boundary="?([^"\s;]+)`)
@@ -164,7 +166,7 @@ func textAfterBoundary(d *difference) bool {
 }
 
 // startsAlike reports whether each value of theirs is one of ours, or its beginning.
-func startsAlike(ours, theirs tree) bool {
+func startsAlike(ours, theirs imaptest.Tree) bool {
 	o, t := ours.String(), theirs.String()
 	for _, v := range regexp.MustCompile(`"[^"]*"`).FindAllString(t, -1) {
 		if !strings.Contains(o, v[:len(v)-1]) && v != `"us-ascii"` && v != `"charset"` {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"postroad/internal/imaptest"
 )
 
 // searches compares which messages are found.
@@ -88,22 +90,22 @@ func (c *comparison) search(line string, text ...[]byte) {
 	}
 }
 
-func found(yes bool) tree {
+func found(yes bool) imaptest.Tree {
 	if yes {
-		return tree{kind: isAtom, text: "found"}
+		return imaptest.Tree{Kind: imaptest.Atom, Text: "found"}
 	}
-	return tree{kind: isAtom, text: "not-found"}
+	return imaptest.Tree{Kind: imaptest.Atom, Text: "not-found"}
 }
 
 // numbers are those of an untagged SEARCH or SORT.
 func numbers(c *treeConn, word, line string, text [][]byte) (list []uint32, err error) {
 	untagged, err := c.command(word+" "+line, text...)
 	for _, r := range untagged {
-		if len(r) < 2 || !r[1].is(word) {
+		if len(r) < 2 || !r[1].Is(word) {
 			continue
 		}
 		for _, v := range r[2:] {
-			n, _ := v.number()
+			n, _ := v.Number()
 			list = append(list, n)
 		}
 	}
@@ -156,7 +158,7 @@ func (c *comparison) order(question string, ours, theirs []uint32) {
 	}
 }
 
-func atom(n int) tree { return tree{kind: isAtom, text: strconv.Itoa(n)} }
+func atom(n int) imaptest.Tree { return imaptest.Tree{Kind: imaptest.Atom, Text: strconv.Itoa(n)} }
 
 // threads compares which message answers which.
 func (c *comparison) threads() {
@@ -167,7 +169,7 @@ func (c *comparison) threads() {
 		for n := range c.texts {
 			c.asked++
 			if o, t := ours[uint32(n+1)], theirs[uint32(n+1)]; o != t {
-				c.differ(difference{&c.texts[n], "THREAD " + algorithm, tree{kind: isString, text: o}, tree{kind: isString, text: t}})
+				c.differ(difference{&c.texts[n], "THREAD " + algorithm, imaptest.Tree{Kind: imaptest.String, Text: o}, imaptest.Tree{Kind: imaptest.String, Text: t}})
 			}
 		}
 	}
@@ -178,7 +180,7 @@ func parents(c *treeConn, algorithm string) (map[uint32]string, error) {
 	all := map[uint32]string{}
 	untagged, err := c.command("THREAD " + algorithm + " UTF-8 ALL")
 	for _, r := range untagged {
-		if len(r) < 2 || !r[1].is("THREAD") {
+		if len(r) < 2 || !r[1].Is("THREAD") {
 			continue
 		}
 		for _, thread := range r[2:] {
@@ -189,12 +191,12 @@ func parents(c *treeConn, algorithm string) (map[uint32]string, error) {
 	return all, err
 }
 
-func lowest(n tree) (first uint32) {
-	first, ok := n.number()
+func lowest(n imaptest.Tree) (first uint32) {
+	first, ok := n.Number()
 	if ok {
 		return first
 	}
-	for _, child := range n.list {
+	for _, child := range n.List {
 		if v := lowest(child); first == 0 || v < first {
 			first = v
 		}
@@ -203,9 +205,9 @@ func lowest(n tree) (first uint32) {
 }
 
 // descend walks a thread: (1 2 (3)(4)) is 2 answering 1, and 3 and 4 answering 2.
-func descend(thread tree, parent string, visit func(n uint32, parent string)) {
-	for _, child := range thread.list {
-		n, ok := child.number()
+func descend(thread imaptest.Tree, parent string, visit func(n uint32, parent string)) {
+	for _, child := range thread.List {
+		n, ok := child.Number()
 		if !ok {
 			descend(child, parent, visit)
 			continue
