@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -105,9 +106,41 @@ func testOctets(t *testing.T, messages map[string][]byte) {
 // deliverAll puts messages into INBOX.
 func (h *house) deliverAll(messages map[string][]byte) map[string]mailbox.UID {
 	uids := make(map[string]mailbox.UID, len(messages))
-	for path, msg := range messages {
-		uids[path] = h.deliver("INBOX", string(msg))
+	for paths := range slices.Chunk(slices.Collect(maps.Keys(messages)), 100) {
+		placed := h.deliverSome("INBOX", len(paths), func(i int) []byte { return messages[paths[i]] })
+		for i, path := range paths {
+			uids[path] = placed[i]
+		}
 	}
+	return uids
+}
+
+// deliverSome puts n messages into a mailbox in one transaction.
+func (h *house) deliverSome(name string, n int, message func(i int) []byte) []mailbox.UID {
+	h.t.Helper()
+	uids := make([]mailbox.UID, n)
+	drafts := make([]*store.Draft, n)
+	arrivals := make([]mailbox.Arrival, n)
+	for i := range n {
+		msg := message(i)
+		st, err := mime.Scan(bytes.NewReader(msg))
+		h.must(err)
+		structure, err := st.AppendBinary(nil)
+		h.must(err)
+		drafts[i] = h.config.Store.NewDraft()
+		drafts[i].Write(msg)
+		arrivals[i] = mailbox.Arrival{Body: drafts[i].ID(), Size: drafts[i].Size(), Structure: structure}
+	}
+	h.must(h.config.Store.Update(func(tx store.Tx) error {
+		for i, a := range arrivals {
+			p, err := h.config.Mailboxes.Add(tx, h.owner, name, a)
+			if err != nil {
+				return err
+			}
+			uids[i] = p.UID
+		}
+		return nil
+	}, drafts...))
 	return uids
 }
 
@@ -488,28 +521,10 @@ func (h *house) deliverMany(name string, n int) {
 	h.t.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
 	line := strings.Repeat("0123456789", 7) + "\r\n"
-	for n > 0 {
-		var drafts []*store.Draft
-		var arrivals []mailbox.Arrival
-		for range min(n, 100) {
-			msg := typicalHeader(n) + strings.Repeat(line, 14+r.IntN(1300))
-			st, err := mime.Scan(strings.NewReader(msg))
-			h.must(err)
-			structure, _ := st.AppendBinary(nil)
-			draft := h.config.Store.NewDraft()
-			io.WriteString(draft, msg)
-			drafts = append(drafts, draft)
-			arrivals = append(arrivals, mailbox.Arrival{Body: draft.ID(), Size: draft.Size(), Structure: structure})
-			n--
-		}
-		h.must(h.config.Store.Update(func(tx store.Tx) error {
-			for _, a := range arrivals {
-				if _, err := h.config.Mailboxes.Add(tx, h.owner, name, a); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, drafts...))
+	for ; n > 0; n -= 100 {
+		h.deliverSome(name, min(n, 100), func(i int) []byte {
+			return []byte(typicalHeader(n-i) + strings.Repeat(line, 14+r.IntN(1300)))
+		})
 	}
 }
 
