@@ -120,6 +120,9 @@ func TestBounded(t *testing.T) {
 			if kept := int64(after.HeapAlloc) - int64(before.HeapAlloc); kept > 24<<20 {
 				t.Errorf("%d octets kept of %d", kept, len(input))
 			}
+			if stored, _ := structure.AppendBinary(nil); len(stored) > 4<<20 {
+				t.Errorf("%d octets are stored of %d", len(stored), len(input))
+			}
 			runtime.KeepAlive(input)
 			runtime.KeepAlive(structure)
 			runtime.KeepAlive(s)
