@@ -64,7 +64,7 @@ func TestDialog(t *testing.T) {
 
 var dialogDirs = flag.String("dialog.dir", "testdata/dialog", "directories with dialogs to run, separated by commas")
 
-func dialogFiles(t *testing.T, dir string) (files []string) {
+func dialogFiles(t testing.TB, dir string) (files []string) {
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".txt") {
 			files = append(files, path)
@@ -87,7 +87,7 @@ type dialogHouse struct {
 
 const dialogPassword = "secret"
 
-func newDialogHouse(t *testing.T) *dialogHouse {
+func newDialogHouse(t testing.TB) *dialogHouse {
 	t.Helper()
 	h := &dialogHouse{data: memoryDir(t), owners: map[string]mailbox.Owner{}}
 	st := openStore(t, h.data)

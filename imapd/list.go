@@ -36,7 +36,7 @@ func (s *session) list(c *wire.List) reply {
 	chosen := choose(tree, match, selection(c))
 	for _, n := range chosen.nodes {
 		if err := s.listOne(c, n, &chosen); err != nil {
-			return s.refuse("list the mailboxes", err)
+			return s.refuseMetadata("list the mailboxes", err)
 		}
 	}
 	return reply{}
