@@ -171,7 +171,8 @@ func (s *session) loginReply(err error) reply {
 // unauthenticate is UNAUTHENTICATE (RFC 8437, 2): all is as before the login, but for TLS and compression.
 func (s *session) unauthenticate() reply {
 	s.unselect()
-	s.account, s.owner, s.access, s.enabled = account.Account{}, 0, nil, 0
+	s.stopNotices()
+	s.account, s.owner, s.access, s.enabled, s.rules = account.Account{}, 0, nil, 0, nil
 	s.whose.Store(0)
 	s.dec.UTF8(false)
 	s.out.UTF8(false)

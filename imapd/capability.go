@@ -56,6 +56,7 @@ func (s *session) announced() []capability {
 		{"ACL", after},
 		{"RIGHTS=kxte", after},
 		{"METADATA", after},
+		{"NOTIFY", after},
 	}
 	if login {
 		for _, m := range s.srv.Logins.Mechanisms(s.client()) {
@@ -114,13 +115,15 @@ func (s *session) withCapabilities(text string) reply {
 	return ok("CAPABILITY "+s.capabilities(), "%s", text)
 }
 
-// enableable are the names that ENABLE knows (RFC 5161, RFC 7162, 3.1; RFC 6855, 3; RFC 9586, 3.1).
+// enableable are the names that ENABLE knows (RFC 5161, RFC 7162, 3.1; RFC 6855, 3; RFC 9586, 3.1; RFC 5464,
+// 4.1).
 var enableable = map[string]enabled{
 	"CONDSTORE":   condStore,
 	"QRESYNC":     qresync | condStore,
 	"IMAP4REV2":   rev2,
 	"UTF8=ACCEPT": utf8Accept,
 	"UIDONLY":     uidOnly,
+	"METADATA":    metadata,
 }
 
 // enable is ENABLE (RFC 9051, 6.3.1). What is not announced is passed over.
@@ -132,6 +135,11 @@ func (s *session) enable(c *wire.Enable) reply {
 		if what&^s.enabled != 0 && slices.Contains(c.Capabilities, name) {
 			s.enabled |= what
 			now = append(now, can)
+		}
+	}
+	if s.enabled.has(metadata) && s.notices == nil {
+		if _, err := s.learn(); err != nil {
+			return s.refuse("follow annotations", err)
 		}
 	}
 	s.dec.UTF8(s.enabled.has(rev2 | utf8Accept))

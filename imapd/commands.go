@@ -140,6 +140,8 @@ func find(name string) (command, bool) {
 		return with(loggedIn, (*session).getMetadata), true
 	case "SETMETADATA":
 		return with(loggedIn, (*session).setMetadata), true
+	case "NOTIFY":
+		return with(loggedIn, (*session).notify), true
 	}
 	return command{}, false
 }

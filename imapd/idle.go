@@ -11,9 +11,11 @@ import (
 func (s *session) idle() reply {
 	s.out.Raw("+ idling").CRLF()
 	s.pushes.Store(true) // before tell: what comes after that is pushed
+	s.idling = true
 	s.tell(true)
 	err := s.await(s.srv.Limits.Idle)
-	s.pushes.Store(false)
+	s.idling = false
+	s.pushes.Store(s.pushesAlways())
 	if err != nil {
 		s.lost(err, silent)
 		return reply{status: answered}
@@ -46,7 +48,7 @@ func (s *session) push() {
 	defer s.mu.Unlock()
 	s.pushing.Store(false)
 	if s.pushes.Load() {
-		s.tell(true)
+		s.tell(s.idling || s.expungesAlways())
 	}
 	if s.flush() != nil {
 		s.conn.raw.Abort() // and with that ends the wait

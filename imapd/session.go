@@ -50,19 +50,21 @@ type session struct {
 
 	enabled enabled
 	sel     *selected // nil when no mailbox is selected
+	idling  bool      // IDLE goes on
+	rules   *rules    // of NOTIFY; nil before one
+	notices *notices  // nil when nothing is followed but the selected mailbox
 }
 
 // enabled is what the client has enabled (RFC 5161).
 type enabled uint8
 
 const (
-	condStore      enabled = 1 << iota // RFC 7162; by ENABLE or by a command that implies it
-	qresync                            // RFC 7162
-	rev2                               // IMAP4rev2: RFC 9051
-	utf8Accept                         // RFC 6855
-	uidOnly                            // RFC 9586
-	metadata                           // RFC 5464: changes of metadata are told
-	metadataServer                     // likewise, of the server's
+	condStore  enabled = 1 << iota // RFC 7162; by ENABLE or by a command that implies it
+	qresync                        // RFC 7162
+	rev2                           // IMAP4rev2: RFC 9051
+	utf8Accept                     // RFC 6855
+	uidOnly                        // RFC 9586
+	metadata                       // RFC 5464: changes of metadata are told
 )
 
 func (e enabled) has(what enabled) bool { return e&what != 0 }
@@ -133,6 +135,7 @@ func (s *session) serve() {
 // end lets go of everything. mu is held.
 func (s *session) end() {
 	s.unselect()
+	s.stopNotices()
 	s.cancel()
 	s.mu.Unlock()
 	s.conn.close()
@@ -158,6 +161,7 @@ func (s *session) farewell() {
 
 // step runs the client's next command, and reports whether there may be another.
 func (s *session) step() bool {
+	s.name = ""
 	if err := s.await(s.srv.Limits.Idle); err != nil {
 		return s.lost(err, silent)
 	}

@@ -5,16 +5,28 @@ import (
 
 	"github.com/RoaringBitmap/roaring/v2"
 
+	"postroad/imapd/wire"
 	"postroad/internal/mailbox"
 )
 
 // tell brings the client up to date (RFC 9051, 5.2): what is expunged, if expunge allows it, how many messages there
-// are, and new flags. What cannot be read now is told another time.
+// are, and new flags; after NOTIFY what that asked for. What cannot be read now is told another time.
 func (s *session) tell(expunge bool) {
-	if s.sel == nil || s.sel.gone {
+	if s.sel != nil && !s.sel.gone {
+		s.tellSelected(expunge, s.selectedEvents())
+	}
+	s.tellNotices()
+}
+
+// tellSelected brings the client up to date with the selected mailbox, as far as it wants to know.
+func (s *session) tellSelected(expunge bool, wanted events) {
+	if !wanted.messages {
 		return
 	}
-	err := s.follow(expunge)
+	err := s.follow(expunge, wanted.fetch)
+	if !wanted.flags {
+		s.sel.changed = nil
+	}
 	if err == nil {
 		err = s.tellNoted()
 	}
@@ -25,9 +37,9 @@ func (s *session) tell(expunge bool) {
 	s.sel.own = own{}
 }
 
-// follow brings the view up to date. What is expunged and how many messages there are is told at once; new flags are
-// noted.
-func (s *session) follow(expunge bool) error {
+// follow brings the view up to date. What is expunged and how many messages there are is told at once, with what is to
+// be fetched of new ones; new flags are noted.
+func (s *session) follow(expunge bool, fetch []wire.FetchItem) error {
 	c, err := s.sel.view.Sync(expunge)
 	switch {
 	case err != nil:
@@ -37,11 +49,12 @@ func (s *session) follow(expunge bool) error {
 		return nil
 	}
 	s.tellExpunged(c.Expunged)
-	if !c.New.IsEmpty() {
-		s.tellCount()
-	}
 	s.sel.note(c.Flags)
-	return nil
+	if c.New.IsEmpty() {
+		return nil
+	}
+	s.tellCount()
+	return s.fetchNew(c.New, fetch)
 }
 
 // tellExpunged tells of messages that are no longer in the view. All that came after them have greater UIDs, so the
@@ -108,7 +121,7 @@ func (s *session) tellChanged(changed *roaring.Bitmap, but func(*mailbox.Message
 			return err
 		}
 		if seq := seqs.of(m.UID); seq != 0 && (but == nil || !but(&m)) {
-			s.tellFlags(seq, &m, false)
+			s.tellFlags(seq, &m, s.rules != nil) // RFC 5465, 5.1
 		}
 	}
 	return nil

@@ -471,17 +471,35 @@ func (a *Access) permitRename(r store.Reader, p, q place) error {
 
 // Subscribe sets or clears a subscription; the name need not exist. A trailing "/" is dropped. ErrName, ErrLimit.
 func (a *Access) Subscribe(name string, on bool) error {
-	p, err := a.place(strings.TrimSuffix(name, "/"))
+	name, err := a.Clean(name)
 	if err != nil {
 		return err
 	}
-	name = p.String()
-	if p.owner != a.owner && p.owner != 0 {
-		if name, err = a.Seen(p.owner, p.name); err != nil {
-			return err
-		}
-	}
 	return a.s.subscribe(a.owner, name, on)
+}
+
+// Clean returns the form of a name in which List has it, whether or not there is such a mailbox. A trailing "/" is
+// dropped. ErrName.
+func (a *Access) Clean(name string) (string, error) {
+	p, err := a.place(strings.TrimSuffix(name, "/"))
+	if err != nil || p.owner == a.owner || p.owner == 0 {
+		return p.String(), err
+	}
+	return a.Seen(p.owner, p.name)
+}
+
+// CleanTop is Clean for what may also be a name above all mailboxes of others, or of one of them. ErrName.
+func (a *Access) CleanTop(name string) (string, error) {
+	name = strings.TrimSuffix(name, "/")
+	if name == others {
+		return name, nil
+	}
+	level, foreign := strings.CutPrefix(name, OthersPrefix)
+	if !foreign || strings.Contains(level, "/") {
+		return a.Clean(name)
+	}
+	below, err := a.Clean(name + "/" + inbox)
+	return strings.TrimSuffix(below, "/"+inbox), err
 }
 
 // Subscriptions returns the subscribed names, in order, also those without a mailbox.
