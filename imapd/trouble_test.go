@@ -104,7 +104,7 @@ func (c *counting) Handle(_ context.Context, r slog.Record) error {
 }
 
 // Whatever a client sends, the session ends with the connection and nothing is logged as our fault.
-func FuzzSession(f *testing.F) {
+func FuzzOctets(f *testing.F) {
 	for _, seed := range []string{
 		"a SELECT INBOX\r\nb FETCH 1:* (FLAGS BODY.PEEK[] BODYSTRUCTURE ENVELOPE)\r\n",
 		"a APPEND INBOX (\\Seen) {5+}\r\nhello\r\nb APPEND INBOX {5}\r\nhello\r\n",

@@ -133,6 +133,9 @@ func (r Reader) rest() (string, error) {
 
 // Value reads one value: of a list, all.
 func (r Reader) Value() (Tree, error) {
+	if next, _ := r.b.Peek(2); string(next) == "~{" { // literal8
+		r.b.Discard(1)
+	}
 	c, err := r.b.ReadByte()
 	if err != nil {
 		return Tree{}, err
@@ -143,11 +146,6 @@ func (r Reader) Value() (Tree, error) {
 	case '"':
 		return r.quoted()
 	case '{':
-		return r.literal()
-	case '~':
-		if c, err = r.b.ReadByte(); c != '{' {
-			return Tree{}, errors.Join(ErrSyntax, err)
-		}
 		return r.literal()
 	}
 	r.b.UnreadByte()
