@@ -445,30 +445,37 @@ func parseSet(text []byte, most int) (ranges []Range, why string) {
 		return nil, "a set of more than " + strconv.Itoa(most) + " ranges"
 	}
 	ranges = make([]Range, 0, n)
-	for more := true; more; {
-		var part []byte
-		part, text, more = bytes.Cut(text, []byte(","))
-		first, last, two := bytes.Cut(part, []byte(":"))
-		if !two {
-			last = first
+	for {
+		var r Range
+		var ok bool
+		r.From, text, ok = cutNumber(text)
+		r.To = r.From
+		if last, two := bytes.CutPrefix(text, []byte(":")); ok && two {
+			r.To, text, ok = cutNumber(last)
 		}
-		from, ok1 := messageNumber(first)
-		to, ok2 := messageNumber(last)
-		if !ok1 || !ok2 {
+		if !ok {
 			return nil, notASet
 		}
-		ranges = append(ranges, Range{from, to})
+		if ranges = append(ranges, r); len(text) == 0 {
+			return ranges, ""
+		}
+		if text, ok = bytes.CutPrefix(text, []byte(",")); !ok {
+			return nil, notASet
+		}
 	}
-	return ranges, ""
 }
 
-// messageNumber is nz-number or "*", which is 0.
-func messageNumber(b []byte) (uint32, bool) {
-	if len(b) == 1 && b[0] == '*' {
-		return 0, true
+// cutNumber takes nz-number or "*", which is 0, off the front.
+func cutNumber(b []byte) (n uint32, rest []byte, ok bool) {
+	if rest, star := bytes.CutPrefix(b, []byte("*")); star {
+		return 0, rest, true
 	}
-	n, ok := parseNumber(b, math.MaxUint32)
-	return uint32(n), ok && n != 0
+	i := 0
+	for i < len(b) && classes[b[i]]&isDigit != 0 {
+		i++
+	}
+	wide, ok := parseNumber(b[:i], math.MaxUint32)
+	return uint32(wide), b[i:], ok && wide != 0
 }
 
 // fixedSet is a set without "*" and "$".
