@@ -87,12 +87,14 @@ func (s *session) newFetching(c *wire.Fetch) (*fetching, *roaring.Bitmap, error)
 	f.plan(c)
 	f.marks = f.marks && !sel.readOnly && now.Rights.Has(mailbox.RightSeen)
 	if c.ChangedSince != 0 {
-		uids, err = f.changed(c, uids)
+		if uids, err = f.changed(c, uids); err != nil {
+			return nil, nil, err
+		}
 	}
 	if c.Partial != nil {
 		uids = partOf(uids, c.Partial)
 	}
-	return f, uids, err
+	return f, uids, nil
 }
 
 // plan takes the items apart. Each is told once.
@@ -403,6 +405,9 @@ func (f *fetching) respond(seq uint32, item *mailbox.Item) {
 		f.fetchModSeq(&item.Message)
 	}
 	for i := range f.items {
+		if f.out.Err() != nil {
+			return // nobody reads it any more
+		}
 		f.item(&f.items[i], item)
 	}
 	f.out.End().CRLF()

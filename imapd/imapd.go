@@ -8,6 +8,7 @@
 //	reply       how they end
 //	tell        what the client is told unasked
 //	numbers     sequence numbers and sets
+//	fetch       what a client reads; section and binary are the octets of it
 //
 // and a file for each topic of commands. What is promised:
 //

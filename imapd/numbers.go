@@ -18,14 +18,14 @@ func (s *session) known() *roaring.Bitmap { return s.sel.view.UIDs() }
 func (s *session) resolve(set wire.Set, uid bool) (*roaring.Bitmap, error) {
 	known := s.known()
 	switch {
+	case !uid && s.enabled.has(uidOnly):
+		return nil, uidRequired()
 	case set.Saved && s.sel.result == nil:
 		return roaring.New(), nil
 	case set.Saved:
 		return roaring.And(s.sel.result, known), nil
 	case uid:
 		return uidsOf(set, known), nil
-	case s.enabled.has(uidOnly):
-		return nil, uidRequired()
 	}
 	return numbered(set, known)
 }
