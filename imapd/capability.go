@@ -39,6 +39,23 @@ func (s *session) announced() []capability {
 		{"COMPRESS=DEFLATE", after && s.conn.packed == nil},
 		{"PREVIEW", after},
 
+		// Searching.
+		{"ESEARCH", after},
+		{"SEARCHRES", after},
+		{"WITHIN", after},
+		{"I18NLEVEL=1", after},
+		{"SEARCH=FUZZY", after},
+		{"MULTISEARCH", after},
+		{"CONTEXT=SEARCH", after},
+		{"SORT", after},
+		{"SORT=DISPLAY", after},
+		{"ESORT", after},
+		{"CONTEXT=SORT", after},
+		{"THREAD=ORDEREDSUBJECT", after},
+		{"THREAD=REFERENCES", after},
+		{"THREAD=REFS", after},
+		{"INPROGRESS", after},
+
 		// Mailboxes.
 		{"NAMESPACE", after},
 		{"CHILDREN", after},

@@ -97,7 +97,17 @@ func find(name string) (command, bool) {
 
 		// Changing messages.
 
-		// Searching.
+	// Searching.
+	case "SEARCH":
+		return with(inMailbox, (*session).search), true
+	case "ESEARCH":
+		return with(loggedIn, (*session).search), true
+	case "SORT":
+		return with(inMailbox, (*session).sort), true
+	case "THREAD":
+		return with(inMailbox, (*session).thread), true
+	case "CANCELUPDATE":
+		return with(inMailbox, (*session).cancelUpdate), true
 
 	// Mailboxes.
 	case "LIST":

@@ -61,6 +61,11 @@ func (r *rule) covers(name string, subscribed bool) bool {
 		return slices.ContainsFunc(r.filter.Names, func(top string) bool {
 			return name == top || strings.HasPrefix(name, top+"/")
 		})
+	case wire.FilterSubtreeOne: // of ESEARCH (RFC 7377, 2.2)
+		return slices.ContainsFunc(r.filter.Names, func(top string) bool {
+			below, ok := strings.CutPrefix(name, top+"/")
+			return name == top || ok && !strings.Contains(below, "/")
+		})
 	}
 	return slices.Contains(r.filter.Names, name)
 }

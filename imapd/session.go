@@ -78,6 +78,7 @@ type selected struct {
 	keywords int             // how many of the mailbox's were told
 	recent   uint64          // how many messages were told to be
 	result   *roaring.Bitmap // of SEARCH RETURN (SAVE); "$"
+	contexts []*searchContext
 	own      own
 	verified store.ID        // the large message that was found undamaged last
 	mailbox  mailbox.Mailbox // as it was when it was opened

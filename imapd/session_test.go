@@ -203,8 +203,8 @@ func TestDialogs(t *testing.T) {
 			< * SEARCH 1 2 3
 			< a OK SEARCH completed
 			> b UID SEARCH RETURN (MIN MAX COUNT ALL) 2:* NOT FLAGGED
-			< * ESEARCH (TAG "b") UID ALL 2:3 MIN 2 MAX 3 COUNT 2
-			< b OK UID SEARCH completed
+			< * ESEARCH (TAG "b") UID MIN 2 MAX 3 ALL 2:3 COUNT 2
+			< b OK SEARCH completed
 			> c SEARCH RETURN () OR UID 1 3
 			< * ESEARCH (TAG "c") ALL 1,3
 			< c OK SEARCH completed
@@ -225,8 +225,8 @@ func TestDialogs(t *testing.T) {
 			> hi
 			< * SEARCH 1 2 3
 			< h OK SEARCH completed
-			> i SEARCH CHARSET KOI8-R ALL
-			< i NO [BADCHARSET] ...
+			> i SEARCH CHARSET X-NONE ALL
+			< i NO [BADCHARSET ...
 			> j SEARCH 500
 			< * SEARCH
 			< j OK SEARCH completed
@@ -240,7 +240,7 @@ func TestDialogs(t *testing.T) {
 		{"selected: the saved result", `
 			> a UID SEARCH RETURN (SAVE MIN) UID 2:3
 			< * ESEARCH (TAG "a") UID MIN 2
-			< a OK UID SEARCH completed
+			< a OK SEARCH completed
 			> b FETCH $ UID
 			< * 2 FETCH (UID 2)
 			< b OK FETCH completed
@@ -250,7 +250,7 @@ func TestDialogs(t *testing.T) {
 			> c2 SEARCH return (save) 2
 			< c2 OK SEARCH completed
 			> c3 UID SEARCH RETURN (SAVE) UID 2
-			< c3 OK UID SEARCH completed
+			< c3 OK SEARCH completed
 			> c4 FETCH $ UID
 			< * 2 FETCH (UID 2)
 			< c4 OK FETCH completed

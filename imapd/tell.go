@@ -40,6 +40,7 @@ func (s *session) tellSelected(expunge bool, wanted events) {
 // follow brings the view up to date. What is expunged and how many messages there are is told at once, with what is to
 // be fetched of new ones; new flags are noted.
 func (s *session) follow(expunge bool, fetch []wire.FetchItem) error {
+	before := s.known()
 	c, err := s.sel.view.Sync(expunge)
 	switch {
 	case err != nil:
@@ -48,13 +49,19 @@ func (s *session) follow(expunge bool, fetch []wire.FetchItem) error {
 		s.conn.bye(removed)
 		return nil
 	}
+	s.tellRemoved(c.Expunged, before)
 	s.tellExpunged(c.Expunged)
 	s.sel.note(c.Flags)
-	if c.New.IsEmpty() {
-		return nil
+	if !c.New.IsEmpty() {
+		s.tellCount()
+		if err := s.fetchNew(c.New, fetch); err != nil {
+			return err
+		}
 	}
-	s.tellCount()
-	return s.fetchNew(c.New, fetch)
+	if len(s.sel.contexts) > 0 {
+		return s.tellUpdates(roaring.Or(c.New, c.Flags))
+	}
+	return nil
 }
 
 // tellExpunged tells of messages that are no longer in the view. All that came after them have greater UIDs, so the

@@ -260,7 +260,7 @@ type SearchKey struct {
 	Keys    []SearchKey // of And, Or (two), Not (one)
 	Set     Set         // of Seq and UID
 	Text    string      // text, flag, keyword, object id, as octets in the command's charset
-	Field   string      // of Header
+	Field   string      // of Header and Envelope
 	Number  uint64      // octets, seconds, modseq
 	Date    time.Time   // its day, in UTC
 	Entry   string      // of ModSeq: the entry name, or ""
@@ -291,7 +291,8 @@ const (
 	SearchSavedOn
 	SearchSavedSince
 	SearchSaveDateSupported
-	SearchHeader // Field, Text; FROM, TO, CC, BCC, SUBJECT come so too
+	SearchHeader   // Field, Text
+	SearchEnvelope // Field: From, To, Cc, Bcc or Subject; Text
 	SearchBody
 	SearchText
 	SearchLarger

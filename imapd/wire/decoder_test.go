@@ -168,9 +168,9 @@ func TestCommands(t *testing.T) {
 		{"SEARCH $", "SEARCH", &Search{Key: SearchKey{Op: SearchSeq, Set: Set{Saved: true}}}},
 		{"SEARCH UID 7", "SEARCH", &Search{Key: SearchKey{Op: SearchUID, Set: nums(7, 7)}}},
 		{"SEARCH CHARSET utf-8 SUBJECT {2}\r\n\xc3\xa9", "SEARCH",
-			&Search{Charset: "utf-8", Key: SearchKey{Op: SearchHeader, Field: "Subject", Text: "é"}}},
+			&Search{Charset: "utf-8", Key: SearchKey{Op: SearchEnvelope, Field: "Subject", Text: "é"}}},
 		{"SEARCH OR FROM a (NOT SEEN DELETED)", "SEARCH", &Search{Key: SearchKey{Op: SearchOr, Keys: []SearchKey{
-			{Op: SearchHeader, Field: "From", Text: "a"}, {Keys: []SearchKey{not(systemFlag("SEEN")), systemFlag("DELETED")}}}}}},
+			{Op: SearchEnvelope, Field: "From", Text: "a"}, {Keys: []SearchKey{not(systemFlag("SEEN")), systemFlag("DELETED")}}}}}},
 		{`SEARCH SINCE 1-Feb-2024 BEFORE "01-mar-2024" LARGER 10`, "SEARCH", &Search{Key: SearchKey{Keys: []SearchKey{
 			{Op: SearchSince, Date: day(2024, 2, 1)}, {Op: SearchBefore, Date: day(2024, 3, 1)}, {Op: SearchLarger, Number: 10}}}}},
 		{"SEARCH RETURN () ALL", "SEARCH", &Search{Return: &SearchReturn{All: true}}},

@@ -265,7 +265,7 @@ func (p *keys) withArgument(name string) (k SearchKey, ok bool) {
 	case "FROM", "TO", "CC", "BCC", "SUBJECT":
 		p.space()
 		field := name[:1] + strings.ToLower(name[1:])
-		return SearchKey{Op: SearchHeader, Field: field, Text: p.astring("a text to search for")}, true
+		return SearchKey{Op: SearchEnvelope, Field: field, Text: p.astring("a text to search for")}, true
 	case "HEADER":
 		p.space()
 		field := p.astring("the name of a header field")

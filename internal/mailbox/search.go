@@ -433,8 +433,8 @@ func recordTests(c *Criterion, now time.Time) (nodes []*node) {
 	age := func(m *Message) time.Duration { return time.Duration(now.Unix()-m.Internal.Unix()) * time.Second }
 	add(c.Younger != nil, func(m *Message) bool { return age(m) <= *c.Younger })
 	add(c.Older != nil, func(m *Message) bool { return age(m) >= *c.Older })
-	add(c.EmailID != "", func(m *Message) bool { return m.Body.String() == c.EmailID })
-	add(c.ThreadID != "", func(m *Message) bool { return false })
+	add(c.EmailID != "", func(m *Message) bool { return m.EmailID() == c.EmailID })
+	add(c.ThreadID != "", func(m *Message) bool { return m.ThreadID() == c.ThreadID })
 	return nodes
 }
 
