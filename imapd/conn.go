@@ -27,7 +27,8 @@ type conn struct {
 	first  [64]byte // what came when the session waited
 	unread []byte   // of first
 
-	piecewise bool // each read has the time of a command: a command runs, and asks for more
+	waitUntil time.Time // the end of the present wait
+	piecewise bool      // each read has the time of a command: a command runs, and asks for more
 
 	mu       sync.Mutex // guards the rest
 	loginBy  time.Time  // when the login must be done; zero after that
@@ -40,18 +41,45 @@ func newConn(s *Server, raw *listen.Conn) *conn {
 	return &conn{srv: s, raw: raw, top: raw, loginBy: time.Now().Add(s.Limits.Login)}
 }
 
-// errLeave ends a wait when bye was called.
-var errLeave = errors.New("the connection is to end")
+// What ends a wait besides the errors of the connection.
+var (
+	errLeave = errors.New("the connection is to end")
+	errStill = errors.New("the client has said nothing yet")
+)
 
-// await returns nil when the client has said something, after at most d. It holds no buffer and little stack
-// meanwhile. Everything written must have been flushed.
-func (c *conn) await(d time.Duration) error {
-	if !c.beginWait(d) {
+// soon is how long a client is waited for before that is made cheap.
+const soon = 20 * time.Millisecond
+
+// beginWait begins a wait for the client's next word, which may come within d. Everything written must have been flushed.
+func (c *conn) beginWait(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waitUntil = c.deadline(d)
+}
+
+// awaitBriefly returns nil when the client has said something, and errStill when it soon has not: then comes await.
+func (c *conn) awaitBriefly() error {
+	by := time.Now().Add(soon)
+	if by.After(c.waitUntil) {
+		return c.await()
+	}
+	err := c.waitFor(by)
+	if timedOut(err) {
+		return errStill
+	}
+	return err
+}
+
+// await returns nil when the client has said something, and errLeave when bye was called.
+func (c *conn) await() error { return c.waitFor(c.waitUntil) }
+
+func (c *conn) waitFor(by time.Time) error {
+	if !c.setWaiting(true, by) {
 		return errLeave
 	}
 	n, err := c.top.Read(c.first[:])
 	c.unread = c.first[:n]
-	if !c.endWait() {
+	if !c.setWaiting(false, by) {
 		return errLeave
 	}
 	if n > 0 {
@@ -60,31 +88,29 @@ func (c *conn) await(d time.Duration) error {
 	return err
 }
 
-func (c *conn) beginWait(d time.Duration) bool {
+// setWaiting notes whether the client is waited for, and reports whether the connection goes on.
+func (c *conn) setWaiting(on bool, by time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.farewell != "" {
 		return false
 	}
-	c.waiting = true
-	c.readWithin(d)
+	if c.waiting = on; on {
+		c.raw.SetReadDeadline(by)
+	}
 	return true
 }
 
-func (c *conn) endWait() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waiting = false
-	return c.farewell == ""
-}
-
 // readWithin sets the time that the next reads have; before login there is an end to all of them. mu must be held.
-func (c *conn) readWithin(d time.Duration) {
+func (c *conn) readWithin(d time.Duration) { c.raw.SetReadDeadline(c.deadline(d)) }
+
+// deadline is d from now, but not after the login must be done. mu must be held.
+func (c *conn) deadline(d time.Duration) time.Time {
 	by := time.Now().Add(d)
 	if !c.loginBy.IsZero() && by.After(c.loginBy) {
-		by = c.loginBy
+		return c.loginBy
 	}
-	c.raw.SetReadDeadline(by)
+	return by
 }
 
 // begin gives the client the time of a command for one to arrive in whole.

@@ -10,29 +10,26 @@ import (
 // idle is IDLE (RFC 2177; RFC 9051, 6.3.13): what happens is told at once, until the client says DONE.
 func (s *session) idle() reply {
 	s.out.Raw("+ idling").CRLF()
-	s.pushes.Store(true) // before tell: what comes after that is pushed
 	s.idling = true
+	s.pushes.Store(true) // before tell: what comes after that is pushed
 	s.tell(true)
-	err := s.await(s.srv.Limits.Idle)
+	return reply{status: answered}
+}
+
+// endIdle reads the line that ends IDLE, and answers the command.
+func (s *session) endIdle() {
 	s.idling = false
 	s.pushes.Store(s.pushesAlways())
-	if err != nil {
-		s.lost(err, silent)
-		return reply{status: answered}
-	}
-	s.conn.begin()
 	line, err := s.dec.Line()
 	if syntax, ok := errors.AsType[*wire.SyntaxError](err); ok {
-		return syntaxReply(syntax)
-	}
-	if err != nil {
+		s.finish(syntaxReply(syntax), true)
+	} else if err != nil {
 		s.lost(err, slow)
-		return reply{status: answered}
+	} else if !strings.EqualFold(string(line), "DONE") {
+		s.finish(bad(codeClientBug, "IDLE ends with DONE"), true)
+	} else {
+		s.finish(reply{}, true)
 	}
-	if !strings.EqualFold(string(line), "DONE") {
-		return bad(codeClientBug, "IDLE ends with DONE")
-	}
-	return reply{}
 }
 
 // changed is told of each change of the selected mailbox, by any goroutine.

@@ -139,19 +139,18 @@ func (s *Server) listenOptions() listen.Options {
 	return o
 }
 
-// greet begins the session of a client, after the TLS handshake where that comes first.
+// greet begins the session of a client, after the TLS handshake where that comes first. The session ends itself.
 func (s *Server) greet(raw *listen.Conn) {
-	defer s.group.Ended()
 	ses := newSession(s, raw)
 	if s.implicitTLS && ses.conn.startTLS() != nil {
 		ses.cancel()
 		raw.Close()
+		s.group.Ended()
 		return
 	}
 	if !s.group.Add(ses) {
 		ses.Leave()
 	}
-	defer s.group.Remove(ses)
 	ses.serve()
 }
 

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -19,8 +18,8 @@ import (
 	"postroad/internal/store"
 )
 
-// A session is what one client does. One goroutine reads its commands and runs them one at a time; it holds mu but
-// while it waits for the client's next word. What is pushed meanwhile (IDLE, NOTIFY) is written by others who hold mu.
+// A session is what one client does. One goroutine at a time reads its commands and runs them, one after the other; it
+// holds mu but while it waits for the client's next word. What is pushed meanwhile (IDLE, NOTIFY) is written by others who hold mu.
 // Handlers are methods of the session: mu is theirs.
 type session struct {
 	// Set by newSession, never changed.
@@ -50,7 +49,7 @@ type session struct {
 
 	enabled enabled
 	sel     *selected // nil when no mailbox is selected
-	idling  bool      // IDLE goes on
+	idling  bool      // IDLE goes on: the next line ends it
 	rules   *rules    // of NOTIFY; nil before one
 	notices *notices  // nil when nothing is followed but the selected mailbox
 }
@@ -119,89 +118,119 @@ const (
 	loggedOut      = "logging out"
 )
 
-// serve talks with the client until one of the two ends it.
+// serve begins a session.
 func (s *session) serve() {
 	s.mu.Lock()
-	defer s.end()
-	defer s.recover()
-	s.greet()
-	for !s.left && s.step() {
-	}
-	if !s.left {
-		s.farewell()
-	}
-	s.flush()
+	s.out.Raw("* OK [CAPABILITY ").Raw(s.capabilities()).Raw("] postroad is ready").CRLF()
+	s.talk()
 }
 
-// end lets go of everything. mu is held.
-func (s *session) end() {
-	s.unselect()
-	s.stopNotices()
-	s.cancel()
+// talk runs the client's commands until one of the two ends the session. A client that says nothing for a while is
+// waited for by another goroutine: this one's stack has grown with what it has done. mu is held.
+func (s *session) talk() {
+	for more := true; more; {
+		err := s.await()
+		if err == errStill {
+			s.mu.Unlock()
+			go s.rest()
+			return
+		}
+		more = s.hear(err)
+	}
+	s.end()
+}
+
+// rest waits for the client's next word, with a stack as small as can be.
+func (s *session) rest() {
+	err := s.conn.await()
+	s.mu.Lock()
+	if s.hear(err) {
+		s.talk()
+	} else {
+		s.end()
+	}
+}
+
+// await returns nil when the client has begun to say something. Until then mu is free, and the session holds no buffer.
+func (s *session) await() error {
+	if s.dec.Buffered() > 0 {
+		return nil
+	}
+	if !s.idling {
+		s.name = ""
+	}
+	s.dec.Reset(s.conn) // gives up its buffer
+	if err := s.flush(); err != nil {
+		return err
+	}
+	s.conn.beginWait(s.srv.Limits.Idle)
 	s.mu.Unlock()
-	s.conn.close()
+	defer s.mu.Lock()
+	return s.conn.awaitBriefly()
+}
+
+// hear runs what the client says next, and reports whether there may be more. err is how the wait for it ended.
+func (s *session) hear(err error) bool {
+	defer s.recover()
+	if err != nil {
+		return s.lost(err, silent)
+	}
+	s.conn.begin()
+	if s.idling {
+		s.endIdle()
+	} else {
+		s.step()
+	}
+	return !s.left && s.conn.reason() == ""
+}
+
+// step reads a command and runs it.
+func (s *session) step() {
+	cmd, err := s.dec.Command()
+	if syntax, ok := errors.AsType[*wire.SyntaxError](err); ok {
+		s.refuseSyntax(syntax)
+	} else if err != nil {
+		s.lost(err, slow)
+	} else {
+		s.run(&cmd)
+	}
 }
 
 // recover ends a session whose handler has panicked, and nothing but it.
 func (s *session) recover() {
 	if err := recover(); err != nil {
 		s.log().Error("the IMAP session ended by a panic", "command", s.name, "err", err, "stack", string(debug.Stack()))
+		s.left = true
 	}
 }
 
-func (s *session) greet() {
-	s.out.Raw("* OK [CAPABILITY ").Raw(s.capabilities()).Raw("] postroad is ready").CRLF()
-}
-
-// farewell says why the connection ends, if anybody has given a reason.
-func (s *session) farewell() {
-	if why := s.conn.reason(); why != "" {
+// end says why the connection ends, if anybody has given a reason, and lets go of everything. mu is held.
+func (s *session) end() {
+	if why := s.conn.reason(); why != "" && !s.left {
 		s.out.Raw("* BYE ").Text(why).CRLF()
 	}
-}
-
-// step runs the client's next command, and reports whether there may be another.
-func (s *session) step() bool {
-	s.name = ""
-	if err := s.await(s.srv.Limits.Idle); err != nil {
-		return s.lost(err, silent)
-	}
-	s.conn.begin()
-	cmd, err := s.dec.Command()
-	if syntax, ok := errors.AsType[*wire.SyntaxError](err); ok {
-		s.refuseSyntax(syntax)
-		return s.conn.reason() == ""
-	}
-	if err != nil {
-		return s.lost(err, slow)
-	}
-	s.run(&cmd)
-	return s.conn.reason() == ""
-}
-
-// await returns when the client has begun to say something. Until then mu is free.
-func (s *session) await(d time.Duration) error {
-	if s.dec.Buffered() > 0 {
-		return nil
-	}
-	s.dec.Reset(s.conn) // gives up its buffer
-	if err := s.flush(); err != nil {
-		return err
-	}
+	s.flush()
+	s.unselect()
+	s.stopNotices()
+	s.cancel()
 	s.mu.Unlock()
-	defer s.mu.Lock()
-	return s.conn.await(d)
+	s.conn.close()
+	s.srv.group.Remove(s)
+	s.srv.group.Ended()
 }
 
 // lost ends the session after the client could not be read or written to. It returns false.
 func (s *session) lost(err error, late string) bool {
 	switch {
+	case errors.Is(err, errLeave): // somebody has said why
 	case timedOut(err):
 		s.conn.bye(late)
 	case errors.Is(err, wire.ErrFlood):
 		s.conn.bye(flood)
 	case errors.Is(err, inflate.ErrCorrupt):
 		s.conn.bye(inflate.ErrCorrupt.Error())
+	default:
+		s.left = true // nobody is there
 	}
 	return false
 }
@@ -227,8 +256,7 @@ func (s *session) flush() error {
 // refuseSyntax answers what is no command. No EXPUNGE may be told: the client may mean it to be a FETCH.
 func (s *session) refuseSyntax(e *wire.SyntaxError) {
 	s.tag, s.name = e.Tag, ""
-	s.tell(false)
-	s.answer(syntaxReply(e))
+	s.finish(syntaxReply(e), false)
 	if s.owner != 0 {
 		return
 	}
@@ -252,10 +280,15 @@ func (s *session) run(cmd *wire.Command) {
 	if err := s.dec.Abandon(); err != nil {
 		s.lost(err, slow)
 	}
+	s.finish(r, r.status != statusBad && !keepsNumbers(cmd.Args))
+}
+
+// finish tells what happened while a command ran, and answers it.
+func (s *session) finish(r reply, expunge bool) {
 	if r.status == answered {
 		return
 	}
-	s.tell(r.status != statusBad && !keepsNumbers(cmd.Args))
+	s.tell(expunge)
 	s.answer(r)
 }
 
