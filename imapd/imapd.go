@@ -9,11 +9,15 @@
 //	tell        what the client is told unasked
 //	numbers     sequence numbers and sets
 //	fetch       what a client reads; section and binary are the octets of it
+//	list        the names that a client sees; mailboxes, acl, metadata and quota are what it does with them
+//	notify      what happens elsewhere, told as it happens
 //
 // and a file for each topic of commands. What is promised:
 //
 //   - A sequence number means the message that the client was told it means: an EXPUNGE is told only where RFC 9051,
 //     7.5.1 allows it, and no change is lost between two commands or before IDLE.
+//   - A mailbox is reached by name through mailbox.Access alone, where one check says what the account may do; what is
+//     hidden from it is answered as what is not there.
 //   - A literal never becomes a command, whatever is wrong with the command it belongs to.
 //   - No transaction of the store is open, and no lock but the session's own is held, while something is written to a
 //     connection.
