@@ -95,7 +95,19 @@ func find(name string) (command, bool) {
 	case "FETCH":
 		return with(inMailbox, (*session).fetch), true
 
-		// Changing messages.
+	// Changing messages.
+	case "APPEND":
+		return with(loggedIn, (*session).append), true
+	case "REPLACE":
+		return with(inMailbox, (*session).replace), true
+	case "STORE":
+		return with(inMailbox, (*session).store), true
+	case "COPY":
+		return with(inMailbox, (*session).copy), true
+	case "MOVE":
+		return with(inMailbox, (*session).move), true
+	case "EXPUNGE":
+		return with(inMailbox, (*session).expunge), true
 
 	// Searching.
 	case "SEARCH":

@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -152,6 +153,15 @@ func pages(uids *roaring.Bitmap, n int, fn func(*roaring.Bitmap) error) error {
 		}
 	}
 	return nil
+}
+
+// setText is numbers as a set, for a response code.
+func setText(numbers *roaring.Bitmap) string {
+	var b strings.Builder
+	e := wire.NewEncoder(&b)
+	e.Set(numbers)
+	_ = e.Flush() // a Builder takes everything
+	return b.String()
 }
 
 // mailboxObject is the MAILBOXID of a mailbox (RFC 8474, 4).

@@ -13,13 +13,21 @@ type Pair struct{ From, To UID }
 // transaction. More go in bounded steps: others may see the first of them early, an error takes them back, and only
 // a crash in between leaves them there. Keywords for which the target has no room are left out. ErrNotFound, ErrOverQuota.
 func (s *Service) Copy(ctx context.Context, from ID, uids *roaring.Bitmap, to ID) (Mailbox, []Pair, error) {
-	pairs, err := s.transfer(ctx, from, uids, to, (*transfer).copy)
+	pairs, err := s.copyAll(ctx, from, uids, to, allFlags)
 	if err != nil {
-		s.takeBack(ctx, to, pairs)
 		return Mailbox{}, nil, err
 	}
 	m, err := s.ByID(to)
 	return m, pairs, err
+}
+
+func (s *Service) copyAll(ctx context.Context, from ID, uids *roaring.Bitmap, to ID, rights Rights) ([]Pair, error) {
+	pairs, err := s.transfer(ctx, from, uids, to, rights, (*transfer).copy)
+	if err != nil {
+		s.takeBack(ctx, to, pairs)
+		return nil, err
+	}
+	return pairs, nil
 }
 
 // takeBack expunges the copies that a failed Copy had made. What fails here has its cause in
@@ -37,7 +45,7 @@ func (s *Service) takeBack(ctx context.Context, to ID, pairs []Pair) {
 // Move is Copy and expunge, each message in one transaction, many in bounded steps. After an error the
 // steps before it stay and are returned. The quota is asked only when the mailboxes have different owners.
 func (s *Service) Move(ctx context.Context, from ID, uids *roaring.Bitmap, to ID) (Mailbox, []Pair, error) {
-	pairs, err := s.transfer(ctx, from, uids, to, (*transfer).move)
+	pairs, err := s.moveAll(ctx, from, uids, to, allFlags)
 	if err != nil {
 		return Mailbox{}, pairs, err
 	}
@@ -45,14 +53,19 @@ func (s *Service) Move(ctx context.Context, from ID, uids *roaring.Bitmap, to ID
 	return m, pairs, err
 }
 
+func (s *Service) moveAll(ctx context.Context, from ID, uids *roaring.Bitmap, to ID, rights Rights) ([]Pair, error) {
+	return s.transfer(ctx, from, uids, to, rights, (*transfer).move)
+}
+
 // A transfer is one step of a Copy or Move.
 type transfer struct {
+	rights         Rights         // in the target
 	source, target *edit          // the same when a mailbox is copied to itself
 	places         map[uint16]int // of the source's keywords in the target; -1 where there is no room
 }
 
 // transfer brings the messages that are there now to another mailbox, in steps.
-func (s *Service) transfer(ctx context.Context, from ID, uids *roaring.Bitmap, to ID, way func(*transfer, []record) error) ([]Pair, error) {
+func (s *Service) transfer(ctx context.Context, from ID, uids *roaring.Bitmap, to ID, rights Rights, way func(*transfer, []record) error) ([]Pair, error) {
 	there, err := s.uids(from)
 	if err != nil {
 		return nil, err
@@ -67,7 +80,7 @@ func (s *Service) transfer(ctx context.Context, from ID, uids *roaring.Bitmap, t
 		if err != nil {
 			return 0, err
 		}
-		t, err := source.transferTo(to)
+		t, err := source.transferTo(to, rights)
 		if err == nil {
 			step, err = t.page(page, way)
 		}
@@ -89,8 +102,8 @@ func (e *edit) pick(uids *roaring.Bitmap, from UID) (page []record, next UID, er
 	return page, next, err
 }
 
-func (e *edit) transferTo(to ID) (*transfer, error) {
-	t := &transfer{source: e, target: e, places: map[uint16]int{}}
+func (e *edit) transferTo(to ID, rights Rights) (*transfer, error) {
+	t := &transfer{rights: rights, source: e, target: e, places: map[uint16]int{}}
 	if to == e.box.ID {
 		return t, nil
 	}
@@ -184,8 +197,12 @@ func (t *transfer) fits(page []record) error {
 	return t.target.s.fits(t.target.tx, t.target.box.Owner, more)
 }
 
-// translate gives m the places that its keywords have in the target.
+// translate gives m the flags that it has in the target.
 func (t *transfer) translate(m *record) error {
+	m.flags.system &= t.rights.systemFlags()
+	if !t.rights.Has(RightWrite) {
+		m.flags.keywords = nil
+	}
 	var set []uint16
 	for _, k := range m.flags.keywords {
 		place, err := t.place(k)
@@ -198,6 +215,16 @@ func (t *transfer) translate(m *record) error {
 	}
 	m.flags.keywords = set
 	return nil
+}
+
+// systemFlags are those that may be changed.
+func (r Rights) systemFlags() (may uint8) {
+	for i := range systemFlags {
+		if r.Has(OfFlag(systemFlag(i))) {
+			may |= 1 << i
+		}
+	}
+	return may
 }
 
 // place returns where the source's keyword k is in the target, or -1 when there is no room for it.
