@@ -38,6 +38,23 @@ func (s *session) announced() []capability {
 		{"UNAUTHENTICATE", after},
 		{"COMPRESS=DEFLATE", after && s.conn.packed == nil},
 		{"PREVIEW", after},
+		{"UTF8=ACCEPT", after},
+		{"UIDONLY", after},
+
+		// Messages and their numbers.
+		{"UIDPLUS", after},
+		{"MOVE", after},
+		{"MULTIAPPEND", after},
+		{"CATENATE", after},
+		{"URL-PARTIAL", after},
+		{"BINARY", after},
+		{"REPLACE", after},
+		{fmt.Sprintf("APPENDLIMIT=%d", s.srv.Limits.MessageSize), after},
+		{fmt.Sprintf("MESSAGELIMIT=%d", s.srv.Limits.Messages), after},
+		{"CONDSTORE", after},
+		{"QRESYNC", after},
+		{"OBJECTID", after},
+		{"SAVEDATE", after},
 
 		// Searching.
 		{"ESEARCH", after},

@@ -205,10 +205,11 @@ func (s *session) urlMailbox(u *messageURL) (mb mailbox.Mailbox, err error) {
 // pasteFrom adds the octets of a section of a message.
 func (a *arrival) pasteFrom(item *mailbox.Item, u *messageURL, text string) error {
 	sec := section{&u.section}
-	span, ok, err := sectionSpan(item, sec)
+	root, err := item.Stored.Root()
 	if err != nil {
 		return err
 	}
+	span, ok := (&source{item: item, root: root}).span(sec)
 	if !ok {
 		return badURL(text)
 	}
@@ -229,25 +230,6 @@ func (a *arrival) pasteFrom(item *mailbox.Item, u *messageURL, text string) erro
 		err = lost.error // it is the disk's, and not the connection's
 	}
 	return err
-}
-
-// sectionSpan is where a section of a message lies, or false if the message has none such.
-func sectionSpan(item *mailbox.Item, sec section) (mime.Span, bool, error) {
-	st, err := item.Stored.Structure()
-	if err != nil {
-		return mime.Span{}, false, err
-	}
-	if len(sec.Part) > 0 {
-		span, ok := spanOf(st.Find(sec.Part), sec)
-		return span, ok, nil
-	}
-	switch sec.Text {
-	case wire.SectionAll:
-		return mime.Span{Len: item.Size}, true, nil
-	case wire.SectionTextPart:
-		return mime.Span{Off: st.Root.Header.Len, Len: item.Size - st.Root.Header.Len}, true, nil
-	}
-	return st.Root.Header, true, nil
 }
 
 // maxPickedHeader is as much of a header as fields are picked from.

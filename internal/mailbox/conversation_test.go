@@ -40,7 +40,8 @@ func TestThreadID(t *testing.T) {
 			t.Errorf("%s: %s, and the first has %s", c.what, got, root)
 		}
 	}
-	if thread("Subject: x\r\n\r\n") == thread("Subject: x\r\n\r\n") {
+	one, another := thread("Subject: x\r\n\r\n"), thread("Subject: x\r\n\r\n")
+	if one == another {
 		t.Error("two messages that name none have one thread")
 	}
 	late := thread(mail("11", "In-Reply-To: <12@x.test>\r\n"))

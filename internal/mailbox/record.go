@@ -197,13 +197,6 @@ func (m *record) setInternal(t time.Time) {
 	m.internal, m.zone = t.Unix(), int64(offset/60)
 }
 
-func zone(minutes int64) *time.Location {
-	if minutes == 0 {
-		return time.UTC
-	}
-	return time.FixedZone("", int(minutes)*60)
-}
-
 // usage is what an owner has.
 type usage struct {
 	octets, messages, mailboxes int64
