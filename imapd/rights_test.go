@@ -35,7 +35,7 @@ func mailboxCommands() []mailboxCommand {
 		{`COPY 1 "<box>"`, mailbox.RightInsert, 0, false},
 		{`UID COPY 1 "<box>"`, mailbox.RightInsert, 0, false},
 		{`UID MOVE 1 "<box>"`, mailbox.RightInsert, 0, false},
-		{`UID REPLACE 1 "<box>" {3+}` + "\r\nx\r\n", mailbox.RightInsert, 0, false},
+		{`UID REPLACE * "<box>" {3+}` + "\r\nx\r\n", mailbox.RightInsert, 0, false},
 		{`CREATE "<box>/below"`, mailbox.RightCreate, 0, false},
 		{`DELETE "<box>"`, mailbox.RightDelete, 0, false},
 		{`RENAME "<box>" "Other Users/alice@example.test/free/x-<n>"`, mailbox.RightDelete, 0, false},

@@ -266,7 +266,7 @@ func TestDialogs(t *testing.T) {
 			< * 2 EXPUNGE
 			< e OK EXPUNGE completed
 			> f UID FETCH $ FLAGS
-			< f OK UID FETCH completed`},
+			< f OK FETCH completed`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
