@@ -34,7 +34,7 @@ func mailboxCommands() []mailboxCommand {
 		{`APPEND "<box>" {3+}` + "\r\nx\r\n", mailbox.RightInsert, 0, false},
 		{`COPY 1 "<box>"`, mailbox.RightInsert, 0, false},
 		{`UID COPY 1 "<box>"`, mailbox.RightInsert, 0, false},
-		{`UID MOVE 1 "<box>"`, mailbox.RightInsert, 0, false},
+		{`UID MOVE * "<box>"`, mailbox.RightInsert, 0, false},
 		{`UID REPLACE * "<box>" {3+}` + "\r\nx\r\n", mailbox.RightInsert, 0, false},
 		{`CREATE "<box>/below"`, mailbox.RightCreate, 0, false},
 		{`DELETE "<box>"`, mailbox.RightDelete, 0, false},
@@ -94,6 +94,8 @@ func (s *shared) say(text, name string) (told []string) {
 	if s.n++; strings.Contains(text, "movable") {
 		s.make(fmt.Sprintf("free/movable-%d", s.n), lookup|mailbox.RightDelete)
 	}
+	s.bob.send("p APPEND INBOX {3+}\r\nx\r\n\r\n") // what MOVE and REPLACE take away
+	s.await("p ")
 	s.bob.dialog("> s SELECT INBOX")
 	s.await("s ")
 	s.bob.send("a " + strings.NewReplacer("<box>", name, "<n>", fmt.Sprint(s.n)).Replace(text) + "\r\n")
