@@ -39,15 +39,25 @@ func (s *session) changed() {
 	}
 }
 
+// maxPushes is how many pushes run at once: each has a stack that has grown, and a page of what is to be sent.
+const maxPushes = 64
+
 // push tells the client what happened, while it waits for it.
 func (s *session) push() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pushing.Store(false)
+	s.tellNow()
+	if s.left || s.flush() != nil {
+		s.conn.raw.Abort() // and with that ends the wait
+	}
+}
+
+func (s *session) tellNow() {
+	defer s.recover()
+	s.srv.pushes <- struct{}{}
+	defer func() { <-s.srv.pushes }()
 	if s.pushes.Load() {
 		s.tell(s.idling || s.expungesAlways())
-	}
-	if s.flush() != nil {
-		s.conn.raw.Abort() // and with that ends the wait
 	}
 }

@@ -94,6 +94,7 @@ type Server struct {
 
 	group       listen.Group
 	compressors compressors
+	pushes      chan struct{} // one for each that runs
 }
 
 // NewServer returns a server that starts nothing. With implicitTLS its listeners speak TLS from the first
@@ -113,7 +114,7 @@ func NewServer(implicitTLS bool, c Config) *Server {
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = []string{"imap"}
 	}
-	s := &Server{Config: c, implicitTLS: implicitTLS}
+	s := &Server{Config: c, implicitTLS: implicitTLS, pushes: make(chan struct{}, maxPushes)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }

@@ -63,7 +63,7 @@ func (p *progress) look() {
 
 func (p *progress) tell() error {
 	p.out.Raw(`* OK [INPROGRESS (`).String(p.tag).Raw(" NIL NIL)] still at it").CRLF()
-	if err := p.out.Flush(); err != nil {
+	if err := p.flush(); err != nil {
 		return err
 	}
 	return p.conn.raw.Flush()

@@ -199,12 +199,16 @@ func (s *session) closeMailbox() reply {
 	return reply{}
 }
 
-// selection returns the selected mailbox, or why the command cannot be done.
-func (s *session) selection() (*selected, error) {
+// selection returns the selected mailbox, or why the command cannot be done. The rights to somebody else's may have
+// been taken away since.
+func (s *session) selection() (sel *selected, err error) {
 	if s.sel == nil || s.sel.gone {
 		return nil, no(codeNonExistent, removed)
 	}
-	return s.sel, nil
+	if s.sel.mailbox.Owner != s.owner {
+		_, err = s.access.Check(s.sel.id, mailbox.RightRead)
+	}
+	return s.sel, err
 }
 
 // writable is selection for commands that change the mailbox, and need rights for it.

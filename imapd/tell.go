@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -40,6 +41,9 @@ func (s *session) tellSelected(expunge bool, wanted events) {
 // follow brings the view up to date. What is expunged and how many messages there are is told at once, with what is to
 // be fetched of new ones; new flags are noted.
 func (s *session) follow(expunge bool, fetch []wire.FetchItem) error {
+	if !s.stillAllowed() {
+		return nil
+	}
 	before := s.known()
 	c, err := s.sel.view.Sync(expunge)
 	switch {
@@ -62,6 +66,17 @@ func (s *session) follow(expunge bool, fetch []wire.FetchItem) error {
 		return s.tellUpdates(roaring.Or(c.New, c.Flags))
 	}
 	return nil
+}
+
+// stillAllowed reports whether the client may know what happens in the selected mailbox. When it is somebody else's and
+// may not be read any more, the session ends (RFC 4314, 5.2 leaves it open).
+func (s *session) stillAllowed() bool {
+	_, err := s.selection()
+	if errors.Is(err, mailbox.ErrRights) || errors.Is(err, mailbox.ErrNotFound) {
+		s.conn.bye("you have no right any more to read the selected mailbox")
+		return false
+	}
+	return true
 }
 
 // tellExpunged tells of messages that are no longer in the view. All that came after them have greater UIDs, so the
