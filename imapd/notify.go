@@ -226,6 +226,7 @@ type notices struct {
 	stop func() // ends the watch
 	wake func()
 	own  mailbox.Owner
+	by   *mailbox.Access // the session's: what it makes itself it need not be told of (RFC 5465, 5)
 
 	mu       sync.Mutex             // guards the rest; a commit waits for it
 	messages bool                   // events of messages are wanted
@@ -245,7 +246,7 @@ func (s *session) startNotices() {
 	if s.notices != nil {
 		return
 	}
-	n := &notices{own: s.owner, wake: s.changed, changed: map[mailbox.ID]int{}}
+	n := &notices{own: s.owner, by: s.access, wake: s.changed, changed: map[mailbox.ID]int{}}
 	n.messages = s.rules != nil && s.rules.any().ofMessages()
 	s.notices = n
 	n.stop = s.srv.Mailboxes.Watch(n.note)
@@ -286,7 +287,7 @@ func (n *notices) note(e mailbox.Event) {
 func (n *notices) concerns(e *mailbox.Event) bool {
 	switch e.What {
 	case mailbox.Messages:
-		return n.messages && n.knows(e.Owner)
+		return n.messages && n.knows(e.Owner) && e.By != n.by
 	case mailbox.Granted:
 		return e.Owner != n.own
 	case mailbox.Subscribed:

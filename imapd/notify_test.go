@@ -15,7 +15,7 @@ import (
 // not taken down.
 func TestNotices(t *testing.T) {
 	woken := 0
-	n := &notices{own: 1, wake: func() { woken++ }, messages: true, changed: map[mailbox.ID]int{}}
+	n := &notices{own: 1, by: new(mailbox.Access), wake: func() { woken++ }, messages: true, changed: map[mailbox.ID]int{}}
 	n.only(map[mailbox.Owner]bool{1: true, 2: true})
 	note := func(what mailbox.What, o mailbox.Owner, id mailbox.ID) {
 		n.note(mailbox.Event{What: what, Owner: o, Mailbox: mailbox.Mailbox{ID: id}, Arrived: true})
