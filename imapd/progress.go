@@ -19,7 +19,7 @@ func (s *session) during(work func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	p := &progress{session: s, cancel: cancel, began: time.Now()}
-	p.timer = time.AfterFunc(lookEvery, p.look)
+	p.begin()
 	defer p.end()
 	return work(ctx)
 }
@@ -29,12 +29,18 @@ type progress struct {
 	*session
 	cancel context.CancelFunc
 	began  time.Time
-	timer  *time.Timer
 
 	mu     sync.Mutex // guards what follows, and the session's Encoder while the work goes on
+	timer  *time.Timer
 	ended  bool
 	told   time.Duration // when the client was last told, from the beginning
 	closed bool          // the client has said that it will say no more
+}
+
+func (p *progress) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(lookEvery, p.look)
 }
 
 // look tells the client that the command goes on when it is time for it. One that has closed its side may still
