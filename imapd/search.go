@@ -10,8 +10,12 @@ import (
 	"postroad/internal/mailbox"
 )
 
-// search is SEARCH and UID SEARCH (RFC 9051, 6.4.4), and ESEARCH (RFC 7377).
+// search is SEARCH and UID SEARCH (RFC 9051, 6.4.4), and ESEARCH (RFC 7377). A client that has enabled UTF8=ACCEPT must
+// not name a charset in it (RFC 6855, 3); SORT and THREAD cannot do without.
 func (s *session) search(c *wire.Search) reply {
+	if c.Charset != "" && s.enabled.has(utf8Accept) {
+		return bad(codeClientBug, "no charset is to be named after ENABLE UTF8=ACCEPT")
+	}
 	if c.In != nil {
 		return s.multiSearch(c)
 	}

@@ -26,12 +26,8 @@ type searchKeys struct {
 	fixed  bool // there were keys whose meaning ends with the command: numbers, "$", RECENT, and times seen from now
 }
 
-// newSearchKeys begins to read search keys whose texts are in a charset; "" is UTF-8, of which US-ASCII is part. A
-// client that has enabled UTF8=ACCEPT must not name one (RFC 6855, 3).
+// newSearchKeys begins to read search keys whose texts are in a charset; "" is UTF-8, of which US-ASCII is part.
 func (s *session) newSearchKeys(charset string) (*searchKeys, error) {
-	if charset != "" && s.enabled.has(utf8Accept) {
-		return nil, bad(codeClientBug, "no charset is to be named after ENABLE UTF8=ACCEPT")
-	}
 	if _, known := mime.ToUTF8(charset, ""); charset != "" && !known {
 		return nil, badCharset()
 	}
