@@ -10,8 +10,8 @@ import (
 	"postroad/internal/mailbox"
 )
 
-// search is SEARCH and UID SEARCH (RFC 9051, 6.4.4), and ESEARCH (RFC 7377). A client that has enabled UTF8=ACCEPT must
-// not name a charset in it (RFC 6855, 3); SORT and THREAD cannot do without.
+// search is SEARCH and UID SEARCH (RFC 9051, 6.4.4), and ESEARCH (RFC 7377). After ENABLE UTF8=ACCEPT no charset
+// may be named (RFC 6855, 3); SORT and THREAD cannot be without one.
 func (s *session) search(c *wire.Search) reply {
 	if c.Charset != "" && s.enabled.has(utf8Accept) {
 		return bad(codeClientBug, "no charset is to be named after ENABLE UTF8=ACCEPT")
