@@ -1,11 +1,17 @@
 package postroad_test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The ways to log in, with two independent libraries: GNU SASL and Cyrus SASL.
@@ -131,4 +137,83 @@ set sort=reverse-mailbox-order
 	open("<copy-message>=Archive<enter><next-entry><copy-message>=Archive<enter><quit>")
 	c.holds(t, c.alice.address, oddName, "first in the odd one", "third in the odd one")
 	c.holds(t, c.alice.address, "Archive", "first in the odd one", "third in the odd one")
+}
+
+// A step of a conversation with a program at a terminal: when it has written something, it is told something.
+type step struct{ when, say string }
+
+// converse runs a program at a terminal and has a conversation with it. It returns all that it wrote.
+func (c *clientsTest) converse(t *testing.T, steps []step, name string, args ...string) string {
+	t.Helper()
+	needs(t, name)
+	needs(t, "script")
+	command := name
+	for _, a := range args {
+		command += " '" + a + "'"
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "script", "-qefc", command, "/dev/null")
+	cmd.Dir, cmd.Env = c.home, append(os.Environ(), "HOME="+c.home, "TERM=xterm", "LC_ALL=C.UTF-8")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &conversation{steps: steps, in: in}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v after %d of %d steps\n%s\nserver:\n%s", command, err, len(steps)-len(out.steps), len(steps), out.all.String(), c.logText())
+	}
+	return out.all.String()
+}
+
+// conversation takes what the program writes. One goroutine writes to it, that of the command.
+type conversation struct {
+	steps []step
+	in    io.Writer
+	all   bytes.Buffer
+	from  int // what was written before this is answered
+}
+
+func (c *conversation) Write(p []byte) (int, error) {
+	c.all.Write(p)
+	for len(c.steps) > 0 {
+		i := bytes.Index(c.all.Bytes()[c.from:], []byte(c.steps[0].when))
+		if i < 0 {
+			break
+		}
+		c.from += i + len(c.steps[0].when)
+		if _, err := io.WriteString(c.in, c.steps[0].say); err != nil {
+			return 0, err
+		}
+		c.steps = c.steps[1:]
+	}
+	return len(p), nil
+}
+
+// The library of the University of Washington, in which Alpine and PHP speak IMAP.
+func TestClientUW(t *testing.T) {
+	c := startForClients(t)
+	far := "{localhost:" + port(c.IMAP) + "/notls/user=" + c.alice.address + "}" // its TLS is older than ours
+	password := step{"password:", c.alice.password + "\n"}
+	for _, run := range []struct {
+		args   []string
+		logins int
+		says   string
+	}{
+		{[]string{"check", far + "INBOX"}, 1, "1 new message(s) (1 unseen), 1 total"},
+		{[]string{"create", far + "M&APw-ll &- more/&ZeVnLA-"}, 1, ""},
+		{[]string{"copy", far + "INBOX", far + "Copied/here"}, 2, "1 messages(s)"},
+		{[]string{"append", far + "INBOX", far + "Archive"}, 2, "1 messages(s)"},
+		{[]string{"rename", far + "Copied/here", far + "Copied/there"}, 1, ""},
+		{[]string{"delete", far + "Copied"}, 1, ""},
+	} {
+		out := c.converse(t, slices.Repeat([]step{password}, run.logins), "mailutil", append(run.args, "-verbose")...)
+		if !strings.Contains(out, run.says) {
+			t.Errorf("mailutil %q says\n%s", run.args, out)
+		}
+	}
+	c.holds(t, c.alice.address, "Copied/there", "Welcome to postroad")
+	c.holds(t, c.alice.address, "Archive", "Welcome to postroad")
+	c.holds(t, c.alice.address, "Müll & more/日本")
 }

@@ -77,11 +77,12 @@ with imaplib.IMAP4_SSL("127.0.0.1", int(imaps), ssl_context=trust) as box:
 # The same with names and mail in UTF-8 (RFC 6855).
 with imaplib.IMAP4_SSL("127.0.0.1", int(imaps), ssl_context=trust) as box:
     box.login(bob, bob_pw)
+    letter8 = "From: jörg@example.test\r\nSubject: Grüße\r\n\r\nÄÖÜ\r\n".encode()
+    ok(box.create('"M&APw-ll &- Co/&ZeVnLA-"'))
+    # Before ENABLE: after it, imaplib would write its "UTF8 (...)" into the message.
+    ok(box.append('"M&APw-ll &- Co/&ZeVnLA-"', r"(\Seen)", None, letter8))
     box.enable("UTF8=ACCEPT")
     assert "Projekte/Größe".encode() in b" ".join(ok(box.list()))
-    ok(box.create('"Müll & Co/日本"'))
-    letter8 = "From: jörg@example.test\r\nSubject: Grüße\r\n\r\nÄÖÜ\r\n".encode()
-    ok(box.append('"Müll & Co/日本"', r"(\Seen)", None, letter8))
     assert int(ok(box.select('"Müll & Co/日本"'))[0]) == 1
     data = ok(box.fetch("1", "(BODY.PEEK[])"))
     assert data[0][1] == letter8, data
