@@ -113,9 +113,6 @@ func (h *house) serveOn(ln net.Listener, implicitTLS bool) *Server {
 
 func (h *house) must(err error) {
 	h.t.Helper()
-	if err != nil && strings.Contains(err.Error(), notYet) {
-		h.t.Skip("a command of this test is not built yet")
-	}
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -289,24 +286,8 @@ func (c *raw) expect(want string) {
 	for strings.HasSuffix(got, " RECENT") && !strings.HasSuffix(want, " RECENT") {
 		got = c.line()
 	}
-	if strings.Contains(got, notYet) {
-		c.t.Skip("a command of this test is not built yet")
-	}
 	if !like(want, got) {
 		c.t.Fatalf("got  %q\nwant %q", got, want)
-	}
-}
-
-// notYet is how a command is refused that this engine knows by name only, while it is being built.
-const notYet = "there is no such command"
-
-// needs skips a test of commands that are not built yet.
-func needs(t testing.TB, commands ...string) {
-	t.Helper()
-	for _, name := range commands {
-		if _, ok := find(name); !ok {
-			t.Skip(name + " is not built yet")
-		}
 	}
 }
 

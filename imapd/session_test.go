@@ -293,7 +293,6 @@ func TestExpungeVisibility(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			needs(t, strings.Fields(tt.command)[0])
 			h := newHouse(t)
 			for range 3 {
 				h.deliver("INBOX", hello)
@@ -359,7 +358,6 @@ func TestExistsBeforeANewNumber(t *testing.T) {
 
 // What is expunged while it is being fetched is gone, and not damaged.
 func TestExpungeDuringFetch(t *testing.T) {
-	needs(t, "FETCH", "STORE")
 	h := newHouse(t) // whose log must have no errors
 	reader, writer := h.loggedIn(), h.loggedIn()
 	reader.open("INBOX")
@@ -521,7 +519,6 @@ func TestFiftySessions(t *testing.T) {
 }
 
 func TestClientFollowsAnother(t *testing.T) {
-	needs(t, "APPEND", "FETCH")
 	h := newHouse(t)
 	exists := make(chan uint32, 10)
 	reader := h.client(&imapclient.Options{UnilateralDataHandler: &imapclient.UnilateralDataHandler{
