@@ -121,7 +121,7 @@ func (d *Decoder) catPart() *Part {
 	switch {
 	case d.word("URL"):
 		d.space()
-		return &Part{URL: d.astring("a URL")}
+		return &Part{URL: d.url()}
 	case d.word("TEXT"):
 		d.space()
 		return d.textPart()
@@ -130,6 +130,14 @@ func (d *Decoder) catPart() *Part {
 	}
 	d.want("TEXT, URL or UTF8")
 	return nil
+}
+
+func (d *Decoder) url() string {
+	u := d.astring("a URL")
+	if u == "" {
+		d.refuse("NO", `BADURL ""`, "a URL of no octets leads nowhere")
+	}
+	return u
 }
 
 // textPart = literal / literal8 / "UTF8" SP "(" literal8 ")"

@@ -77,6 +77,7 @@ func TestAppend(t *testing.T) {
 			`"01-Feb-2024 13:14:15 +0000", found "\"01-Feb-10000000000 13:14:15 +0000\" {1+}"`},
 		{"APPEND a {1+}\r\nxyz\r\n", 0, []string{"message []", `"x" url= binary=false utf8=false`}, "APPEND: expected a space, found \"yz\""},
 		{"APPEND a CATENATE ()\r\n", 0, nil, `APPEND: expected TEXT, URL or UTF8, found ")"`},
+		{"APPEND a CATENATE (URL \"\")\r\n", 0, []string{"message []"}, `APPEND: a URL of no octets leads nowhere`},
 		{"APPEND a CATENATE (TEXT {1+}\r\nx\r\n", 0, []string{"message []", `"x" url= binary=false utf8=false`},
 			`APPEND: expected TEXT, URL or UTF8, found the end of the line`},
 		{"APPEND a UTF8 ({1+}\r\nx)\r\n", 0, []string{"message []"}, `APPEND: expected a literal8, found "{1+}"`},
