@@ -176,10 +176,21 @@ func (x *examiner) within(h *hearing, p *mime.Part, header bool) error {
 			return err
 		}
 	}
-	if text, ok := mime.TextReader(p, io.NewSectionReader(x.Body, p.Body.Off, p.Body.Len)); ok {
+	if text, ok := textOf(p, io.NewSectionReader(x.Body, p.Body.Off, p.Body.Len)); ok {
 		return h.part(text)
 	}
 	return nil
+}
+
+// textOf returns the text of a part that has any: one of text, and one of message that is no message itself, as a
+// delivery report's.
+func textOf(p *mime.Part, body io.Reader) (io.Reader, bool) {
+	if p.Type == "message" {
+		text := *p
+		text.Type = "text"
+		return mime.TextReader(&text, body)
+	}
+	return mime.TextReader(p, body)
 }
 
 // headerAt tells the fields of the header of a part or of a message within the message.
@@ -197,14 +208,16 @@ func (x *examiner) headerAt(h *hearing, span mime.Span) (err error) {
 
 // envelopeHas looks for a text in a field of the envelope. An empty text asks for the field.
 func (x *examiner) envelopeHas(field string, w wanted) (bool, error) {
-	value := x.Stored.Subject()
-	if !isField(field, "Subject") {
+	value, there := x.Stored.Subject(), false
+	if isField(field, "Subject") {
+		there = x.Stored.HasSubject()
+	} else {
 		var err error
 		if value, err = x.addresses(field, w); err != nil {
 			return false, err
 		}
 	}
-	if len(value) == 0 {
+	if len(value) == 0 && !there {
 		return false, nil
 	}
 	f := x.seek(w)

@@ -227,6 +227,18 @@ func (s Stored) Sent() (time.Time, bool) {
 // Subject is the Subject, unfolded and decoded, in UTF-8.
 func (s Stored) Subject() []byte { return s.word(subjectWord) }
 
+// HasSubject reports whether there is a Subject, be it empty: ENVELOPE tells NIL from an empty string (RFC 9051, 7.5.2).
+func (s Stored) HasSubject() bool {
+	if len(s.Subject()) > 0 {
+		return true
+	}
+	r := wireReader{text: string(s.envelope)}
+	r.pass("(")
+	r.nstring() // the date
+	r.pass(" ")
+	return !r.isNil() && !r.bad
+}
+
 // MessageID is the message's own id as References gives ids; empty if it has none that is valid.
 func (s Stored) MessageID() []byte { return s.word(messageIDWord) }
 
