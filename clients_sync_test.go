@@ -11,8 +11,11 @@ import (
 
 // What keeps copies of mailboxes: each program syncs twice, with changes on both sides in between.
 
-// oddName is a mailbox name that is hard on modified UTF-7 (RFC 3501, 5.1.3).
-const oddName = "Müll & Co/日本 ~peter"
+// oddName is a mailbox name that is hard on modified UTF-7 (RFC 3501, 5.1.3), and oddUTF7 the same in that.
+const (
+	oddName = "Müll & Co/日本 ~peter"
+	oddUTF7 = "M&APw-ll &- Co/&ZeVnLA- ~peter"
+)
 
 // cli runs a command on the running server.
 func (c *clientsTest) cli(t *testing.T, args ...string) string {
@@ -92,7 +95,7 @@ sslcacertfile = %s
 	if err != nil || len(here) != 1 {
 		t.Fatalf("after the first sync INBOX has %v, %v", here, err)
 	}
-	if odd := treeOf(t, maildir); !strings.Contains(odd, "&-") {
+	if odd := treeOf(t, maildir); !strings.Contains(odd, oddUTF7) {
 		t.Errorf("the odd mailbox did not come:\n%s", odd)
 	}
 	name := strings.SplitN(filepath.Base(here[0]), ":", 2)[0]
@@ -251,5 +254,100 @@ rest:add_flags({ "$Sorted" })
 	c.holds(t, c.bob.address, "INBOX", "Welcome to postroad", "a letter")
 	if out := c.cli(t, "message", "list", c.bob.address, "INBOX", "--json"); strings.Count(out, "$Sorted") != 2 || strings.Count(out, `\\Flagged`) != 2 {
 		t.Errorf("not all are flagged:\n%s", out)
+	}
+}
+
+// Over implicit TLS, with a mailbox name that is not ASCII, both ways.
+func TestClientMbsyncNames(t *testing.T) {
+	c := startForClients(t)
+	c.put(t, c.alice.address, oddName, "in the odd one")
+	maildir := c.mkdir(t, "Mail")
+	rc := c.file(t, "mbsyncrc", fmt.Sprintf(`IMAPAccount alice
+Host localhost
+Port %s
+User %s
+Pass %s
+SSLType IMAPS
+CertificateFile %s
+
+IMAPStore far
+Account alice
+
+MaildirStore near
+Path %[5]s/
+Inbox %[5]s/INBOX
+SubFolders Verbatim
+
+Channel all
+Far :far:
+Near :near:
+Patterns *
+Create Both
+Remove Both
+Expunge Both
+SyncState *
+`, port(c.IMAPS), c.alice.address, c.alice.password, c.cert(), maildir))
+	c.run(t, "", "mbsync", "-c", rc, "all")
+	odd, _ := filepath.Glob(filepath.Join(maildir, oddUTF7, "[nc][eu][wr]", "*"))
+	if len(odd) != 1 {
+		t.Fatalf("the odd mailbox did not come:\n%s", treeOf(t, maildir))
+	}
+	for _, sub := range []string{"cur", "new", "tmp"} { // a mailbox of ours, beside it
+		c.mkdir(t, "Mail/M&APw-ll &- Co/&ZeU-/"+sub)
+	}
+	c.run(t, "", "mbsync", "-c", rc, "all")
+	c.holds(t, c.alice.address, "Müll & Co/日")
+}
+
+// What one account shares, the mail programs of another see, as far as it may.
+func TestClientsShare(t *testing.T) {
+	c := startForClients(t)
+	c.put(t, c.alice.address, "Projects/"+oddName, "of the project")
+	c.cli(t, "mailbox", "share", c.alice.address, "Projects/"+oddName, c.bob.address)
+	curl := func(path string, args ...string) string {
+		return c.run(t, "", "curl", append([]string{"-sS", "--cacert", c.cert(), "--user", c.bob.address + ":" + c.bob.password, "imaps://" + c.IMAPS + path}, args...)...)
+	}
+	shared := "Other Users/" + c.alice.address + "/Projects/" + oddUTF7
+	if out := curl("/", "-X", `LIST "" "*"`); !strings.Contains(out, shared) {
+		t.Fatalf("bob sees\n%s", out)
+	}
+	at := "/" + strings.NewReplacer(" ", "%20", "&", "%26", "@", "%40").Replace(shared)
+	if out := curl(at + ";MAILINDEX=1"); !strings.Contains(out, "Subject: of the project") {
+		t.Errorf("bob reads\n%s", out)
+	}
+	if out := c.run(t, "", "sh", "-c", `curl -sS -v --cacert "$0" --user "$1" "$2" -X 'STORE 1 +FLAGS (\Flagged)' 2>&1 || true`,
+		c.cert(), c.bob.address+":"+c.bob.password, "imaps://"+c.IMAPS+at); !strings.Contains(out, " NO ") {
+		t.Errorf("bob may change flags:\n%s", out)
+	}
+	c.cli(t, "mailbox", "share", c.alice.address, "Projects/"+oddName, c.bob.address, "write")
+	if out := curl(at, "-X", `STORE 1 +FLAGS (\Flagged)`); !strings.Contains(out, `\Flagged`) {
+		t.Errorf("bob may not change flags:\n%s", out)
+	}
+	if out := c.cli(t, "message", "list", c.alice.address, "Projects/"+oddName, "--json"); !strings.Contains(out, `\\Flagged`) {
+		t.Errorf("alice does not see the flag:\n%s", out)
+	}
+	c.cli(t, "mailbox", "unshare", c.alice.address, "Projects/"+oddName, c.bob.address)
+	if out := curl("/", "-X", `LIST "" "*"`); strings.Contains(out, "Projects") {
+		t.Errorf("bob still sees\n%s", out)
+	}
+}
+
+// What is hidden from an account's clients, they do not use: interimap says that it needs it.
+func TestClientsAreNotTold(t *testing.T) {
+	c := startForClients(t)
+	c.cli(t, "account", "set", c.alice.address, "--hide-capability", "qresync,SORT")
+	for _, who := range []struct {
+		address, password string
+		told              bool
+	}{{c.alice.address, c.alice.password, false}, {c.bob.address, c.bob.password, true}} {
+		out := c.run(t, "", "curl", "-sS", "--cacert", c.cert(), "--user", who.address+":"+who.password, "imaps://"+c.IMAPS+"/", "-X", "CAPABILITY")
+		for _, name := range []string{" QRESYNC", " SORT", " SORT=DISPLAY"} {
+			if strings.Contains(out+" ", name) != who.told {
+				t.Errorf("%s is told of%s: %v\n%s", who.address, name, !who.told, out)
+			}
+		}
+		if !strings.Contains(out, " CONDSTORE") {
+			t.Errorf("%s is not told of CONDSTORE:\n%s", who.address, out)
+		}
 	}
 }
