@@ -312,7 +312,7 @@ func (p *pace) step() error {
 	if worked < stretch {
 		return nil
 	}
-	p.sleep(min(worked, 5*stretch) / 2)
+	p.sleep(2 * min(worked, 5*stretch))
 	p.since = time.Now()
 	return p.ctx.Err()
 }
