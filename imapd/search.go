@@ -201,7 +201,7 @@ func (f *finding) highest() (highest uint64, err error) {
 	if told := f.told(); told != nil {
 		uids = roaring.BitmapOf(told...)
 	}
-	for m, err := range f.srv.Mailboxes.Messages(f.box.ID, uids) {
+	for m, err := range f.srv.Mailboxes.Read(f.box.ID, uids, 0) {
 		if err != nil {
 			return 0, err
 		}

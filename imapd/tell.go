@@ -138,12 +138,12 @@ func (s *session) tellChanged(changed *roaring.Bitmap, but func(*mailbox.Message
 		return nil // and not all
 	}
 	seqs := newSequence(s.known())
-	for m, err := range s.srv.Mailboxes.Messages(s.sel.id, changed) {
+	for m, err := range s.srv.Mailboxes.Read(s.sel.id, changed, 0) {
 		if err != nil {
 			return err
 		}
-		if seq := seqs.of(m.UID); seq != 0 && (but == nil || !but(&m)) {
-			s.tellFlags(seq, &m, s.rules != nil) // RFC 5465, 5.1
+		if seq := seqs.of(m.UID); seq != 0 && (but == nil || !but(&m.Message)) {
+			s.tellFlags(seq, &m.Message, s.rules != nil) // RFC 5465, 5.1
 		}
 	}
 	return nil

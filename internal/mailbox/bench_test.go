@@ -1,6 +1,7 @@
 package mailbox
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -122,24 +123,51 @@ func (h house) bare(id ID, n int) {
 	}
 }
 
-// BenchmarkSync tells one new message to a view of a large mailbox.
+// BenchmarkSync tells one new message to the views of a large mailbox: to the first, and to those that share what it
+// has read. Half of the messages are gone, here and there, so that the UIDs take as much room as they can.
 func BenchmarkSync(b *testing.B) {
-	for _, size := range []int{10, 100_000} {
-		b.Run(fmt.Sprintf("in=%d", size), func(b *testing.B) {
-			h := open(b, Options{})
-			id := h.box("a").ID
-			h.bare(id, size)
-			v := h.view(id)
-			for b.Loop() {
-				b.StopTimer()
-				h.append(id, small)
-				b.StartTimer()
-				if c := h.sync(v, true); c.New.GetCardinality() != 1 {
-					b.Fatalf("told %+v", c)
+	for _, size := range []int{10, 1_000_000} {
+		h := open(b, Options{})
+		id := h.box("a").ID
+		h.bare(id, size)
+		h.halve(id)
+		for _, views := range []int{1, 50} {
+			b.Run(fmt.Sprintf("in=%d/views=%d", size, views), func(b *testing.B) {
+				all := make([]*watcher, views)
+				for i := range all {
+					all[i] = h.view(id)
 				}
-			}
-		})
+				b.ReportAllocs()
+				for b.Loop() {
+					b.StopTimer()
+					h.append(id, small)
+					b.StartTimer()
+					for _, v := range all {
+						if c := h.sync(v, true); c.New.GetCardinality() != 1 {
+							b.Fatalf("told %+v", c)
+						}
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*views), "ns/view")
+				for _, v := range all {
+					v.Close()
+				}
+			})
+		}
 	}
+}
+
+// halve expunges every other message.
+func (h house) halve(id ID) {
+	h.Helper()
+	half := roaring.New()
+	for uid := UID(1); uid < h.now(id).UIDNext; uid += 2 {
+		half.Add(uid)
+	}
+	_, err := h.Store(context.Background(), id, half, AddFlags, []string{`\Deleted`}, nil)
+	h.must(err)
+	_, err = h.Expunge(context.Background(), id, nil)
+	h.must(err)
 }
 
 // BenchmarkWake is what a commit costs for each view that is open.
@@ -150,7 +178,7 @@ func BenchmarkWake(b *testing.B) {
 		h.view(id)
 	}
 	for b.Loop() {
-		h.hub.changed(id)
+		h.hub.changed(id, 1, nil)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/view")
 }

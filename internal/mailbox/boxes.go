@@ -254,7 +254,7 @@ func (s *Service) unname(tx store.Tx, b *box) error {
 	b.Messages, b.Unseen, b.Deleted, b.Octets = 0, 0, 0, 0
 	b.put(tx)
 	tx.OnCommit(func() {
-		s.hub.changed(b.ID)
+		s.hub.changed(b.ID, b.ModSeq, nil)
 		s.hub.forget(b.ID)
 	})
 	s.announceBox(tx, Removed, b)

@@ -31,16 +31,17 @@ func (e *edit) save() error {
 	if !e.changed {
 		return nil
 	}
-	if err := e.saveSheets(); err != nil {
+	touched, err := e.saveSheets()
+	if err != nil {
 		return err
 	}
-	id, hub := e.box.ID, e.s.hub
+	id, modseq, hub := e.box.ID, e.box.ModSeq, e.s.hub
 	e.box.claimed = max(e.box.claimed, hub.claimed(id))
 	e.box.put(e.tx)
 	claimed, doomed := e.box.claimed, e.doomed
 	e.tx.OnCommit(func() {
 		hub.recorded(id, claimed)
-		hub.changed(id)
+		hub.changed(id, modseq, touched)
 		if doomed {
 			e.s.wakePurge()
 		}
@@ -57,17 +58,24 @@ func (e *edit) announce() {
 	}
 }
 
-func (e *edit) saveSheets() error {
+// saveSheets writes the sheets and returns their numbers, unless one of them is no longer a record of its own.
+func (e *edit) saveSheets() (touched []uint32, err error) {
+	died := false
 	for _, b := range e.sheets {
+		touched = append(touched, b.number)
 		if !b.isDead() {
 			e.tx.Put(sheetKey(e.box.ID, b.number), b.append(nil))
 		} else if err := bury(e.tx, e.box.ID, b); err != nil {
-			return err
+			return nil, err
 		}
+		died = died || b.isDead()
 		e.s.sheets.Put(b)
 	}
 	e.sheets = nil
-	return nil
+	if died {
+		return nil, nil
+	}
+	return touched, nil
 }
 
 // bury makes one record of a sheet without messages and of those beside it.
@@ -115,10 +123,7 @@ func (e *edit) sheet(uid UID) (*sheet, uint, error) {
 			return e.sheets[n], i, nil
 		}
 	}
-	b, ok := e.s.sheets.Get().(*sheet)
-	if !ok {
-		b = &sheet{}
-	}
+	b := e.s.takeSheet()
 	if v := e.tx.Get(sheetKey(e.box.ID, number)); v == nil {
 		*b = sheet{number: number, words: b.words[:0]}
 	} else if err := decodeSheet(b, e.box.ID, number, v, andModSeqs); err != nil {

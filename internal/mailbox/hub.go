@@ -20,6 +20,7 @@ type hub struct {
 type room struct {
 	views  []*View
 	latest snapshot // the newest that any view has read
+	lately lately   // where changes were
 
 	loading sync.Mutex // held while a view opens, so that the UIDs are read once for all
 }
@@ -31,15 +32,86 @@ type snapshot struct {
 	next   UID // UIDNEXT
 }
 
+// share returns uids, which are not to be changed from now on, as a bitmap whose pieces what is made of it shares: the
+// next snapshot of a million messages copies what it changes of them, and not 128 KiB.
+func share(uids *roaring.Bitmap) *roaring.Bitmap {
+	uids.SetCopyOnWrite(true)
+	shared := uids.Clone()       // marks each piece as shared
+	shared.SetCopyOnWrite(false) // a Clone of it would mark them again, while others read the marks
+	return shared
+}
+
+// after returns the UIDs with some gone and others come.
+func (s snapshot) after(gone, come *roaring.Bitmap) *roaring.Bitmap {
+	if gone.IsEmpty() && come.IsEmpty() {
+		return s.uids
+	}
+	uids := roaring.AndNot(s.uids, gone)
+	uids.Or(come)
+	return share(uids)
+}
+
+// lately are the sheets of a mailbox in which something changed last, so that a view that has followed nearly to the end
+// need not look at all of them.
+type lately struct {
+	begin  uint64    // all changes after this modseq
+	end    uint64    // and up to this one are known
+	sheets []touched // in the order of their last changes
+}
+
+type touched struct {
+	sheet  uint32
+	modseq uint64
+}
+
+// maxTouched bounds the sheets that a room knows of.
+const maxTouched = 32
+
+// note takes in the sheets that one change touched; without any it is not known which.
+func (l *lately) note(modseq uint64, sheets []uint32) {
+	if len(sheets) == 0 || len(sheets) > maxTouched {
+		*l = lately{begin: modseq, end: modseq}
+		return
+	}
+	if modseq != l.end+1 {
+		*l = lately{begin: modseq - 1}
+	}
+	l.end = modseq
+	l.sheets = slices.DeleteFunc(l.sheets, func(t touched) bool { return slices.Contains(sheets, t.sheet) })
+	for _, number := range sheets {
+		l.sheets = append(l.sheets, touched{number, modseq})
+	}
+	if over := len(l.sheets) - maxTouched; over > 0 {
+		l.begin = l.sheets[over-1].modseq
+		l.sheets = slices.Delete(l.sheets, 0, over)
+	}
+}
+
+// since returns the sheets that changes after one modseq and up to another touched, and perhaps later ones too; false
+// when that is not known.
+func (l *lately) since(modseq, to uint64) (sheets []uint32, known bool) {
+	if modseq < l.begin || to > l.end {
+		return nil, false
+	}
+	for _, t := range l.sheets {
+		if t.modseq > modseq {
+			sheets = append(sheets, t.sheet)
+		}
+	}
+	return sheets, true
+}
+
 func newHub(index *indexer) *hub {
 	return &hub{rooms: map[ID]*room{}, claims: map[ID]UID{}, index: index}
 }
 
-// changed wakes all views of a mailbox. It is called after the commit, for every change.
-func (h *hub) changed(id ID) {
+// changed wakes all views of a mailbox. It is called after the commit, for every change, with its modseq and the sheets
+// that it touched; none is to say that it is not known which.
+func (h *hub) changed(id ID, modseq uint64, sheets []uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if room := h.rooms[id]; room != nil {
+		room.lately.note(modseq, sheets)
 		for _, v := range room.views {
 			if v.o.Changed != nil {
 				v.o.Changed()
@@ -83,6 +155,13 @@ func (h *hub) latest(r *room) snapshot {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return r.latest
+}
+
+// touched returns the sheets in which something changed after a modseq, up to another.
+func (h *hub) touched(r *room, since, to uint64) (sheets []uint32, known bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return r.lately.since(since, to)
 }
 
 // publish offers a snapshot to the room and returns the one to use, so that

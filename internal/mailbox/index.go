@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -418,23 +419,25 @@ func (s *Service) plan(id ID) (*work, error) {
 
 // firstGap returns messages side by side that no block covers: the first there are, at most as many as a block has.
 func firstGap(blocks []blockRecord, living *roaring.Bitmap) *roaring.Bitmap {
-	gap := roaring.New()
-	i := 0
-	for uid := range roaring.Values(living) {
-		for i < len(blocks) && blocks[i].last < uid {
-			i++
+	from := UID(0) // as far as the blocks reach without a gap
+	for _, b := range blocks {
+		if b.first > from && livingIn(living, from, b.first-1) > 0 {
+			return firstOf(living, from, b.first-1)
 		}
-		switch {
-		case i == len(blocks) || !blocks[i].covers(uid):
-			gap.Add(uid)
-		case !gap.IsEmpty():
-			return gap
-		}
-		if gap.GetCardinality() == blockMessages {
-			return gap
-		}
+		from = b.last + 1
 	}
-	return gap
+	return firstOf(living, from, math.MaxUint32)
+}
+
+// firstOf returns the first messages from one UID to another, as many as a block has.
+func firstOf(living *roaring.Bitmap, first, last UID) *roaring.Bitmap {
+	some := roaring.New()
+	it := living.Iterator()
+	it.AdvanceIfNeeded(first)
+	for n := 0; n < blockMessages && it.HasNext() && it.PeekNext() <= last; n++ {
+		some.Add(it.Next())
+	}
+	return some
 }
 
 // worthwhile reports whether messages are enough for a block.

@@ -369,10 +369,12 @@ func (s *Service) Vanished(id ID, since uint64, uids *roaring.Bitmap) (*roaring.
 // A history is what happened in a mailbox after a modseq.
 type history struct{ changed, gone *gatherer }
 
+func newHistory() history { return history{newGatherer(), newGatherer()} }
+
 func (s *Service) historyOf(id ID, since uint64) (h history, err error) {
-	h = history{newGatherer(), newGatherer()}
+	h = newHistory()
 	err = s.st.View(func(r store.Reader) error {
-		h = history{newGatherer(), newGatherer()}
+		h = newHistory()
 		if _, err := loadBox(r, id); err != nil {
 			return err
 		}
@@ -390,9 +392,13 @@ func (h history) read(r store.Reader, id ID, since uint64) error {
 			h.gone.addDead(b)
 			continue
 		}
-		changed, gone := b.since(since)
-		h.changed.add(b, &changed)
-		h.gone.add(b, &gone)
+		h.add(b, since)
 	}
 	return nil
+}
+
+func (h history) add(b *sheet, since uint64) {
+	changed, gone := b.since(since)
+	h.changed.add(b, &changed)
+	h.gone.add(b, &gone)
 }

@@ -425,6 +425,32 @@ func changedSheets(r store.Reader, id ID, since uint64) iter.Seq2[*sheet, error]
 	}
 }
 
+// someSheets is changedSheets of the sheets with some numbers; false when one of them is not, or no longer, a record of
+// its own.
+func (s *Service) someSheets(r store.Reader, id ID, numbers []uint32, fn func(*sheet)) (whole bool, err error) {
+	b := s.takeSheet()
+	defer s.sheets.Put(b)
+	for _, number := range numbers {
+		v := r.Get(sheetKey(id, number))
+		if v == nil {
+			return false, nil
+		}
+		if err := decodeSheet(b, id, number, v, andModSeqs); err != nil || b.dead > 0 {
+			return false, err
+		}
+		fn(b)
+	}
+	return true, nil
+}
+
+// takeSheet returns a sheet for use, with whatever is in it.
+func (s *Service) takeSheet() *sheet {
+	if b, ok := s.sheets.Get().(*sheet); ok {
+		return b
+	}
+	return &sheet{}
+}
+
 // walk calls fn with each sheet that has messages of uids (nil: all) from a UID on, and with those. Sheets and
 // sets are used again. It ends when fn returns false.
 func walk(r store.Reader, id ID, uids *roaring.Bitmap, from UID, how depth, fn func(*sheet, *bitset) (bool, error)) error {
@@ -637,25 +663,42 @@ type gatherer struct {
 	all   *roaring.Bitmap
 	high  uint32 // the UIDs under way have these upper 16 bits
 	some  bool
-	words [1 << 16 / 64]uint64
+	words []uint64 // nil until a set is worth it
 }
+
+const (
+	gathered = 1 << 16 // the UIDs that a gatherer has under way
+	singles  = 16      // so many are added one by one
+)
 
 func newGatherer() *gatherer { return &gatherer{all: roaring.New()} }
 
 // add adds messages of a sheet.
 func (g *gatherer) add(b *sheet, s *bitset) {
-	if s.empty() {
-		return
+	switch n := s.count(); {
+	case n == 0:
+	case n <= singles && !g.some:
+		for i := range s.all() {
+			g.all.Add(b.uid(i))
+		}
+	default:
+		g.addMany(b, s)
+	}
+}
+
+func (g *gatherer) addMany(b *sheet, s *bitset) {
+	if g.words == nil {
+		g.words = make([]uint64, gathered/64)
 	}
 	if high := b.first() >> 16; high != g.high {
 		g.flush()
 		g.high = high
 	}
-	copy(g.words[b.first()%(1<<16)/64:], s[:])
+	copy(g.words[b.first()%gathered/64:], s[:])
 	g.some = true
 }
 
-// addRange adds all UIDs of dead sheets.
+// addDead adds all UIDs of dead sheets.
 func (g *gatherer) addDead(b *sheet) {
 	g.flush()
 	g.all.AddRange(max(uint64(b.first()), 1), b.end())
@@ -665,9 +708,9 @@ func (g *gatherer) flush() {
 	if !g.some {
 		return
 	}
-	dense := roaring.FromDense(g.words[:], true)
+	dense := roaring.FromDense(g.words, true)
 	g.all.Or(roaring.AddOffset(dense, g.high<<16))
-	clear(g.words[:])
+	clear(g.words)
 	g.some = false
 }
 

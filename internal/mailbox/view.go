@@ -58,7 +58,7 @@ func (v *View) open() (m Mailbox, err error) {
 			return err
 		}
 		m, claimed = b.mailbox(r), b.claimed
-		v.at, err = snapshotOf(r, b, known)
+		v.at, err = v.snapshot(r, b, known)
 		return err
 	})
 	if err != nil {
@@ -81,14 +81,14 @@ func (v *View) claim(claimed UID, uids *roaring.Bitmap) {
 	if unclaimed.IsEmpty() {
 		return
 	}
-	if v.recent != nil {
-		unclaimed.Or(v.recent)
+	if v.recent == nil {
+		v.recent = roaring.New()
 	}
-	v.recent = unclaimed
+	v.recent.Or(unclaimed)
 }
 
-// snapshotOf returns the UIDs of b, from an earlier snapshot if there is one.
-func snapshotOf(r store.Reader, b *box, known snapshot) (snapshot, error) {
+// snapshot returns the UIDs of b, from an earlier snapshot if there is one.
+func (v *View) snapshot(r store.Reader, b *box, known snapshot) (snapshot, error) {
 	at := snapshot{known.uids, b.ModSeq, b.UIDNext}
 	switch {
 	case known.uids == nil:
@@ -96,16 +96,28 @@ func snapshotOf(r store.Reader, b *box, known snapshot) (snapshot, error) {
 		if err != nil {
 			return at, err
 		}
-		at.uids = uids
+		at.uids = share(uids)
 	case known.modseq != b.ModSeq:
-		h := history{newGatherer(), newGatherer()}
-		if err := h.read(r, b.ID, known.modseq); err != nil {
+		h, err := v.history(r, b, known.modseq)
+		if err != nil {
 			return at, err
 		}
-		at.uids = roaring.AndNot(known.uids, h.gone.bitmap())
-		at.uids.Or(h.changed.bitmap())
+		at.uids = known.after(h.gone.bitmap(), h.changed.bitmap())
 	}
 	return at, nil
+}
+
+// history is what happened in b after a modseq. Of what happened lately it is known where to look.
+func (v *View) history(r store.Reader, b *box, since uint64) (history, error) {
+	if numbers, known := v.s.hub.touched(v.room, since, b.ModSeq); known {
+		h := newHistory()
+		whole, err := v.s.someSheets(r, b.ID, numbers, func(b *sheet) { h.add(b, since) })
+		if whole || err != nil {
+			return h, err
+		}
+	}
+	h := newHistory()
+	return h, h.read(r, b.ID, since)
 }
 
 // UIDs are the messages the view knows, in order: position + 1 is the sequence number. Not to be changed; a
@@ -115,7 +127,7 @@ func (v *View) UIDs() *roaring.Bitmap { return v.at.uids }
 // ModSeq is the modseq up to which the view has followed.
 func (v *View) ModSeq() uint64 { return v.at.modseq }
 
-// Recent are those of UIDs that are \Recent for this view. Not to be changed.
+// Recent are those of UIDs that are \Recent for this view. Not to be changed; a Sync changes it.
 func (v *View) Recent() *roaring.Bitmap {
 	if v.recent == nil {
 		return roaring.New()
@@ -163,8 +175,8 @@ func (f *follower) follow(r store.Reader, v *View) (err error) {
 	if err != nil || f.box.ModSeq == v.at.modseq {
 		return err
 	}
-	h := history{newGatherer(), newGatherer()}
-	if err := h.read(r, v.id, v.at.modseq); err != nil {
+	h, err := v.history(r, f.box, v.at.modseq)
+	if err != nil {
 		return err
 	}
 	changed := h.changed.bitmap()
@@ -190,16 +202,15 @@ func (v *View) advance(f *follower, known snapshot, expunge bool) Changes {
 	at := snapshot{v.at.uids, f.box.ModSeq, f.box.UIDNext}
 	if !c.Held && known.modseq == at.modseq {
 		at.uids = known.uids
-	} else if !c.Expunged.IsEmpty() || !c.New.IsEmpty() {
-		at.uids = roaring.AndNot(at.uids, c.Expunged)
-		at.uids.Or(c.New)
+	} else {
+		at.uids = v.at.after(c.Expunged, c.New)
 	}
 	if !c.Held { // the view is what the mailbox is
 		at = v.s.hub.publish(v.room, at)
 	}
 	v.at = at
-	if v.recent != nil && !c.Expunged.IsEmpty() {
-		v.recent = roaring.AndNot(v.recent, c.Expunged)
+	if v.recent != nil {
+		v.recent.AndNot(c.Expunged)
 	}
 	if !c.New.IsEmpty() {
 		v.claim(f.box.claimed, c.New)

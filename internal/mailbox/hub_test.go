@@ -1,0 +1,75 @@
+package mailbox
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/RoaringBitmap/roaring/v2"
+)
+
+// What a room says of where changes were is never too little: it says nothing of what it has not heard of, has no
+// longer room for, or was not told.
+func TestLately(t *testing.T) {
+	var l lately
+	asked := func(since, to uint64, known bool, want ...uint32) {
+		t.Helper()
+		sheets, ok := l.since(since, to)
+		slices.Sort(sheets)
+		if ok != known || !slices.Equal(sheets, want) {
+			t.Errorf("since %d to %d: %v, %v; want %v, %v", since, to, sheets, ok, want, known)
+		}
+	}
+	asked(0, 1, false)
+	l.note(7, []uint32{3})
+	asked(5, 7, false)
+	asked(6, 7, true, 3)
+	asked(6, 8, false)
+	l.note(8, []uint32{1, 4})
+	l.note(9, []uint32{3})
+	asked(6, 9, true, 1, 3, 4)
+	asked(7, 8, true, 1, 3, 4) // 3 changed later too
+	asked(8, 9, true, 3)
+	asked(9, 9, true)
+	l.note(11, []uint32{5}) // 10 was missed
+	asked(9, 11, false)
+	asked(10, 11, true, 5)
+	l.note(12, nil)
+	asked(11, 12, false)
+	asked(12, 12, true)
+	for i := range uint32(maxTouched + 2) {
+		l.note(13+uint64(i), []uint32{i})
+	}
+	end := uint64(13 + maxTouched + 1)
+	asked(13, end, false)
+	if sheets, ok := l.since(14, end); !ok || len(sheets) != maxTouched {
+		t.Errorf("%d sheets, %v", len(sheets), ok)
+	}
+	if l.note(end+1, make([]uint32, maxTouched+1)); len(l.sheets) > 0 {
+		t.Error("more sheets than there is room for")
+	}
+}
+
+// A snapshot stays as it is when the next one is made of it, and what is made copies only what it changes.
+func TestSnapshotsShare(t *testing.T) {
+	uids := roaring.New()
+	for uid := range uint32(1 << 18) {
+		uids.Add(4 * uid)
+	}
+	at := snapshot{uids: share(uids)}
+	before := at.uids.ToArray()
+	n := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			at.after(set(8), set(1<<20+1))
+		}
+	}).AllocedBytesPerOp()
+	if n > 24<<10 {
+		t.Errorf("%d octets for a snapshot with one message more and one less", n)
+	}
+	next := at.after(set(8), set(1<<20+1))
+	if next.Contains(8) || !next.Contains(1<<20+1) || next.GetCardinality() != uint64(len(before)) {
+		t.Error("the next snapshot is wrong")
+	}
+	next.AddRange(0, 1<<20) // nobody does; but even then
+	equal(t, "the snapshot before", at.uids.ToArray(), before)
+}
