@@ -13,8 +13,10 @@ import (
 	"postroad/internal/sasl"
 )
 
-// mayStartTLS reports whether STARTTLS is to be had now.
-func (s *session) mayStartTLS() bool { return s.owner == 0 && s.conn.tls == nil && s.srv.TLS != nil }
+// mayStartTLS reports whether STARTTLS is to be had now. TLS goes below compression, never on it.
+func (s *session) mayStartTLS() bool {
+	return s.owner == 0 && s.srv.TLS != nil && s.conn.tls == nil && s.conn.packed == nil
+}
 
 // startTLS is STARTTLS (RFC 9051, 6.2.1). What somebody has slipped in behind the command is not run under TLS.
 func (s *session) startTLS() reply {

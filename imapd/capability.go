@@ -59,6 +59,7 @@ func (s *session) announced() []capability {
 		// Searching.
 		{"ESEARCH", after},
 		{"SEARCHRES", after},
+		{"PARTIAL", after},
 		{"WITHIN", after},
 		{"I18NLEVEL=1", after},
 		{"SEARCH=FUZZY", after},

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"postroad/imapd/wire"
 	"postroad/internal/listen"
 )
 
@@ -32,6 +33,7 @@ type conn struct {
 
 	mu       sync.Mutex // guards the rest
 	loginBy  time.Time  // when the login must be done; zero after that
+	early    int        // octets read before the login
 	waiting  bool       // for the client's next word
 	farewell string     // why the connection ends before the next command; "" when it does not
 	byeing   func()     // called by bye; nil when nobody wants to know
@@ -136,7 +138,28 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.readWithin(c.srv.Limits.Command)
 		c.mu.Unlock()
 	}
-	return c.top.Read(p)
+	n, err := c.top.Read(p)
+	if err == nil {
+		err = c.count(n)
+	}
+	return n, err
+}
+
+// maxEarly is how many octets a client may send before it has logged in.
+const maxEarly = 64 << 10
+
+// count adds to what was read before the login.
+func (c *conn) count(n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.loginBy.IsZero() {
+		c.early = 0
+		return nil
+	}
+	if c.early += n; c.early > maxEarly {
+		return wire.ErrFlood
+	}
+	return nil
 }
 
 // Write sends to the client, or gathers below what is sent with the next wait.

@@ -23,9 +23,21 @@ func (s *session) create(c *wire.Create) reply {
 
 // tellOldName tells a client of IMAP4rev2 that a mailbox has another name than it gave or knew (RFC 9051, 6.3.4 and 6.3.9.7).
 func (s *session) tellOldName(name, old string) {
-	if name != old && s.enabled.has(rev2) {
-		s.out.Raw(`* LIST () "/" `).Mailbox(name).Raw(` ("OLDNAME" (`).Mailbox(old).Raw("))").CRLF()
+	if name != old {
+		s.tellName(name, old)
 	}
+}
+
+// tellName tells a client of IMAP4rev2 the name of a mailbox, and which it gave or knew when that was another.
+func (s *session) tellName(name, old string) {
+	if !s.enabled.has(rev2) {
+		return
+	}
+	s.out.Raw(`* LIST () "/" `).Mailbox(name)
+	if name != old {
+		s.out.Raw(` ("OLDNAME" (`).Mailbox(old).Raw("))")
+	}
+	s.out.CRLF()
 }
 
 // remove is DELETE (RFC 9051, 6.3.5). Mailboxes below it stay.

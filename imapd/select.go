@@ -35,7 +35,7 @@ func (s *session) open(c *wire.Select, readOnly bool) reply {
 	readOnly = readOnly || !mb.Rights.Writable()
 	words, err := s.view(mb, readOnly)
 	if err == nil {
-		err = s.describe(words)
+		err = s.describe(words, c.Mailbox)
 	}
 	if err == nil {
 		err = s.resync(c.QResync)
@@ -109,8 +109,8 @@ func (s *session) view(mb mailbox.Mailbox, readOnly bool) ([]string, error) {
 	return words, nil
 }
 
-// describe tells of the mailbox that was opened (RFC 9051, 6.3.2; RFC 3501, 6.3.1; RFC 7162, 3.1.2; RFC 8474, 4.2).
-func (s *session) describe(words []string) error {
+// describe tells of the mailbox that was opened, by a name that may be another than its own (RFC 9051, 6.3.2; RFC 3501, 6.3.1; RFC 7162, 3.1.2; RFC 8474, 4.2).
+func (s *session) describe(words []string, asked string) error {
 	unseen, err := s.firstUnseen()
 	if err != nil {
 		return err
@@ -128,9 +128,7 @@ func (s *session) describe(words []string) error {
 	s.out.Raw("* OK [UIDNEXT ").Number(uint64(mb.UIDNext)).Raw("] the next UID").CRLF()
 	s.out.Raw("* OK [HIGHESTMODSEQ ").Number(s.sel.view.ModSeq()).Raw("] the highest modseq").CRLF()
 	s.out.Raw("* OK [MAILBOXID (").Raw(mailboxObject(mb.ID)).Raw(")] the mailbox's id").CRLF()
-	if s.enabled.has(rev2) {
-		s.out.Raw(`* LIST () "/" `).Mailbox(mb.Name).CRLF()
-	}
+	s.tellName(mb.Name, asked)
 	return nil
 }
 
