@@ -26,6 +26,14 @@ func ruleFor(d *difference) string {
 	return ""
 }
 
+func ruleNames() (names []string) {
+	for _, r := range differenceRules {
+		names = append(names, r.name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // The order matters: the first that knows a difference names it. The names are those of docs/imap-differences.md.
 var differenceRules = []differenceRule{
 	{"What Dovecot changes in a message", func(d *difference) bool { return rewrittenByDovecot(d.message.text) }},
@@ -42,11 +50,57 @@ var differenceRules = []differenceRule{
 		return d.of("octets") && plus(d.ours, 2).Equal(d.theirs) || d.of("lines") && plus(d.ours, 1).Equal(d.theirs)
 	}},
 	{"An empty part at the end", func(d *difference) bool { return d.of("parts") && emptyLast(d.theirs) }},
+	{"A line that is no field", func(d *difference) bool {
+		return strings.HasPrefix(d.question, "BODY[HEADER.FIELDS.NOT") && fieldsOnly(d.theirs.Text) == fieldsOnly(d.ours.Text)
+	}},
+	{"BINARY of a whole message", func(d *difference) bool {
+		return strings.HasPrefix(d.question, "BINARY") && strings.Contains(d.question, "[]")
+	}},
+	{"A part that cannot be decoded", func(d *difference) bool {
+		return d.ofPart() && (strings.Contains(d.theirs.Text, "[PARSE]") || strings.Contains(d.theirs.Text, "[UNKNOWN-CTE]"))
+	}},
+	{"Dovecot breaks off", func(d *difference) bool { return strings.HasSuffix(d.theirs.Text, "the connection ended") }},
+	{"A part that is not there", func(d *difference) bool {
+		return d.ofPart() && d.ours.Kind == imaptest.Nil && d.theirs.Kind == imaptest.String && d.theirs.Text == ""
+	}},
+	{"A Date that is none, or far away", func(d *difference) bool {
+		return d.dated() && slices.ContainsFunc(append(d.others, d.message), func(m *compared) bool { return !m.soundDate() })
+	}},
+	{"An address that is none", func(d *difference) bool { return d.addressKey() != "" && d.invalidField(d.addressKey()) }},
+	{"A name in a comment, a name that is an address", func(d *difference) bool {
+		return d.addressKey() != "" && slices.ContainsFunc(d.fields(d.addressKey()), func(v string) bool { return strings.ContainsAny(v, "()") })
+	}},
+	{"White space in a header field", func(d *difference) bool {
+		return d.asks("SORT DISPLAY") && slices.ContainsFunc(d.fields(d.addressKey()), wordsWithoutSpace.MatchString)
+	}},
+	{"A charset that not everybody knows", func(d *difference) bool { return d.asks("SORT ") && d.oddCharset() }},
+	{"The header of an attached message", func(d *difference) bool {
+		return d.searchesBody() && d.ours.Text == "found" && attachesMessage.MatchString(d.text())
+	}},
+	{"Text after a boundary", func(d *difference) bool { return d.searchesBody() && textAfterBoundary(d) }},
+	{"Text that is in no part", func(d *difference) bool {
+		return d.searchesBody() && d.theirs.Text == "found" && strings.Contains(d.text(), "boundary")
+	}},
+	{"A line that is no field", func(d *difference) bool {
+		return d.asks("SEARCH") && d.theirs.Text == "found" && fieldsOnly(d.header()+"\r\n") != d.header()+"\r\n"
+	}},
+	{"A part that cannot be decoded", func(d *difference) bool {
+		return d.searchesBody() && (d.oddCharset() || d.oddEncoding())
+	}},
 	{"A disposition that is none", func(d *difference) bool { return d.of("disposition") && d.theirs.At(0).Text == "" }},
 	{"Text after a boundary", func(d *difference) bool { return d.of("parts", "octets", "lines") && textAfterBoundary(d) }},
 	{"A parameter that needs quotes", func(d *difference) bool { return d.of("parameters", "disposition") && startsAlike(d.ours, d.theirs) }},
 	{"A transfer encoding that is none", func(d *difference) bool { return d.of("encoding") && d.theirs.Is("7bit") }},
 }
+
+// otherParts are the rules by which a message has other parts, or parts that are read otherwise, so that what is said of
+// them and found in them is other, too.
+var otherParts = []string{"A Content-Type that is none", "A part that cannot be decoded", "A message in base64", "A message of message/global", "The line end before a boundary", "An empty part at the end", "Text after a boundary"}
+
+// ofPart reports whether the question is of a numbered part.
+func (d *difference) ofPart() bool { return partQuestion.MatchString(d.question) }
+
+var partQuestion = regexp.MustCompile(`^(BODY|BINARY|BINARY\.SIZE)(\.PEEK)?\[[0-9]`)
 
 // of reports whether the difference is in an element of one of these names.
 func (d *difference) of(names ...string) bool {
@@ -85,6 +139,66 @@ func (d *difference) fields(name string) (values []string) {
 	}
 	return values
 }
+
+var wordsWithoutSpace = regexp.MustCompile(`\w"[^"]*"|"[^"]*"\w`)
+
+func (d *difference) asks(prefix string) bool { return strings.HasPrefix(d.question, prefix) }
+
+func (d *difference) text() string { return string(d.message.text) }
+
+// dated reports whether the answer hangs on Date.
+func (d *difference) dated() bool {
+	return d.asks("SEARCH") && strings.Contains(d.question, "SENT") || d.asks("SORT") && strings.Contains(d.question, "DATE") || d.asks("THREAD")
+}
+
+// soundDate reports whether a message has one Date, by RFC 5322, in the years that a 32-bit time has.
+func (m *compared) soundDate() bool {
+	values := (&difference{message: m}).fields("date")
+	if len(values) != 1 {
+		return false
+	}
+	date, err := netmail.ParseDate(values[0])
+	return err == nil && date.Year() >= 1970 && date.Year() < 2038
+}
+
+// addressKey is the field that a search or sort key is about.
+func (d *difference) addressKey() string {
+	m := regexp.MustCompile(`^(?:SEARCH|SORT) (?:CHARSET UTF-8 )?(?:DISPLAY)?(FROM|TO|CC|BCC)\b`).FindStringSubmatch(d.question)
+	if m == nil {
+		return ""
+	}
+	return strings.ToLower(m[1])
+}
+
+var attachesMessage = regexp.MustCompile(`(?i)message/|multipart/digest`)
+
+func (d *difference) searchesBody() bool {
+	return d.asks("SEARCH") && (strings.Contains(d.question, "BODY ") || strings.Contains(d.question, "TEXT "))
+}
+
+// oddCharset reports whether a message is in a charset that a library may not have, or has octets in none.
+func (d *difference) oddCharset() bool {
+	names := regexp.MustCompile(`(?i)=\?([^?*]+)[?*]|charset="?([^"\s;]+)`)
+	known := regexp.MustCompile(`(?i)^(utf-8|us-ascii|iso-8859-1?[0-9]|windows-12[0-9]{2}|iso-2022-jp|koi8-r|big5|euc-kr|euc-jp|shift_jis)$`)
+	for _, m := range names.FindAllStringSubmatch(d.text(), -1) {
+		if !known.MatchString(m[1] + m[2]) {
+			return true
+		}
+	}
+	return strings.ContainsFunc(d.header(), func(r rune) bool { return r >= 0x80 })
+}
+
+// oddEncoding reports whether a part of the message names a transfer encoding that there is not.
+func (d *difference) oddEncoding() bool {
+	for _, m := range encodings.FindAllStringSubmatch(d.text(), -1) {
+		if !slices.Contains([]string{"7bit", "8bit", "binary", "base64", "quoted-printable"}, strings.ToLower(m[1])) {
+			return true
+		}
+	}
+	return false
+}
+
+var encodings = regexp.MustCompile(`(?im)^content-transfer-encoding:[ \t]*(.*?)[ \t]*\r?$`)
 
 // rewrittenByDovecot reports whether a message has octets that Dovecot stores otherwise: NUL, and CR without LF or
 // after another.
@@ -130,6 +244,23 @@ func withoutName(n imaptest.Tree) imaptest.Tree {
 	}
 	return n
 }
+
+// fieldsOnly is a header without the lines that belong to no field, and without the empty line.
+func fieldsOnly(header string) string {
+	var b strings.Builder
+	keep := false
+	for line := range strings.Lines(header) {
+		if line[0] != ' ' && line[0] != '\t' {
+			keep = fieldLine.MatchString(line)
+		}
+		if keep {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+var fieldLine = regexp.MustCompile(`^[!-9;-~]+[ \t]*:`)
 
 func emptyType(n imaptest.Tree) bool {
 	return len(n.List) >= len(partNames) && n.At(0).Kind == imaptest.String && n.At(0).Text == "" && n.At(1).Text == ""
@@ -181,8 +312,12 @@ func invalidAddresses(d *difference) bool {
 	if theirs := d.theirs.String(); strings.Contains(theirs, "MISSING_") || strings.Contains(theirs, "SYNTAX_ERROR") {
 		return true
 	}
-	return slices.ContainsFunc(d.fields(d.field()), func(v string) bool {
+	return d.invalidField(d.field())
+}
+
+func (d *difference) invalidField(name string) bool {
+	return slices.ContainsFunc(d.fields(name), func(v string) bool {
 		_, err := netmail.ParseAddressList(v)
-		return err != nil
+		return err != nil || strings.HasPrefix(v, ",")
 	})
 }

@@ -85,7 +85,7 @@ func (c *comparison) search(line string, text ...[]byte) {
 	for n := range c.texts {
 		c.asked++
 		if o, t := slices.Contains(ours, uint32(n+1)), slices.Contains(theirs, uint32(n+1)); o != t {
-			c.differ(difference{&c.texts[n], question, found(o), found(t)})
+			c.differ(difference{message: &c.texts[n], question: question, ours: found(o), theirs: found(t)})
 		}
 	}
 }
@@ -114,7 +114,7 @@ func numbers(c *treeConn, word, line string, text [][]byte) (list []uint32, err 
 
 // sorts compares orders.
 func (c *comparison) sorts() {
-	keys := []string{"ARRIVAL", "CC", "DATE", "FROM", "REVERSE SIZE", "SUBJECT", "REVERSE SUBJECT REVERSE DATE", "TO"}
+	keys := []string{"ARRIVAL", "CC", "DATE", "FROM", "REVERSE SIZE", "SUBJECT", "REVERSE SUBJECT", "REVERSE DATE", "TO"}
 	if c.ours.can(c.t, "SORT=DISPLAY") {
 		keys = append(keys, "DISPLAYFROM", "DISPLAYTO")
 	}
@@ -131,9 +131,22 @@ func (c *comparison) sorts() {
 	}
 }
 
-// order tells of the fewest messages without which the rest have the same order in both: the others do not stand
-// in a longest rising sequence of places.
+// order tells of the fewest messages without which the rest have the same order. Those that a rule knows are told of,
+// and then left out, so that they cannot put others out of their places.
 func (c *comparison) order(question string, ours, theirs []uint32) {
+	known := func(n uint32) bool { return ruleFor(&difference{message: &c.texts[n-1], question: question, ours: atom(0), theirs: atom(1)}) != "" }
+	for _, d := range c.moved(question, ours, theirs) {
+		if ruleFor(&d) != "" {
+			c.differ(d)
+		}
+	}
+	for _, d := range c.moved(question, slices.DeleteFunc(ours, known), slices.DeleteFunc(theirs, known)) {
+		c.differ(d)
+	}
+}
+
+// moved are the messages that do not stand in a longest sequence of places that rises in both.
+func (c *comparison) moved(question string, ours, theirs []uint32) (list []difference) {
 	place := map[uint32]int{}
 	for i, n := range theirs {
 		place[n] = i
@@ -153,9 +166,10 @@ func (c *comparison) order(question string, ours, theirs []uint32) {
 	}
 	for i, n := range ours {
 		if !rising[i] {
-			c.differ(difference{&c.texts[n-1], question, atom(i + 1), atom(place[n] + 1)})
+			list = append(list, difference{message: &c.texts[n-1], question: question, ours: atom(i + 1), theirs: atom(place[n] + 1)})
 		}
 	}
+	return list
 }
 
 func atom(n int) imaptest.Tree { return imaptest.Tree{Kind: imaptest.Atom, Text: strconv.Itoa(n)} }
@@ -169,10 +183,23 @@ func (c *comparison) threads() {
 		for n := range c.texts {
 			c.asked++
 			if o, t := ours[uint32(n+1)], theirs[uint32(n+1)]; o != t {
-				c.differ(difference{&c.texts[n], "THREAD " + algorithm, imaptest.Tree{Kind: imaptest.String, Text: o}, imaptest.Tree{Kind: imaptest.String, Text: t}})
+				c.differ(difference{
+					message: &c.texts[n], others: c.named(o + " " + t), question: "THREAD " + algorithm,
+					ours: imaptest.Tree{Kind: imaptest.String, Text: o}, theirs: imaptest.Tree{Kind: imaptest.String, Text: t},
+				})
 			}
 		}
 	}
+}
+
+// named are the messages whose numbers stand in a text.
+func (c *comparison) named(text string) (list []*compared) {
+	for word := range strings.FieldsSeq(text) {
+		if n, err := strconv.Atoi(word); err == nil {
+			list = append(list, &c.texts[n-1])
+		}
+	}
+	return list
 }
 
 // parents says for each message to what it is an answer, and with which message its thread begins.
