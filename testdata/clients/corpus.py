@@ -67,7 +67,7 @@ def sound(message):
     """Whether Python finds no fault with a message from somebody, and each Content-Type is one in plain ASCII."""
     return "from" in message and not any(
         part.defects or not re.fullmatch(r"[\w.+-]+/[\w.+-]+", part.get_content_type())
-        or "boundary*" in part.get("content-type", "")
+        or "boundary*" in str(part.get("content-type", ""))
         or part.get_content_maintype() == "multipart" and not part.is_multipart() for part in message.walk())
 
 
