@@ -157,6 +157,30 @@ func BenchmarkSync(b *testing.B) {
 	}
 }
 
+// BenchmarkUnseen finds every fiftieth of a million messages.
+func BenchmarkUnseen(b *testing.B) {
+	const size, nth = 1_000_000, 50
+	h := open(b, Options{})
+	id := h.box("a").ID
+	h.bare(id, size)
+	some := roaring.New()
+	for uid := UID(nth); uid <= size; uid += nth {
+		some.Add(uid)
+	}
+	_, err := h.Store(b.Context(), id, nil, AddFlags, []string{`\Seen`}, nil)
+	h.must(err)
+	_, err = h.Store(b.Context(), id, some, RemoveFlags, []string{`\Seen`}, nil)
+	h.must(err)
+	b.ReportAllocs()
+	for b.Loop() {
+		found, err := h.Search(b.Context(), id, nil, Criterion{HasNot: []string{`\Seen`}})
+		h.must(err)
+		if found.GetCardinality() != size/nth {
+			b.Fatalf("%d are unseen", found.GetCardinality())
+		}
+	}
+}
+
 // halve expunges every other message.
 func (h house) halve(id ID) {
 	h.Helper()

@@ -39,9 +39,8 @@ const (
 // blockSizes are how many messages make a block of the next size, when blocks side by side have them together.
 var blockSizes = [...]uint64{256, 2_048, 16_384, 65_536}
 
-func blocksOf(id ID) store.Key             { return store.NewKey("mi").Uint(uint64(id)) }
-func blockKey(id ID, first UID) store.Key  { return blocksOf(id).Uint(uint64(first)) }
-func (b *blockRecord) covers(uid UID) bool { return b.first <= uid && uid <= b.last }
+func blocksOf(id ID) store.Key            { return store.NewKey("mi").Uint(uint64(id)) }
+func blockKey(id ID, first UID) store.Key { return blocksOf(id).Uint(uint64(first)) }
 
 // A blockRecord is a block of a mailbox's index.
 type blockRecord struct {
@@ -407,11 +406,11 @@ func (s *Service) plan(id ID) (*work, error) {
 	if err != nil || living.IsEmpty() && len(blocks) == 0 {
 		return nil, err
 	}
+	if run := toMerge(blocks, living); run != nil { // first, so that there are never more than a few dozen
+		return &work{replaced: run, living: living}, nil
+	}
 	if gap := firstGap(blocks, living); s.worthwhile(id, gap) {
 		return &work{build: gap, living: living}, nil
-	}
-	if run := toMerge(blocks, living); run != nil {
-		return &work{replaced: run, living: living}, nil
 	}
 	s.index.setDone(id, b.UIDNext)
 	return nil, nil

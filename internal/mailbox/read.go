@@ -243,8 +243,9 @@ func (s *Service) scanned(body store.ID) (mime.Stored, error) {
 
 // gather returns the messages of a mailbox that part picks from each sheet. It reads in one transaction.
 func (s *Service) gather(id ID, how depth, part func(*sheet) bitset) (*roaring.Bitmap, error) {
-	g := newGatherer()
+	var g *gatherer
 	err := s.st.View(func(r store.Reader) error {
+		g = newGatherer()
 		if _, err := loadBox(r, id); err != nil {
 			return err
 		}
@@ -259,7 +260,10 @@ func (s *Service) gather(id ID, how depth, part func(*sheet) bitset) (*roaring.B
 		}
 		return nil
 	})
-	return g.bitmap(), err
+	if err != nil {
+		return roaring.New(), err
+	}
+	return g.scattered(), nil
 }
 
 // present returns the messages that a mailbox has.
@@ -284,6 +288,12 @@ func (s *Service) Set(id ID, flag string) (*roaring.Bitmap, error) {
 		return nil, ErrFlag
 	}
 	return s.gather(id, andFlags, func(b *sheet) bitset { return *b.of(bit) })
+}
+
+// without returns the messages of a mailbox that do not have a system flag.
+func (s *Service) without(id ID, flag string) (*roaring.Bitmap, error) {
+	bit := systemBit(flag)
+	return s.gather(id, andFlags, func(b *sheet) bitset { return b.present.without(b.of(bit)) })
 }
 
 // KeywordSet returns the messages of a mailbox that have a keyword, named in any case, without reading the messages.

@@ -386,11 +386,7 @@ func (q *inquiry) compile(c *Criterion) *node {
 
 // setTests are the tests whose messages are known without reading any.
 func (q *inquiry) setTests(c *Criterion) (nodes []*node) {
-	add := func(set func() (*roaring.Bitmap, error)) *node {
-		n := &node{set: set}
-		nodes = append(nodes, n)
-		return n
-	}
+	add := func(set func() (*roaring.Bitmap, error)) { nodes = append(nodes, &node{set: set}) }
 	if c.UIDs != nil {
 		add(func() (*roaring.Bitmap, error) { return c.UIDs, nil })
 	}
@@ -401,8 +397,7 @@ func (q *inquiry) setTests(c *Criterion) (nodes []*node) {
 	}
 	for _, f := range c.HasNot {
 		if systemBit(f) != 0 {
-			n := add(func() (*roaring.Bitmap, error) { return q.s.Set(q.id, f) })
-			nodes[len(nodes)-1] = combine(not1, n)
+			add(func() (*roaring.Bitmap, error) { return q.s.without(q.id, f) })
 		}
 	}
 	if c.ModSeq > 0 {

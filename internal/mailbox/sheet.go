@@ -714,6 +714,13 @@ func (g *gatherer) flush() {
 	g.some = false
 }
 
+// scattered returns what was gathered, for messages here and there: it is not held together by runs, with which And and
+// AndNot take time by the square of their number.
+func (g *gatherer) scattered() *roaring.Bitmap {
+	g.flush()
+	return g.all
+}
+
 // bitmap returns what was gathered.
 func (g *gatherer) bitmap() *roaring.Bitmap {
 	g.flush()
