@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -525,5 +527,63 @@ func TestLargeMessageStreams(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if used := after.TotalAlloc - before.TotalAlloc; used > 16<<20 {
 		t.Errorf("%d MiB were allocated for a message of %d MiB", used>>20, size>>20)
+	}
+}
+
+// Who begins and ends IDLE as fast as it can while mail comes is answered each time, and told of all.
+func TestIdleFlood(t *testing.T) {
+	h := newHouse(t)
+	c := h.loggedIn()
+	c.open("INBOX")
+	const times, messages = 500, 20
+	go c.conn.Write([]byte(strings.Repeat("a IDLE\r\nDONE\r\n", times)))
+	var delivering sync.WaitGroup
+	delivering.Go(func() {
+		for range messages {
+			h.deliver("INBOX", hello)
+		}
+	})
+	exists := 0
+	for answered := 0; answered < times; {
+		line := c.line()
+		fmt.Sscanf(line, "* %d EXISTS", &exists)
+		if strings.HasPrefix(line, "a ") {
+			answered++
+		}
+	}
+	delivering.Wait()
+	c.send("b NOOP\r\n")
+	for line := c.line(); !strings.HasPrefix(line, "b "); line = c.line() {
+		fmt.Sscanf(line, "* %d EXISTS", &exists)
+	}
+	if exists != messages {
+		t.Errorf("told of %d messages, want %d", exists, messages)
+	}
+}
+
+// Who connects to a port that begins with TLS and does not begin it is left, and so is who does not after STARTTLS.
+func TestHandshakeInTime(t *testing.T) {
+	for _, implicit := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			srv := NewServer(implicit, Config{TLS: certificate(t)})
+			pipes := listentest.NewPipes()
+			go srv.Serve(pipes)
+			client := pipes.Dial()
+			began := time.Now()
+			if !implicit {
+				c := &raw{t: t, conn: client, r: bufio.NewReader(client)}
+				c.patient("* OK ...")
+				c.send("a STARTTLS\r\n")
+				c.patient("a OK begin TLS")
+			}
+			go client.Write([]byte("\x16\x03\x01\x02\x00\x01")) // of a ClientHello
+			client.SetReadDeadline(time.Time{})
+			if b, err := io.ReadAll(client); len(b) > 0 || time.Since(began) != time.Minute {
+				t.Errorf("%q, %v after %v", b, err, time.Since(began))
+			}
+			client.Close()
+			srv.Shutdown(context.Background())
+			synctest.Wait()
+		})
 	}
 }

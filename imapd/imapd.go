@@ -2,27 +2,31 @@
 // every rule about UIDs, flags and modseqs, is internal/mailbox's; the grammar is imapd/wire's; where the parts of a message
 // are was found out by internal/mime when the message came.
 //
-//	conn        a client's connection: layers, time, the reason why it ends
+//	conn        the way to a client: its layers, the time it has, why it ends
 //	session     what one client does: its commands, one after the other
 //	commands    which there are, where they may be given, and what answers them
 //	reply       how they end
-//	tell        what the client is told unasked
+//	tell        what a client is told of what others did, and when
 //	numbers     sequence numbers and sets
-//	fetch       what a client reads; section and binary are the octets of it
-//	list        the names that a client sees; mailboxes, acl, metadata and quota are what it does with them
-//	notify      what happens elsewhere, told as it happens
 //
 // and a file for each topic of commands. What is promised:
 //
+//   - BODY[] is the message as it was stored, octet for octet, and RFC822.SIZE its length. Of one that the disk has
+//     damaged nothing is sent; the others are, and then NO.
 //   - A sequence number means the message that the client was told it means: an EXPUNGE is told only where RFC 9051,
-//     7.5.1 allows it, and no change is lost between two commands or before IDLE.
-//   - A mailbox is reached by name through mailbox.Access alone, where one check says what the account may do; what is
-//     hidden from it is answered as what is not there.
+//     7.5.1 allows it, and no change is lost between two commands, before IDLE, or between two visits of a client that
+//     resynchronises.
 //   - A literal never becomes a command, whatever is wrong with the command it belongs to.
+//   - Any syntax is answered, and the session lives; it ends with a word that says why, unless nothing can be sent.
 //   - No transaction of the store is open, and no lock but the session's own is held, while something is written to a
-//     connection.
+//     connection. A client that pipelines is answered in order, and what it is owed is sent before it is waited for.
 //   - No password goes over the network in the clear: only loopback may log in without TLS.
-//   - A session never ends without a word, but when the client cannot be written to.
+//
+// What a session costs: in IDLE or between commands some 8 KiB of heap and stack, 14 KiB with TLS; with COMPRESS the
+// window of what the client sends besides, 32 KiB at most. A command takes as much as it has octets, which is at most 1 MiB
+// with its small literals and 8 KiB before the login, and while it runs two buffers of 4 and 32 KiB, which are lent;
+// messages stream through them. What is compressed borrows 300 KiB from a flush to the next. All else that is bounded stands
+// in Limits.
 package imapd
 
 import (
