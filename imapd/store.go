@@ -28,12 +28,20 @@ func (s *session) store(c *wire.Store) reply {
 		s.enabled |= condStore
 	}
 	some, code := s.withinLimit(uids)
+	before, err := s.untold()
+	if err != nil {
+		return s.refuse("store flags", err)
+	}
 	var done mailbox.Stored
 	err = s.during(func(ctx context.Context) (err error) {
 		done, err = s.access.Store(ctx, sel.id, some, storeOp(c.Op), c.Flags, c.UnchangedSince)
 		return err
 	})
-	sel.own.note(&done)
+	if !c.Silent {
+		sel.own.note(&done)
+	} else if mine, ok := before.only(&done); ok {
+		sel.own.note(&mine)
+	}
 	if told := s.tellStored(c, &done); err == nil {
 		err = told
 	}
@@ -41,6 +49,38 @@ func (s *session) store(c *wire.Store) reply {
 		return s.refuse("store flags", err)
 	}
 	return s.stored(c, some, &done, code)
+}
+
+// An untold is what a client was not told of before it changes flags without wanting an answer.
+type untold struct {
+	changed *roaring.Bitmap // messages with other flags than it knows; nil for none
+	modSeq  uint64          // what came after this, it was not told
+}
+
+func (s *session) untold() (u untold, err error) {
+	if wanted := s.selectedEvents(); wanted.messages {
+		err = s.follow(false, wanted.fetch)
+	}
+	u.modSeq = s.sel.view.ModSeq()
+	if s.sel.changed != nil {
+		u.changed = s.sel.changed.Clone()
+	}
+	return u, err
+}
+
+// only returns the changes of which the client knows the outcome since it made them: of messages that nobody else had
+// changed meanwhile. When somebody came in between, it is not known which those are.
+func (u *untold) only(done *mailbox.Stored) (mailbox.Stored, bool) {
+	for i, modSeq := range done.ModSeqs {
+		if modSeq != u.modSeq+uint64(i)+1 {
+			return mailbox.Stored{}, false
+		}
+	}
+	mine := *done
+	if u.changed != nil {
+		mine.Changed = roaring.AndNot(done.Changed, u.changed)
+	}
+	return mine, true
 }
 
 func isRecent(flag string) bool { return mailbox.Flags{`\Recent`}.Has(flag) }

@@ -132,18 +132,22 @@ func (s *session) tellNoted() error {
 	return err
 }
 
-// tellChanged tells the flags of messages; but not of those for which but, if not nil, is true.
+// tellChanged tells the flags of messages; but not of those for which but, if not nil, is true. One that has changed since
+// the view followed has a modseq beyond that of changes which the client was not told of: it is told no more than the view's,
+// since a client may take it for the one up to which it has heard everything. The message will be told once more.
 func (s *session) tellChanged(changed *roaring.Bitmap, but func(*mailbox.Message) bool) error {
 	if changed.IsEmpty() {
 		return nil // and not all
 	}
 	seqs := newSequence(s.known())
-	for m, err := range s.srv.Mailboxes.Read(s.sel.id, changed, 0) {
+	for item, err := range s.srv.Mailboxes.Read(s.sel.id, changed, 0) {
 		if err != nil {
 			return err
 		}
-		if seq := seqs.of(m.UID); seq != 0 && (but == nil || !but(&m.Message)) {
-			s.tellFlags(seq, &m.Message, s.rules != nil) // RFC 5465, 5.1
+		m := item.Message
+		if seq := seqs.of(m.UID); seq != 0 && (but == nil || !but(&m)) {
+			m.ModSeq = min(m.ModSeq, s.sel.view.ModSeq())
+			s.tellFlags(seq, &m, s.rules != nil) // RFC 5465, 5.1
 		}
 	}
 	return nil
