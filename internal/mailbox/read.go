@@ -290,29 +290,26 @@ func (s *Service) Set(id ID, flag string) (*roaring.Bitmap, error) {
 	return s.gather(id, andFlags, func(b *sheet) bitset { return *b.of(bit) })
 }
 
-// without returns the messages of a mailbox that do not have a system flag.
-func (s *Service) without(id ID, flag string) (*roaring.Bitmap, error) {
-	bit := systemBit(flag)
-	return s.gather(id, andFlags, func(b *sheet) bitset { return b.present.without(b.of(bit)) })
-}
-
-// KeywordSet returns the messages of a mailbox that have a keyword, named in any case, without reading the messages.
-func (s *Service) KeywordSet(id ID, keyword string) (*roaring.Bitmap, error) {
-	names, err := s.Keywords(id)
-	if err != nil {
-		return nil, err
-	}
-	place := (&keywords{names: names}).find(keyword)
-	if place < 0 {
-		return roaring.New(), nil
-	}
-	return s.gather(id, andWords, func(b *sheet) (with bitset) {
-		for i := range b.words {
-			if int(b.words[i].place) == place {
-				with = b.words[i].in
-			}
+// flagged returns the messages of a mailbox that have a flag of any kind, named in any case, or with on false those that
+// have not.
+func (s *Service) flagged(id ID, flag string, on bool) (*roaring.Bitmap, error) {
+	with := func(b *sheet) bitset { return *b.of(systemBit(flag)) }
+	how := andFlags
+	if systemBit(flag) == 0 {
+		names, err := s.Keywords(id)
+		if err != nil {
+			return nil, err
 		}
-		return with
+		place := (&keywords{names: names}).find(flag)
+		with = func(b *sheet) bitset { return b.with(place) }
+		how = andWords
+	}
+	return s.gather(id, how, func(b *sheet) bitset {
+		in := with(b)
+		if !on {
+			in = b.present.without(&in)
+		}
+		return in
 	})
 }
 

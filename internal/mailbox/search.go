@@ -47,7 +47,7 @@ type Criterion struct {
 type HeaderTest struct{ Field, Text string }
 
 // Search returns the messages among uids (nil: all) that meet the criterion. It reads in pages and can be cancelled.
-// Cheap tests come first: system flags and sets are sets, the full-text index narrows, and a body is opened only when
+// Cheap tests come first: flags and sets are sets, the full-text index narrows, and a body is opened only when
 // nothing else has decided. Text is compared as i;unicode-casemap does (RFC 5051); header fields are unfolded and their
 // encoded-words decoded. Text that lies within parts whose encoding cannot be undone is not found, nor is a message
 // that cannot be read. Memory is bounded whatever the messages are. ErrNotFound.
@@ -391,14 +391,10 @@ func (q *inquiry) setTests(c *Criterion) (nodes []*node) {
 		add(func() (*roaring.Bitmap, error) { return c.UIDs, nil })
 	}
 	for _, f := range c.Has {
-		if systemBit(f) != 0 {
-			add(func() (*roaring.Bitmap, error) { return q.s.Set(q.id, f) })
-		}
+		add(func() (*roaring.Bitmap, error) { return q.s.flagged(q.id, f, true) })
 	}
 	for _, f := range c.HasNot {
-		if systemBit(f) != 0 {
-			add(func() (*roaring.Bitmap, error) { return q.s.without(q.id, f) })
-		}
+		add(func() (*roaring.Bitmap, error) { return q.s.flagged(q.id, f, false) })
 	}
 	if c.ModSeq > 0 {
 		add(func() (*roaring.Bitmap, error) { return q.s.ChangedSince(q.id, c.ModSeq-1, nil) })
@@ -412,12 +408,6 @@ func recordTests(c *Criterion, now time.Time) (nodes []*node) {
 		if asked {
 			nodes = append(nodes, &node{cost: ofRecord, match: func(x *examiner) (bool, error) { return match(&x.Message), nil }})
 		}
-	}
-	for _, f := range c.Has {
-		add(systemBit(f) == 0, func(m *Message) bool { return m.Flags.Has(f) })
-	}
-	for _, f := range c.HasNot {
-		add(systemBit(f) == 0, func(m *Message) bool { return !m.Flags.Has(f) })
 	}
 	add(c.Larger != nil, func(m *Message) bool { return m.Size > *c.Larger })
 	add(c.Smaller != nil, func(m *Message) bool { return m.Size < *c.Smaller })

@@ -271,6 +271,16 @@ func (b *sheet) word(place uint16) *bitset {
 	return &b.words[i].in
 }
 
+// with returns the messages that have the keyword at a place, if there are any.
+func (b *sheet) with(place int) (in bitset) {
+	for i := range b.words {
+		if int(b.words[i].place) == place {
+			in = b.words[i].in
+		}
+	}
+	return in
+}
+
 // flags returns the flags of the message at i.
 func (b *sheet) flags(i uint) flagSet {
 	f := flagSet{system: b.systemOf(i)}
