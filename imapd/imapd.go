@@ -8,14 +8,21 @@
 //	reply       how they end
 //	tell        what a client is told of what others did, and when
 //	numbers     sequence numbers and sets
+//	fetch       what a client reads; section and binary are the octets of it
+//	store       flags; append, copy, replace and expunge are messages that come and go
+//	search      which messages; sort and thread are in what order
+//	list        the names that a client sees; mailboxes, acl, metadata and quota are what it does with them
+//	notify      what happens elsewhere, told as it happens
 //
-// and a file for each topic of commands. What is promised:
+// What is promised:
 //
 //   - BODY[] is the message as it was stored, octet for octet, and RFC822.SIZE its length. Of one that the disk has
 //     damaged nothing is sent; the others are, and then NO.
 //   - A sequence number means the message that the client was told it means: an EXPUNGE is told only where RFC 9051,
 //     7.5.1 allows it, and no change is lost between two commands, before IDLE, or between two visits of a client that
 //     resynchronises.
+//   - A mailbox is reached by name through mailbox.Access alone, where one check says what the account may do; what is
+//     hidden from it is answered as what is not there.
 //   - A literal never becomes a command, whatever is wrong with the command it belongs to.
 //   - Any syntax is answered, and the session lives; it ends with a word that says why, unless nothing can be sent.
 //   - No transaction of the store is open, and no lock but the session's own is held, while something is written to a
