@@ -34,6 +34,7 @@ func (s *session) endIdle() {
 
 // changed is told of each change of the selected mailbox, by any goroutine.
 func (s *session) changed() {
+	s.stale.Store(true)
 	if s.pushes.Load() && !s.pushing.Swap(true) {
 		go s.push()
 	}

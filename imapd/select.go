@@ -95,6 +95,7 @@ func (s *session) tellEarlier(gone *roaring.Bitmap) {
 
 // view opens the view of a mailbox, and returns the keywords that it has had.
 func (s *session) view(mb mailbox.Mailbox, readOnly bool) ([]string, error) {
+	s.stale.Store(false)
 	view, now, err := s.srv.Mailboxes.View(mb.ID, mailbox.ViewOptions{Recent: !readOnly, Changed: s.changed})
 	if err != nil {
 		return nil, err

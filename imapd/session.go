@@ -30,6 +30,7 @@ type session struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 
+	stale   atomic.Bool   // something was committed that the view of the selected mailbox has not followed
 	pushing atomic.Bool   // a push is on its way
 	pushes  atomic.Bool   // changes are to be told at once
 	whose   atomic.Uint64 // the account's ID, for Server.End
@@ -77,6 +78,7 @@ type selected struct {
 	keywords int             // how many of the mailbox's were told
 	recent   uint64          // how many messages were told to be
 	result   *roaring.Bitmap // of SEARCH RETURN (SAVE); "$"
+	held     bool            // the view knows of messages that are gone and whose EXPUNGE has to wait
 	contexts []*searchContext
 	own      own
 	verified store.ID        // the large message that was found undamaged last

@@ -44,15 +44,20 @@ func (s *session) follow(expunge bool, fetch []wire.FetchItem) error {
 	if !s.stillAllowed() {
 		return nil
 	}
+	if !s.stale.Swap(false) && !(expunge && s.sel.held) {
+		return nil // nothing was committed since
+	}
 	before := s.known()
 	c, err := s.sel.view.Sync(expunge)
 	switch {
 	case err != nil:
+		s.stale.Store(true)
 		return err
 	case c.Removed:
 		s.conn.bye(removed)
 		return nil
 	}
+	s.sel.held = c.Held
 	s.tellRemoved(c.Expunged, before)
 	s.tellExpunged(c.Expunged)
 	s.sel.note(c.Flags)
