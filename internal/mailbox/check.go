@@ -14,14 +14,18 @@ import (
 const maxProblems = 1000
 
 // Check recounts every mailbox and returns what does not agree, at most 1,000 problems: numbers against sheets,
-// sheets against messages, sums against owners; and whether the structures can be read.
-// It reads everything in one transaction, so that the figures belong together, and keeps 8 octets for each message.
+// sheets against messages, sums against owners; and whether the structures and the full-text index can be read.
+// It reads everything but the index's blocks in one transaction, so that the figures belong together, and keeps 8 octets
+// for each message.
 func (s *Service) Check(ctx context.Context) ([]store.Problem, error) {
 	var c *checker
 	err := s.st.View(func(r store.Reader) error {
 		c = &checker{ctx: ctx, r: r, boxes: map[ID]*box{}, used: map[Owner]usage{}, validity: map[Owner]uint32{}}
 		return c.check()
 	})
+	if err == nil {
+		err = c.index(s)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +36,7 @@ type checker struct {
 	ctx      context.Context
 	r        store.Reader
 	problems []store.Problem
+	covered  []coveredBlock
 
 	boxes    map[ID]*box
 	bodies   []store.ID // one for each message
@@ -40,7 +45,7 @@ type checker struct {
 }
 
 func (c *checker) check() error {
-	steps := []func(){c.readBoxes, c.readNames, c.readRemoved, c.strays, c.structures, c.usages, c.validities, c.grants, c.annotations}
+	steps := []func(){c.readBoxes, c.readNames, c.readRemoved, c.strays, c.structures, c.usages, c.conversations, c.validities, c.grants, c.annotations}
 	for _, step := range steps {
 		if step(); c.ctx.Err() != nil {
 			return c.ctx.Err()

@@ -58,6 +58,13 @@ func TestCheckFinds(t *testing.T) {
 		{"a block that cannot be read", func(tx store.Tx, b *box) { tx.Put(blockKey(b.ID, 1), []byte{9}) }},
 		{"a block of messages to come", func(tx store.Tx, b *box) { (&blockRecord{first: 1, last: 99}).put(tx, b.ID) }},
 		{"a block of no mailbox", func(tx store.Tx, b *box) { (&blockRecord{first: 1, last: 1}).put(tx, b.ID+1) }},
+		{"threads of nobody", func(tx store.Tx, b *box) { tx.Put(threadKey(b.Owner+1, 0, 7), make([]byte, 8)) }},
+		{"threads to come", func(tx store.Tx, b *box) { tx.Put(threadKey(b.Owner, 1, 7), make([]byte, 8)) }},
+		{"a block that is no block", func(tx store.Tx, b *box) {
+			message := bodyOf(tx, b)
+			tx.Ref(message)
+			(&blockRecord{first: 1, last: 2, body: message}).put(tx, b.ID)
+		}},
 		{"a removal of nothing", func(tx store.Tx, b *box) { tx.Put(removedKey(b.Owner, b.ID), []byte{1}) }},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -89,6 +96,31 @@ func TestCheckFinds(t *testing.T) {
 				t.Error("found nothing")
 			}
 		})
+	}
+}
+
+// A message that a block of the index covers and does not know of would never be found.
+func TestCheckFindsWhatNoSearchWould(t *testing.T) {
+	h := open(t, Options{})
+	id := h.box("a").ID
+	h.fill(id, indexedMessages)
+	h.must(h.Reindex(t.Context(), id))
+	h.sound()
+	h.append(id, small)
+	stretch := func(by UID) {
+		h.must(h.st.Update(func(tx store.Tx) error {
+			b := loadBlocks(tx, id)[0]
+			b.last += by
+			b.put(tx, id)
+			return nil
+		}))
+	}
+	stretch(1)
+	problems, err := h.Check(t.Context())
+	h.must(err)
+	stretch(^UID(0))
+	if len(problems) != 1 {
+		t.Errorf("found %v", problems)
 	}
 }
 

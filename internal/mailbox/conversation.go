@@ -3,6 +3,7 @@ package mailbox
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"postroad/internal/mime"
@@ -89,4 +90,24 @@ func (e *edit) remember(n int64, message, thread uint64) {
 func hashOf(id []byte) uint64 {
 	sum := sha256.Sum256(id)
 	return max(lastUint(sum[:8]), 1)
+}
+
+// conversations holds what is known of threads against how much of it there ever was.
+func (c *checker) conversations() {
+	type place struct{ owner, generation uint64 }
+	found := map[place]int64{}
+	for k, v := range c.table("mt") {
+		owner, rest := store.TakeUint(k)
+		g, _ := store.TakeUint(rest)
+		found[place{owner, g}]++
+		if len(v) != 8 {
+			c.problem(fmt.Sprintf("owner %d", owner), "the thread of a message cannot be read")
+		}
+	}
+	for p, n := range found {
+		u, err := loadUsage(c.r, Owner(p.owner))
+		if has := u.threads - int64(p.generation)*generation; err == nil && n > has {
+			c.problem(fmt.Sprintf("owner %d", p.owner), "generation %d of threads has %d entries, and there were never more than %d", p.generation, n, max(has, 0))
+		}
+	}
 }

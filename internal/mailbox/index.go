@@ -708,18 +708,70 @@ func (s *Service) IndexStatus(id ID) (st IndexStatus, err error) {
 	return st, err
 }
 
-// blocks looks at the full-text index of a mailbox. What is in the blocks the store's sums tell.
+// A coveredBlock is a block, and the messages that it must know of.
+type coveredBlock struct {
+	box    *box
+	block  blockRecord
+	living *roaring.Bitmap // in the mailbox
+}
+
+// blocks looks at the table of the full-text index of a mailbox. What is in the blocks index looks at.
 func (c *checker) blocks(b *box) {
 	end := UID(0)
+	var living *roaring.Bitmap
 	for k, v := range c.r.Scan(blocksOf(b.ID), blocksOf(b.ID).End()) {
 		block, err := decodeBlock(k, v)
 		switch {
 		case err != nil:
 			c.problem(b.String(), "%v; index rebuild makes it again", err)
+			continue
 		case block.first <= end || block.last >= b.UIDNext:
 			c.problem(b.String(), "a block of the full-text index covers %d to %d, after one that ends at %d, below UIDNEXT %d",
 				block.first, block.last, end, b.UIDNext)
 		}
 		end = max(end, block.last)
+		if living == nil {
+			if living, err = present(c.r, b.ID); err != nil {
+				return // sheetsOf has told
+			}
+		}
+		if !b.removed {
+			c.covered = append(c.covered, coveredBlock{b, block, living})
+		}
 	}
+}
+
+// index opens the blocks: a message that a block covers and does not know of is never found. Those that went meanwhile are
+// passed over.
+func (c *checker) index(s *Service) error {
+	for _, covered := range c.covered {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		b := covered.block
+		err := s.inBlock(b, func(known *roaring.Bitmap) {
+			must := roaring.New()
+			must.AddRange(uint64(b.first), uint64(b.last)+1)
+			must.And(covered.living)
+			if must.AndNot(known); !must.IsEmpty() {
+				c.problem(covered.box.String(), "the block %d to %d of the full-text index does not know %d messages, as %d; index rebuild makes it again",
+					b.first, b.last, must.GetCardinality(), must.Minimum())
+			}
+		})
+		if err != nil && !errors.Is(err, store.ErrNoBody) {
+			c.problem(covered.box.String(), "the block %d to %d of the full-text index: %v; index rebuild makes it again", b.first, b.last, err)
+		}
+	}
+	return nil
+}
+
+// inBlock calls fn with the messages that a block knows of.
+func (s *Service) inBlock(b blockRecord, fn func(*roaring.Bitmap)) error {
+	r := reading{blocks: []openBlock{{blockRecord: b}}}
+	defer r.close()
+	if err := s.openBlock(&r.blocks[0]); err != nil {
+		return err
+	}
+	fn(r.blocks[0].block.Numbers())
+	return nil
 }
