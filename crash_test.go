@@ -61,6 +61,7 @@ func TestCrash(t *testing.T) {
 	c.finish()
 	t.Logf("%d kills: %d messages acknowledged, %d of unknown fate of which %d were there; none lost, none doubled",
 		c.kills, c.acked, c.unknown, c.unknownThere)
+	t.Logf("%d changes by IMAP acknowledged, %d under way at a kill of which %d were done; all whole", c.did.Load(), c.underway, c.underwayDone)
 }
 
 // campaign is the test's own knowledge of what the server owes.
@@ -77,6 +78,16 @@ type campaign struct {
 	uidval map[string]uint32
 
 	kills, acked, unknown, unknownThere int
+
+	// Of the clients that change mailboxes, see crashWriter.
+	writers                []*crashWriter
+	letters                map[string]*crashLetter
+	views                  map[string][]*crashView
+	pasts                  map[string]*crashPast // by MAILBOXID
+	shared                 map[string]string     // MAILBOXIDs
+	named                  map[string]uint64     // the highest UIDVALIDITY that a name had
+	did                    atomic.Int64
+	underway, underwayDone int
 }
 
 // sent is one message that was offered to the server.
@@ -89,6 +100,8 @@ type sent struct {
 func (c *campaign) newStore(round int) {
 	c.dir = filepath.Join(c.t.TempDir(), "data"+strconv.Itoa(round))
 	c.next, c.uidval = map[string]imap.UID{}, map[string]uint32{}
+	c.writers, c.letters, c.views = nil, map[string]*crashLetter{}, map[string][]*crashView{}
+	c.pasts, c.shared, c.named = map[string]*crashPast{}, map[string]string{}, map[string]uint64{}
 }
 
 func receiver(i int) string { return fmt.Sprintf("r%d@example.test", i) }
@@ -106,6 +119,7 @@ func (c *campaign) start() *process {
 func (c *campaign) round() {
 	c.ledger, c.seen = map[string]*sent{}, map[string]int{}
 	p := c.start()
+	c.imapBegin(p)
 	c.load(p)
 	c.kills++
 	p = c.start()
@@ -146,6 +160,7 @@ func (c *campaign) load(p *process) {
 		rnd := rand.New(rand.NewPCG(c.rnd.Uint64(), uint64(i)))
 		senders.Go(func() { work(p, rnd, acknowledged) })
 	}
+	c.imapLoad(p, &senders, func() { c.did.Add(1); acknowledged() })
 	select {
 	case <-reached:
 	case <-time.After(time.Minute):
@@ -276,6 +291,7 @@ func (c *campaign) audit(p *process) {
 	}
 	c.read(p, receiver(0), "Archive")
 	c.compare()
+	c.imapAudit(p)
 }
 
 // drain waits until nothing is in the queue, and runs the server's own check.
