@@ -102,11 +102,33 @@ func (s *session) announced() []capability {
 	return slices.DeleteFunc(list, func(c capability) bool { return !c.now || s.hidden(c.name) })
 }
 
-// hidden reports whether the account's administrator hides a capability from its clients: it is not announced, and
-// cannot be enabled. SORT hides SORT=DISPLAY, too.
+// hidden reports whether the account's administrator hides a capability from its clients: it is not announced, cannot be
+// enabled, and its commands are not known. SORT hides SORT=DISPLAY, too.
 func (s *session) hidden(name string) bool {
 	name = strings.ToUpper(name)
 	return slices.Contains(s.account.Hidden, name) || slices.Contains(s.account.Hidden, stem(name))
+}
+
+// extension is the capability that a command belongs to: who hides that hides the command. "" is for what a client may
+// always use, and for what is the same command with more words.
+func extension(command string) string {
+	switch command {
+	case "COMPRESS":
+		return "COMPRESS=DEFLATE"
+	case "CANCELUPDATE":
+		return "CONTEXT=SEARCH"
+	case "ESEARCH":
+		return "MULTISEARCH"
+	case "GETACL", "SETACL", "DELETEACL", "LISTRIGHTS", "MYRIGHTS":
+		return "ACL"
+	case "GETMETADATA", "SETMETADATA":
+		return "METADATA"
+	case "GETQUOTA", "GETQUOTAROOT", "SETQUOTA":
+		return "QUOTA"
+	case "ID", "IDLE", "MOVE", "NAMESPACE", "NOTIFY", "REPLACE", "SORT", "THREAD", "UNAUTHENTICATE", "UNSELECT":
+		return command
+	}
+	return ""
 }
 
 // stem is a capability without the value behind it.

@@ -2,9 +2,11 @@ package imapd
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"postroad/internal/account"
+	"postroad/internal/envelope"
 )
 
 func TestHidden(t *testing.T) {
@@ -34,4 +36,40 @@ func TestHideable(t *testing.T) {
 			t.Errorf("%q can be hidden", name)
 		}
 	}
+}
+
+// What is hidden from an account's clients is not announced, not enabled, and its commands are not known.
+func TestHiddenIsNotUsable(t *testing.T) {
+	h := newHouse(t)
+	addr, err := envelope.ParseAddress(user)
+	h.must(err)
+	_, err = h.config.Accounts.Set(addr, account.Settings{Hide: []string{"IDLE", "COMPRESS", "QRESYNC", "IMAP4rev2", "REPLACE"}})
+	h.must(err)
+	c := h.raw()
+	c.expect("* OK ...")
+	c.send("a LOGIN " + user + ` "` + password + "\"\r\n")
+	line := c.line()
+	for _, name := range []string{" IDLE", "COMPRESS", "QRESYNC", "IMAP4rev2", "REPLACE"} {
+		if strings.Contains(line, name) {
+			t.Errorf("%s is announced: %q", name, line)
+		}
+	}
+	c.dialog(`
+		> b ENABLE QRESYNC IMAP4rev2 CONDSTORE
+		< * ENABLED CONDSTORE
+		< b OK ...
+		> c IDLE
+		< c BAD ...
+		> d COMPRESS DEFLATE
+		< d BAD ...
+		> e SELECT INBOX
+		< * FLAGS ...`)
+	for line := ""; !strings.HasPrefix(line, "e OK"); line = c.line() {
+	}
+	c.dialog(`
+		> f UID REPLACE 1 INBOX {3+}
+		> a:b
+		< f BAD ...
+		> g NOOP
+		< g OK ...`)
 }

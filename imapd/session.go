@@ -298,7 +298,7 @@ func (s *session) finish(r reply, expunge bool) {
 func (s *session) perform(cmd *wire.Command) reply {
 	c, known := find(cmd.Name)
 	switch {
-	case !known:
+	case !known || s.hidden(extension(cmd.Name)):
 		return s.unknown()
 	case c.in&s.state() == 0:
 		return bad(codeClientBug, "%s", s.wrongState(c.in))
