@@ -31,6 +31,8 @@ type world struct {
 	boxes    map[string]*modelBox
 	validity uint32 // the highest ever
 	readers  []*reader
+	recent   map[ID]map[UID]*reader // to whom messages are recent; &before for those from before a restart
+	before   reader
 }
 
 // A modelBox is what a mailbox must be.
@@ -39,6 +41,7 @@ type modelBox struct {
 	next     UID
 	modseq   uint64
 	messages map[UID]string // flags
+	ends     map[UID]uint64 // messages that were expunged, and a modseq before that
 }
 
 // A reader has seen nothing but Sync.
@@ -56,7 +59,7 @@ func (w *world) must(err error) {
 
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{t: t, dir: tempDir(t), boxes: map[string]*modelBox{}}
+		w := &world{t: t, dir: tempDir(t), boxes: map[string]*modelBox{}, recent: map[ID]map[UID]*reader{}}
 		w.open()
 		defer func() { _ = w.st.Close() }()
 		t.Repeat(map[string]func(*rapid.T){
@@ -64,6 +67,7 @@ func TestModel(t *testing.T) {
 			"create":  w.create,
 			"append":  w.append,
 			"append2": w.append,
+			"several": w.several,
 			"deliver": w.deliver,
 			"flags":   w.flags,
 			"flags2":  w.flags,
@@ -78,6 +82,7 @@ func TestModel(t *testing.T) {
 			"sync2":   w.sync,
 			"sync3":   w.sync,
 			"leave":   w.leave,
+			"sweep":   func(t *rapid.T) { w.must(w.s.Sweep(t.Context())) },
 			"reopen":  w.reopen,
 		})
 		for _, r := range w.readers {
@@ -153,6 +158,52 @@ func (w *world) holdsOf(m Mailbox, b *modelBox) {
 	if !gone.Equals(want) {
 		w.t.Fatalf("%s remembers %v, want %v", m.Name, gone, want)
 	}
+	w.history(m, b)
+	w.sets(m, b)
+}
+
+// history asks what was expunged since some modseq: all that was, and none that is there.
+func (w *world) history(m Mailbox, b *modelBox) {
+	for _, since := range b.ends {
+		gone, err := w.s.Vanished(m.ID, since, nil)
+		w.must(err)
+		for uid, before := range b.ends {
+			if before >= since && !gone.Contains(uid) {
+				w.t.Fatalf("%s has forgotten that %d was expunged after %d: %v", m.Name, uid, since, gone)
+			}
+		}
+		return // one of them, whichever
+	}
+}
+
+// sets holds the sets of flags against the model.
+func (w *world) sets(m Mailbox, b *modelBox) {
+	for _, flag := range []string{`\Seen`, `\Deleted`} {
+		want := roaring.New()
+		for uid, flags := range b.messages {
+			if strings.Contains(flags, flag) {
+				want.Add(uid)
+			}
+		}
+		if got, err := w.s.Set(m.ID, flag); err != nil || !got.Equals(want) {
+			w.t.Fatalf("%s has %s on %v, %v, want %v", m.Name, flag, got, err, want)
+		}
+	}
+	first := UID(0)
+	for uid, flags := range b.messages {
+		if !strings.Contains(flags, `\Seen`) && (first == 0 || uid < first) {
+			first = uid
+		}
+	}
+	if got, err := w.s.FirstUnseen(m.ID); err != nil || got != first {
+		w.t.Fatalf("%s has %d as the first that is unseen, %v, want %d", m.Name, got, err, first)
+	}
+}
+
+// expunged takes a message out of the model.
+func (b *modelBox) expunged(uid UID) {
+	delete(b.messages, uid)
+	b.ends[uid] = b.modseq
 }
 
 // changed is called where the model's mailbox has changed: the modseq must rise.
@@ -187,7 +238,7 @@ func (w *world) made(m Mailbox) {
 		w.t.Fatalf("%s has UIDVALIDITY %d, and %d was before", m.Name, m.UIDValidity, w.validity)
 	}
 	w.validity = m.UIDValidity
-	w.boxes[m.Name] = &modelBox{id: m.ID, next: 1, modseq: m.ModSeq, messages: map[UID]string{}}
+	w.boxes[m.Name] = &modelBox{id: m.ID, next: 1, modseq: m.ModSeq, messages: map[UID]string{}, ends: map[UID]uint64{}}
 }
 
 // box draws a mailbox and skips the action when there is none.
@@ -251,6 +302,35 @@ func (w *world) append(t *rapid.T) {
 	}
 	b.put(sortedFlags(flags))
 	w.changed(b)
+}
+
+// several adds messages, perhaps in the place of another.
+func (w *world) several(t *rapid.T) {
+	b, other := w.box(t), w.box(t)
+	var list []NewMessage
+	for range rapid.IntRange(1, 3).Draw(t, "messages") {
+		d, structure := w.draft()
+		list = append(list, NewMessage{Draft: d, Structure: structure, Flags: drawFlags(t)})
+	}
+	var replaces *Replaced
+	if among := other.among(nil); len(among) > 0 && rapid.Bool().Draw(t, "replaces") {
+		replaces = &Replaced{other.id, rapid.SampledFrom(among).Draw(t, "replaced")}
+	}
+	placed, err := w.s.AppendAll(b.id, list, replaces, nil)
+	w.must(err)
+	if replaces != nil {
+		other.expunged(replaces.UID)
+		w.changed(other)
+	}
+	for i := range list {
+		if placed[i].UID != b.next {
+			t.Fatalf("UID %d, want %d", placed[i].UID, b.next)
+		}
+		b.put(sortedFlags(list[i].Flags))
+	}
+	if replaces == nil || other != b {
+		w.changed(b)
+	}
 }
 
 // deliver adds one body to two mailboxes, and fails sometimes, which leaves no trace.
@@ -334,7 +414,7 @@ func (w *world) expunge(t *rapid.T) {
 	for _, uid := range b.among(uids) {
 		if strings.Contains(b.messages[uid], `\Deleted`) {
 			want = append(want, uid)
-			delete(b.messages, uid)
+			b.expunged(uid)
 		}
 	}
 	if !slices.Equal(gone.ToArray(), want) {
@@ -363,7 +443,7 @@ func (w *world) transfer(t *rapid.T, do func(context.Context, ID, *roaring.Bitma
 		}
 		to.put(from.messages[uid])
 		if move {
-			delete(from.messages, uid)
+			from.expunged(uid)
 		}
 	}
 	if len(among) > 0 {
@@ -415,6 +495,27 @@ func (w *world) read(t *rapid.T) {
 		r.flags[m.UID] = strings.Join(m.Flags, " ")
 	}
 	w.readers = append(w.readers, r)
+	w.claims(r)
+}
+
+// claims looks that each message is recent to one reader, and to no other.
+func (w *world) claims(r *reader) {
+	claimed := w.recent[r.id]
+	if claimed == nil {
+		claimed = map[UID]*reader{}
+		w.recent[r.id] = claimed
+	}
+	for _, uid := range r.view.Recent().ToArray() {
+		if who := claimed[uid]; who != nil && who != &w.before && who != r {
+			w.t.Fatalf("%d is recent to two readers", uid)
+		}
+		claimed[uid] = r
+	}
+	for uid := range r.flags {
+		if claimed[uid] == nil {
+			w.t.Fatalf("%d is recent to nobody, and a reader knows it", uid)
+		}
+	}
 }
 
 func (w *world) reader(t *rapid.T) int {
@@ -459,6 +560,7 @@ func (w *world) follow(r *reader, expunge bool) {
 		w.t.Fatalf("followed to %d after %d, of %d", r.view.ModSeq(), before, b.modseq)
 	}
 	w.take(r, c)
+	w.claims(r)
 	for uid := range r.flags {
 		if b.messages[uid] == "" && !expunge && !contains(b.messages, uid) {
 			continue // expunged, and held back
@@ -515,6 +617,12 @@ func (w *world) reopen(t *rapid.T) {
 		r.view.Close()
 	}
 	w.readers = nil
+	for _, b := range w.boxes {
+		w.recent[b.id] = map[UID]*reader{}
+		for uid := range b.messages {
+			w.recent[b.id][uid] = &w.before
+		}
+	}
 	w.sound()
 }
 
