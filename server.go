@@ -201,9 +201,6 @@ func (s *Server) listen(o Options, cert *tls.Config) error {
 		v := x.server()
 		v.name, v.listener = x.name, listener
 		s.serving = append(s.serving, v)
-		if !x.addr.Loopback() {
-			s.log.Warn("this version's IMAP engine has known faults under hostile input; keep it behind a firewall", "listener", x.name, "addr", x.addr)
-		}
 	}
 	return nil
 }

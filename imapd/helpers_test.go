@@ -138,31 +138,6 @@ func (h *house) deliver(name, msg string) mailbox.UID {
 	return p.UID
 }
 
-// fill puts many copies of a short message into a mailbox in one transaction.
-func (h *house) fill(name string, n int) {
-	h.t.Helper()
-	const msg = "Subject: one of many\r\n\r\nhello\r\n"
-	draft := h.config.Store.NewDraft()
-	io.WriteString(draft, msg)
-	st, _ := mime.Scan(strings.NewReader(msg))
-	structure, _ := st.AppendBinary(nil)
-	for first := true; n > 0; first = false {
-		drafts := []*store.Draft{draft}
-		if !first {
-			drafts = nil
-		}
-		h.must(h.config.Store.Update(func(tx store.Tx) error {
-			for range min(n, 5000) {
-				if _, err := h.config.Mailboxes.Add(tx, h.owner, name, mailbox.Arrival{Body: draft.ID(), Size: int64(len(msg)), Structure: structure}); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, drafts...))
-		n -= min(n, 5000)
-	}
-}
-
 // client is go-imap's client, logged in.
 func (h *house) client(o *imapclient.Options) *imapclient.Client {
 	h.t.Helper()

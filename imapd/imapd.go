@@ -73,7 +73,7 @@ type Limits struct {
 	Idle         time.Duration // between commands, and in IDLE; 30 minutes (RFC 9051, 5.4). Then BYE
 	Write        time.Duration // for one write to go out; 1 minute. Then the connection is closed
 	Messages     int           // that one command may speak of (RFC 9738); 1,000,000. Of more it takes the last ones
-	Compressed   int           // connections with COMPRESS at once, of all listeners; 1,000. One more gets NO [LIMIT]
+	Compressed   int           // connections with COMPRESS at once; 1,000. One more gets NO [LIMIT]
 	FailedLogins int           // of one connection; 5. The n-th is answered after n seconds, the last with BYE
 	BadCommands  int           // before login; 3. Then BYE
 }

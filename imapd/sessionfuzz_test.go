@@ -202,7 +202,7 @@ func (h *dialogHouse) fuzz(t *testing.T, dir string, state byte, input []byte) {
 // unframed sends octets, and reads what there is to read.
 func (f *fuzzed) unframed(input []byte) {
 	f.loggedIn = true // octets may hold a login
-	go io.WriteString(f.c.w, string(input))
+	go f.c.w.Write(input)
 	f.settle()
 }
 
