@@ -1,9 +1,12 @@
 package mailbox
 
+import "hash/maphash"
+
 // links are the ids of messages and which is said to answer which (RFC 5256, REFERENCES, step 1). Its nodes are
 // messages, and ids that only others mention.
 type links struct {
-	ids      map[string]int32
+	digester digester
+	ids      map[digest]int32
 	nodes    []link
 	messages []int32 // their nodes, in order of UID
 	steps    int     // that looking for loops may still take
@@ -19,6 +22,30 @@ type link struct {
 // answer seldom comes before what it answers.
 const stepsPerMessage = 1000
 
+// maxMentioned bounds the ids that only others mention. Honest mail has a few for each message; of more, those that come
+// later are passed over.
+const maxMentioned = 2_000_000
+
+func newLinks(messages int) links {
+	return links{
+		digester: newDigester(),
+		ids:      make(map[digest]int32, messages),
+		nodes:    make([]link, 0, messages),
+		messages: make([]int32, 0, messages),
+	}
+}
+
+// A digest stands for a text. With its 128 bits, which nobody can foresee, two texts never have the same.
+type digest [2]uint64
+
+type digester [2]maphash.Seed
+
+func newDigester() digester { return digester{maphash.MakeSeed(), maphash.MakeSeed()} }
+
+func (d *digester) of(text []byte) digest {
+	return digest{maphash.Bytes(d[0], text), maphash.Bytes(d[1], text)}
+}
+
 func (l *links) node() int32 {
 	l.nodes = append(l.nodes, link{message: none, parent: none})
 	return int32(len(l.nodes) - 1)
@@ -26,12 +53,24 @@ func (l *links) node() int32 {
 
 // named returns the node of an id.
 func (l *links) named(id []byte) int32 {
-	if n, ok := l.ids[string(id)]; ok {
+	d := l.digester.of(id)
+	n, ok := l.ids[d]
+	if !ok {
+		n = l.node()
+		l.ids[d] = n
+	}
+	return n
+}
+
+// mentioned is named for an id that another message mentions; none when there are too many of them.
+func (l *links) mentioned(id []byte) int32 {
+	if len(l.nodes) < maxMentioned+2*len(l.messages) {
+		return l.named(id)
+	}
+	if n, ok := l.ids[l.digester.of(id)]; ok {
 		return n
 	}
-	n := l.node()
-	l.ids[string(id)] = n
-	return n
+	return none
 }
 
 // missing reports whether a node is no message.
@@ -46,7 +85,10 @@ func (l *links) add(item *Item) {
 	l.messages = append(l.messages, n)
 	last := int32(none)
 	for id := range item.Stored.References() {
-		next := l.named(id)
+		next := l.mentioned(id)
+		if next == none {
+			continue
+		}
 		if last != none && l.nodes[next].parent == none {
 			l.link(last, next)
 		}

@@ -41,6 +41,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"postroad/internal/store"
 )
 
@@ -137,14 +139,15 @@ type Options struct {
 
 // Bounds of work and memory.
 const (
-	maxMailboxes = 10_000 // per owner, unless Options say otherwise
-	maxKeywords  = 500    // per mailbox, unless Options say otherwise
-	maxGrants    = 100    // in one access control list
-	bulkStep     = 1_000  // messages dropped in one transaction
-	copyStep     = 5_000  // messages copied or moved in one: some 20 ms of work
-	flagStep     = 30_000 // messages whose flags are changed in one
-	expungeStep  = 10_000 // messages expunged in one, their bodies left for later
-	pageSize     = 500    // messages read in one transaction, and the rest of a sheet
+	maxMailboxes = 10_000  // per owner, unless Options say otherwise
+	maxKeywords  = 500     // per mailbox, unless Options say otherwise
+	maxGrants    = 100     // in one access control list
+	bulkStep     = 1_000   // messages dropped in one transaction
+	copyStep     = 5_000   // messages copied or moved in one: some 20 ms of work
+	flagStep     = 30_000  // messages whose flags are changed in one
+	expungeStep  = 10_000  // messages expunged in one, their bodies left for later
+	pageSize     = 500     // messages read in one transaction, and the rest of a sheet
+	maxGathered  = 1 << 20 // messages of all that sort and thread at once
 )
 
 // Service is all mailboxes of one store. Any number of goroutines.
@@ -157,8 +160,9 @@ type Service struct {
 	index    *indexer
 	by       *Access // the one that this copy works for, or nil
 
-	sheets *sync.Pool    // of *sheet, between their uses
-	doomed chan struct{} // capacity 1: a value waits when purge has something to do
+	sheets   *sync.Pool          // of *sheet, between their uses
+	gathered *semaphore.Weighted // messages that are being sorted
+	doomed   chan struct{}       // capacity 1: a value waits when purge has something to do
 }
 
 // New returns the mailboxes kept in st.
@@ -173,5 +177,8 @@ func New(st *store.Store, o Options) *Service {
 		o.Keywords = maxKeywords
 	}
 	index := newIndexer()
-	return &Service{st: st, o: o, hub: newHub(index), watchers: &watchers{}, index: index, sheets: &sync.Pool{}, doomed: make(chan struct{}, 1)}
+	return &Service{
+		st: st, o: o, hub: newHub(index), watchers: &watchers{}, index: index,
+		sheets: &sync.Pool{}, gathered: semaphore.NewWeighted(maxGathered), doomed: make(chan struct{}, 1),
+	}
 }

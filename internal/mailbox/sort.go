@@ -39,8 +39,14 @@ const maxSortKey = 512
 
 // Sort returns the messages of uids in order of the keys, and those that are equal in all in order of UID. ranks, which
 // Rank told, is for ByRelevancy. It reads in pages and can be cancelled. Its memory is 8 octets a message and key, and the
-// texts: some dozen octets each, at most 512. ErrNotFound.
+// texts: some dozen octets each, at most 512. All that sort and thread at once have a million messages, or one of them has
+// more; others wait. ErrNotFound.
 func (s *Service) Sort(ctx context.Context, id ID, uids *roaring.Bitmap, keys []SortKey, ranks map[UID]uint8) ([]UID, error) {
+	_, leave, err := s.gathering(ctx, id, uids)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	t := sorting{keys: keys, columns: make([]column, len(keys)), ranks: ranks}
 	for item, err := range s.Read(id, uids, t.want()) {
 		if err == nil {
@@ -52,6 +58,23 @@ func (s *Service) Sort(ctx context.Context, id ID, uids *roaring.Bitmap, keys []
 		t.add(item)
 	}
 	return t.sorted(ctx)
+}
+
+// gathering waits until there is memory for something of each of the messages, which leave gives back, and tells how
+// many they are.
+func (s *Service) gathering(ctx context.Context, id ID, uids *roaring.Bitmap) (n int, leave func(), err error) {
+	if uids != nil {
+		n = int(uids.GetCardinality())
+	} else if m, err := s.ByID(id); err == nil {
+		n = int(m.Messages)
+	} else {
+		return 0, nil, err
+	}
+	weight := int64(min(n, maxGathered))
+	if err := s.gathered.Acquire(ctx, weight); err != nil {
+		return 0, nil, err
+	}
+	return n, func() { s.gathered.Release(weight) }, nil
 }
 
 // A sorting is messages that are being sorted.

@@ -1,6 +1,8 @@
 package mailbox
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -176,7 +178,7 @@ func TestThreadHostile(t *testing.T) {
 	} {
 		start := time.Now()
 		for _, by := range []Algorithm{ThreadReferences, ThreadRefs} {
-			th := newThreading(by)
+			th := newThreading(by, 0)
 			for i := range n {
 				k := c.number(i)
 				th.try(k, c.parent(k), int64(i))
@@ -204,14 +206,58 @@ func TestThreadHostile(t *testing.T) {
 	}
 }
 
+// Of very many ids that nobody has, no more are kept; those of messages always are.
+func TestThreadBoundsIDs(t *testing.T) {
+	l := newLinks(0)
+	known := l.named([]byte("known"))
+	l.nodes = append(l.nodes, make([]link, maxMentioned)...)
+	if n := l.mentioned([]byte("one more")); n != none {
+		t.Errorf("one id too many is node %d", n)
+	}
+	if n := l.mentioned([]byte("known")); n != known {
+		t.Errorf("a known id is node %d, want %d", n, known)
+	}
+	if n := l.own([]byte("a message's")); n == none {
+		t.Error("no node for a message")
+	}
+}
+
+// What sorts and threads waits until others are done with the memory, or nobody waits for it any more.
+func TestGatheringWaits(t *testing.T) {
+	h := open(t, Options{})
+	id := h.box("a").ID
+	h.fill(id, 3)
+	h.must(h.gathered.Acquire(t.Context(), maxGathered-2))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.Sort(gone, id, nil, nil, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("sorted without memory: %v", err)
+	}
+	if _, err := h.Sort(t.Context(), id, set(1, 2), nil, nil); err != nil {
+		t.Errorf("two are few enough: %v", err)
+	}
+	threads := make(chan int)
+	go func() {
+		list, _ := h.Thread(t.Context(), id, nil, ThreadRefs)
+		threads <- len(list)
+	}()
+	h.gathered.Release(maxGathered - 2)
+	if n := <-threads; n != 3 {
+		t.Errorf("%d in threads", n)
+	}
+	if !h.gathered.TryAcquire(maxGathered) {
+		t.Error("not all memory was given back")
+	}
+}
+
 // Whatever answers whatever, each message is told once.
 func FuzzThread(f *testing.F) {
 	f.Add([]byte{1, 0, 2, 1, 3, 2})
 	f.Add([]byte{2, 1, 1, 2})
 	f.Fuzz(func(t *testing.T, pairs []byte) {
 		for _, by := range []Algorithm{ThreadReferences, ThreadRefs} {
-			th := newThreading(by)
-			th.subjects["S"] = 1
+			th := newThreading(by, 0)
+			th.subjects[digest{1}] = 1
 			n := 0
 			for i := 0; i+1 < len(pairs); i += 2 {
 				th.try(i+1, int32(pairs[i]), int64(pairs[i+1]))
