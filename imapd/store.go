@@ -28,9 +28,11 @@ func (s *session) store(c *wire.Store) reply {
 		s.enabled |= condStore
 	}
 	some, code := s.withinLimit(uids)
-	before, err := s.untold()
-	if err != nil {
-		return s.refuse("store flags", err)
+	var before untold
+	if c.Silent {
+		if before, err = s.untold(); err != nil {
+			return s.refuse("store flags", err)
+		}
 	}
 	var done mailbox.Stored
 	err = s.during(func(ctx context.Context) (err error) {
