@@ -86,6 +86,7 @@ type pager struct {
 	zone   *time.Location // of the last message that had one
 	west   int64          // its minutes
 	item   Item
+	body   store.Body // of item, when that is open
 }
 
 // A paged is one message of a page.
@@ -170,13 +171,14 @@ func (p *pager) location(minutes int64) *time.Location {
 
 // readNotes adds the notes. When they are large, the page becomes shorter.
 func (p *pager) readNotes(r store.Reader) {
+	lookup := store.NewLookup(r)
 	for i := range p.page {
 		m := &p.page[i]
 		if len(p.notes) > noteOctets {
 			p.from, p.page = m.UID, p.page[:i]
 			return
 		}
-		note, err := store.Note(r, m.Body)
+		note, err := lookup.Note(m.Body)
 		m.err = err
 		p.notes = append(p.notes, note...)
 		m.note = len(p.notes)
@@ -185,8 +187,9 @@ func (p *pager) readNotes(r store.Reader) {
 
 // locate adds where the bodies lie.
 func (p *pager) locate(r store.Reader) {
+	lookup := store.NewLookup(r)
 	for i := range p.page {
-		place, err := store.Locate(r, p.page[i].Body)
+		place, err := lookup.Place(p.page[i].Body)
 		p.page[i].place = place
 		p.page[i].err = errors.Join(p.page[i].err, err)
 	}
@@ -218,7 +221,9 @@ func (p *pager) yield(yield func(*Item, error) bool) bool {
 func (p *pager) open(m *paged, note []byte) {
 	it := &p.item
 	if p.want&Bodies != 0 && it.Err == nil {
-		it.Body, it.Err = p.s.st.OpenAt(m.Body, m.place)
+		if it.Err = p.s.st.OpenAt(&p.body, m.Body, m.place); it.Err == nil {
+			it.Body = &p.body
+		}
 	}
 	if p.want&Notes == 0 || it.Err != nil && !errors.Is(it.Err, store.ErrRecord) {
 		return

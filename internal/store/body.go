@@ -43,22 +43,28 @@ func (s *Store) OpenBody(id ID) (*Body, error) {
 	return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, id, err)
 }
 
-// OpenAt is OpenBody of a body that was looked up before, perhaps some time ago.
-func (s *Store) OpenAt(id ID, p Place) (*Body, error) {
+// OpenAt is OpenBody of a body that was looked up before, perhaps some time ago. It opens it as b, which is closed or new:
+// who reads many needs one.
+func (s *Store) OpenAt(b *Body, id ID, p Place) error {
 	file, err := s.files.open(s.fs, p.at.segment)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.OpenBody(id) // it was moved, or is gone
+	if errors.Is(err, fs.ErrNotExist) { // it was moved, or is gone
+		other, err := s.OpenBody(id)
+		if err == nil {
+			*b = *other
+		}
+		return err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open body %s: %w", id, err)
+		return fmt.Errorf("open body %s: %w", id, err)
 	}
-	return &Body{id, p.at, file, s}, nil
+	*b = Body{id, p.at, file, s}
+	return nil
 }
 
 // locate reads where a body lies.
 func (s *Store) locate(id ID) (at location, err error) {
 	err = s.engine.View(func(r Reader) error {
-		p, err := Locate(r, id)
+		p, err := NewLookup(r).Place(id)
 		at = p.at
 		return err
 	})

@@ -97,26 +97,42 @@ type Tx interface {
 	OnCommit(fn func())
 }
 
-// Note returns the note of a body; none is empty. ErrNoBody. The octets are valid as long as r's are. Of several
-// bodies those in rising order are found fastest.
-func Note(r Reader, id ID) ([]byte, error) {
-	if t, ok := r.(*tx); ok {
+// A Lookup finds what the index has of many bodies; those in rising order are found fastest. It is of use as long as its
+// Reader is. One goroutine.
+type Lookup struct {
+	r   Reader
+	key Key // of the last one; its memory is used again
+}
+
+// NewLookup returns a Lookup in r.
+func NewLookup(r Reader) *Lookup { return &Lookup{r: r, key: make(Key, 0, 16)} }
+
+func (l *Lookup) get(table string, id ID) []byte {
+	l.key = append(l.key[:0], table...).Uint(uint64(id))
+	return l.r.Get(l.key)
+}
+
+// Note returns the note of a body; none is empty. ErrNoBody. The octets are valid as long as the Reader's are.
+func (l *Lookup) Note(id ID) ([]byte, error) {
+	if t, ok := l.r.(*tx); ok {
 		return t.note(id)
 	}
-	note := r.Get(noteKey(id))
-	if note == nil && r.Get(bodyKey(id)) == nil {
+	note := l.get(tableNote, id)
+	if note == nil && l.get(tableBody, id) == nil {
 		return nil, fmt.Errorf("%w: %s", ErrNoBody, id)
 	}
 	return note, nil
 }
 
+// Note is Lookup.Note of one body.
+func Note(r Reader, id ID) ([]byte, error) { return NewLookup(r).Note(id) }
+
 // A Place is where a body lay when it was looked up, for OpenAt.
 type Place struct{ at location }
 
-// Locate looks up a body within a view, so that many can be looked up at once; those in rising order are found fastest.
-// ErrNoBody; ErrRecord when the body's record cannot be read.
-func Locate(r Reader, id ID) (Place, error) {
-	v := r.Get(bodyKey(id))
+// Place looks up a body. ErrNoBody; ErrRecord when the body's record cannot be read.
+func (l *Lookup) Place(id ID) (Place, error) {
+	v := l.get(tableBody, id)
 	if v == nil {
 		return Place{}, fmt.Errorf("%w: %s", ErrNoBody, id)
 	}
