@@ -64,7 +64,6 @@ func (s *session) announced() []capability {
 		{"I18NLEVEL=1", after},
 		{"SEARCH=FUZZY", after},
 		{"MULTISEARCH", after},
-		{"PARTIAL", after},
 		{"CONTEXT=SEARCH", after},
 		{"SORT", after},
 		{"SORT=DISPLAY", after},

@@ -74,7 +74,9 @@ func (s *session) transfer(c *wire.Copy, sel *selected, do way) (code string, er
 func (s *session) destination(name string) (mailbox.Mailbox, error) {
 	to, err := s.access.Mailbox(name, mailbox.RightInsert)
 	if errors.Is(err, mailbox.ErrNotFound) {
-		err = no(codeTryCreate, "there is no such mailbox")
+		r := s.refuse("find the mailbox", err)
+		r.code = codeTryCreate
+		err = r
 	}
 	return to, err
 }

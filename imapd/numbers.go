@@ -78,7 +78,7 @@ func numbered(set wire.Set, known *roaring.Bitmap) (*roaring.Bitmap, error) {
 		open := r.From == 0 || r.To == 0
 		from, to := bounds(r, count)
 		if to > count && !open {
-			return nil, bad(codeClientBug, "there are not so many messages")
+			return nil, bad(codeClientBug, "there is no message %d: the last one is %d", to, count)
 		}
 		to = min(to, count)
 		if from == 0 || from > to {

@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"errors"
 	"math"
 
 	"postroad/imapd/wire"
@@ -25,7 +26,7 @@ func (s *session) getQuota(c *wire.GetQuota) reply { return s.tellQuota(c.Root) 
 func (s *session) tellQuota(root string) reply {
 	q, err := s.access.Quota(root)
 	if err != nil {
-		return s.refuse("read the quota", err)
+		return s.refuse("read the quota", noRoot(err))
 	}
 	s.out.Raw("* QUOTA ").AString(q.Root).SP().Begin()
 	if q.Limit.Octets > 0 {
@@ -36,6 +37,14 @@ func (s *session) tellQuota(root string) reply {
 	}
 	s.out.End().CRLF()
 	return reply{}
+}
+
+// noRoot tells that there is no quota root, instead of no mailbox.
+func noRoot(err error) error {
+	if errors.Is(err, mailbox.ErrNotFound) {
+		return no(codeNonExistent, "there is no such quota root")
+	}
+	return err
 }
 
 // setQuota is SETQUOTA (RFC 9208, 4.1.3), for administrators. A resource that is not named has no limit after it, and
@@ -53,7 +62,7 @@ func (s *session) setQuota(c *wire.SetQuota) reply {
 		}
 	}
 	if err := s.access.SetQuota(c.Root, limit); err != nil {
-		return s.refuse("set the quota", err)
+		return s.refuse("set the quota", noRoot(err))
 	}
 	return s.tellQuota(c.Root)
 }

@@ -3,6 +3,7 @@ package imapd
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"postroad/internal/account"
 	"postroad/internal/mailbox"
@@ -82,7 +83,7 @@ func (s *session) refuse(doing string, err error) reply {
 	for _, r := range refusals {
 		if errors.Is(err, r.err) {
 			s.leaveRemoved()
-			return no(r.code, "%s", r.text)
+			return no(r.code, "%s%s", r.text, r.detail(err))
 		}
 	}
 	if s.ctx.Err() != nil || s.broken() {
@@ -95,28 +96,40 @@ func (s *session) refuse(doing string, err error) reply {
 	return no(codeServerBug, "the server failed to %s; its log says why", doing)
 }
 
-// refusals are the errors that a client can do something about.
-var refusals = [...]struct {
+// A refusal is an error that the client can do something about.
+type refusal struct {
 	err        error
 	code, text string
-}{
-	{account.ErrNotFound, codeExpired, "your account was removed"},
-	{mailbox.ErrNotFound, codeNonExistent, "there is no such mailbox"},
-	{mailbox.ErrExists, codeAlreadyExists, "there is such a mailbox already"},
-	{mailbox.ErrName, codeCannot, "that is not a possible mailbox name"},
-	{mailbox.ErrInbox, codeCannot, "INBOX cannot be removed"},
-	{mailbox.ErrFlag, codeCannot, "that is not a possible flag"},
-	{mailbox.ErrExpunged, codeExpungeIssued, "some of the messages are gone"},
-	{mailbox.ErrOverQuota, codeOverQuota, "there is not enough room in your mailboxes"},
-	{mailbox.ErrLimit, codeLimit, "that would be more than a mailbox or an account may have"},
-	{mailbox.ErrRights, codeNoPerm, "you have no right to do that"},
-	{mailbox.ErrRole, codeUseAttr, "that special use is not to be had, or another mailbox has it"},
-	{mailbox.ErrChildren, codeHasChildren, "that is no mailbox, and there are mailboxes below it"},
-	{mailbox.ErrOwner, codeCannot, "a mailbox stays with its owner; copy its messages instead"},
-	{mailbox.ErrIdentifier, codeNonExistent, "there is no such account"},
-	{store.ErrFull, codeUnavailable, "the server's disk is nearly full; try again later"},
-	{store.ErrDamaged, codeCorruption, "the message is damaged on the server's disk"},
-	{store.ErrNoBody, codeCorruption, "the message is missing on the server's disk"},
+	inDetail   bool // what the error says of itself is for the client, too
+}
+
+// detail is what err says beyond the error that it wraps: of which mailbox, or what is wrong with a name.
+func (r *refusal) detail(err error) string {
+	_, detail, _ := strings.Cut(err.Error(), r.err.Error())
+	if !r.inDetail || !strings.HasPrefix(detail, ": ") {
+		return ""
+	}
+	return detail
+}
+
+var refusals = [...]refusal{
+	{account.ErrNotFound, codeExpired, "your account was removed", false},
+	{mailbox.ErrNotFound, codeNonExistent, "there is no such mailbox", true},
+	{mailbox.ErrExists, codeAlreadyExists, "there is such a mailbox already", true},
+	{mailbox.ErrName, codeCannot, "that is not a possible mailbox name", true},
+	{mailbox.ErrInbox, codeCannot, "INBOX cannot be removed", false},
+	{mailbox.ErrFlag, codeCannot, "that is not a possible flag", true},
+	{mailbox.ErrExpunged, codeExpungeIssued, "some of the messages are gone", false},
+	{mailbox.ErrOverQuota, codeOverQuota, "there is no room left in the account: remove messages, or ask its administrator for more", false},
+	{mailbox.ErrLimit, codeLimit, "that would be more than a mailbox or an account may have", true},
+	{mailbox.ErrRights, codeNoPerm, "you have no right to do that", true},
+	{mailbox.ErrRole, codeUseAttr, "that special use is not to be had, or another mailbox has it", true},
+	{mailbox.ErrChildren, codeHasChildren, "that is no mailbox, and there are mailboxes below it", true},
+	{mailbox.ErrOwner, codeCannot, "a mailbox stays with its owner; copy its messages instead", false},
+	{mailbox.ErrIdentifier, codeNonExistent, "there is no such account", true},
+	{store.ErrFull, codeUnavailable, "the server's disk is nearly full; try again later", false},
+	{store.ErrDamaged, codeCorruption, "the message is damaged on the server's disk", false},
+	{store.ErrNoBody, codeCorruption, "the message is missing on the server's disk", false},
 }
 
 const removed = "the selected mailbox was removed"
