@@ -86,6 +86,9 @@ func (s *session) newFetching(c *wire.Fetch) (*fetching, *roaring.Bitmap, error)
 	f := &fetching{session: s, uids: c.UID, andUID: c.UID, seqs: newSequence(s.known()), recent: s.recent(), marked: roaring.New()}
 	f.plan(c)
 	f.marks = f.marks && !sel.readOnly && now.Rights.Has(mailbox.RightSeen)
+	if f.flags || f.marks {
+		s.tellKeywords()
+	}
 	if c.ChangedSince != 0 {
 		if uids, err = f.changed(c, uids); err != nil {
 			return nil, nil, err

@@ -118,7 +118,7 @@ func (s *session) describe(words []string, asked string) error {
 	}
 	mb := &s.sel.mailbox
 	s.tellFlagNames(words)
-	s.out.Raw("* OK [PERMANENTFLAGS (").Raw(s.permanentFlags(words)).Raw(")] flags that you can change").CRLF()
+	s.tellPermanentFlags(words)
 	s.out.Raw("* ").Number(s.known().GetCardinality()).Raw(" EXISTS").CRLF()
 	s.sel.recent = s.sel.view.Recent().GetCardinality()
 	s.tellRecent()
@@ -145,6 +145,16 @@ func (s *session) firstUnseen() (uint64, error) {
 	return s.known().Rank(uid), nil
 }
 
+// tellPermanentFlags tells which flags the client may change.
+func (s *session) tellPermanentFlags(words []string) {
+	text := "flags that you can change"
+	may := s.permanentFlags(words)
+	if may == "" {
+		text = "you can change no flags"
+	}
+	s.out.Raw("* OK [PERMANENTFLAGS (").Raw(may).Raw(")] ").Raw(text).CRLF()
+}
+
 // permanentFlags are the flags that the client may change, by its rights (RFC 4314, 5.1.1).
 func (s *session) permanentFlags(words []string) string {
 	if s.sel.readOnly {
@@ -156,7 +166,7 @@ func (s *session) permanentFlags(words []string) string {
 			may = append(may, f)
 		}
 	}
-	if s.sel.mailbox.Rights.Has(mailbox.RightWrite) {
+	if s.sel.mailbox.Rights.Has(mailbox.RightWrite) && len(words) < s.srv.Mailboxes.MaxKeywords() {
 		may = append(may, `\*`)
 	}
 	return strings.Join(may, " ")

@@ -78,6 +78,7 @@ func TestDialogs(t *testing.T) {
 		{"selected: store", `
 			> a STORE 1 +FLAGS (\Seen $Work)
 			< * FLAGS (\Answered \Flagged \Deleted \Seen \Draft $Work)
+			< * OK [PERMANENTFLAGS ...
 			< * 1 FETCH (FLAGS ($Work \Seen))
 			< a OK STORE completed
 			> b UID STORE 1:2 -FLAGS (\Seen)
@@ -395,10 +396,12 @@ func TestTwoSessionsSeeFlags(t *testing.T) {
 	other.dialog(`
 		> a STORE 1 +FLAGS.SILENT (\Seen New)
 		< * FLAGS (\Answered \Flagged \Deleted \Seen \Draft New)
+		< * OK [PERMANENTFLAGS ...
 		< a OK ...`)
 	one.dialog(`
 		> b NOOP
 		< * FLAGS (\Answered \Flagged \Deleted \Seen \Draft New)
+		< * OK [PERMANENTFLAGS ...
 		< * 1 FETCH (FLAGS (New \Seen \Recent))
 		< b OK ...
 		> c NOOP

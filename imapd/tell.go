@@ -206,7 +206,8 @@ func (s *session) fetchModSeq(m *mailbox.Message) {
 	s.out.Atom("MODSEQ").Begin().Number(m.ModSeq).End()
 }
 
-// tellKeywords tells of keywords that the mailbox did not have when they were last told.
+// tellKeywords tells of keywords that the mailbox did not have when they were last told. It comes before messages
+// that have them.
 func (s *session) tellKeywords() {
 	words, err := s.srv.Mailboxes.Keywords(s.sel.id)
 	if err != nil || len(words) == s.sel.keywords {
@@ -214,6 +215,7 @@ func (s *session) tellKeywords() {
 	}
 	s.sel.keywords = len(words)
 	s.tellFlagNames(words)
+	s.tellPermanentFlags(words)
 }
 
 // own are the flag changes that the session made itself and that its client knows of.

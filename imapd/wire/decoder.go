@@ -181,6 +181,8 @@ func (d *Decoder) verb() verb {
 	}
 	v, ok := verbs[string(word)]
 	switch {
+	case !ok && d.uid:
+		d.fail("", "unknown command %s", shown(append([]byte("UID "), word...)))
 	case !ok:
 		d.fail("", "unknown command %s", shown(word))
 	case d.uid && !v.uid:

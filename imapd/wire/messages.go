@@ -110,7 +110,7 @@ func (d *Decoder) fetchModifier(f *Fetch) {
 	switch {
 	case d.word("CHANGEDSINCE"):
 		d.space()
-		f.ChangedSince = d.nonZero("a mod-sequence", math.MaxInt64)
+		f.ChangedSince = max(1, d.number64("a mod-sequence")) // nothing has ever had 1, and clients begin with 0
 	case d.word("VANISHED"):
 		f.Vanished = true
 	case d.word("PARTIAL"):

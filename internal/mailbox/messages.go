@@ -453,6 +453,9 @@ func (s *Service) Keywords(id ID) (names []string, err error) {
 	return names, err
 }
 
+// MaxKeywords is how many keywords a mailbox can have.
+func (s *Service) MaxKeywords() int { return s.o.Keywords }
+
 // References yields the body references of all messages and of the full-text index, for store.Check.
 func (s *Service) References(r store.Reader) iter.Seq[store.ID] {
 	return func(yield func(store.ID) bool) {
