@@ -85,7 +85,7 @@ func (c *conn) waitFor(by time.Time) error {
 		return errLeave
 	}
 	if n > 0 {
-		return nil
+		return c.count(n)
 	}
 	return err
 }

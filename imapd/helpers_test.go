@@ -17,6 +17,7 @@ import (
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
+	"postroad/internal/imaptest"
 	"postroad/internal/listen/listentest"
 	"postroad/internal/mailbox"
 	"postroad/internal/mime"
@@ -36,6 +37,7 @@ type house struct {
 	config Config
 	addr   string
 	owner  mailbox.Owner
+	dir    string // of the store
 }
 
 type option func(*Config)
@@ -50,8 +52,8 @@ func newHouse(t testing.TB, options ...option) *house {
 // buildHouse is newHouse without a listener.
 func buildHouse(t testing.TB, so store.Options, options ...option) *house {
 	t.Helper()
-	h := &house{t: t}
-	st := storetest.OpenDir(t, t.TempDir(), so, func(r store.Reader) iter.Seq[store.ID] { return h.config.Mailboxes.References(r) })
+	h := &house{t: t, dir: t.TempDir()}
+	st := storetest.OpenDir(t, h.dir, so, func(r store.Reader) iter.Seq[store.ID] { return h.config.Mailboxes.References(r) })
 	h.config = Config{
 		Store:     st,
 		Mailboxes: mailbox.New(st, mailbox.Options{Quota: quotaOf}),
@@ -186,6 +188,8 @@ type raw struct {
 	t    testing.TB
 	conn net.Conn
 	r    *bufio.Reader
+
+	strict *imaptest.Reader // reads from r, ahead
 }
 
 func (h *house) raw() *raw {
@@ -197,7 +201,7 @@ func (h *house) raw() *raw {
 
 func newRaw(t testing.TB, conn net.Conn) *raw {
 	t.Cleanup(func() { conn.Close() })
-	return &raw{t, conn, bufio.NewReader(conn)}
+	return &raw{t: t, conn: conn, r: bufio.NewReader(conn)}
 }
 
 // loggedIn is raw after the greeting and LOGIN.
