@@ -366,7 +366,7 @@ func TestF07ModifiedUTF7(t *testing.T) {
 		> c STATUS e&AwE-e&AwE- (MESSAGES)
 		< * STATUS ... (MESSAGES 0)
 		< c OK ...
-		> d LIST "" &*
+		> d LIST "" &AOkA6Q-
 		< * LIST (\HasNoChildren) "/" &AOkA6Q-
 		< d OK ...`)
 }
@@ -497,7 +497,7 @@ func TestF12SectionsAndPartials(t *testing.T) {
 // Sessions on one mailbox expunge, fetch, close and idle at once; each is answered, and numbers mean what they should.
 func TestF13ManySessions(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
-		h.fill("INBOX", 300)
+		h.deliverMany("INBOX", 300)
 		sessions := 60
 		if testing.Short() {
 			sessions = 12
