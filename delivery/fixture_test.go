@@ -17,6 +17,7 @@ import (
 	"postroad/internal/envelope"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
+	"postroad/internal/store/storetest"
 	"postroad/internal/trace"
 	"postroad/spool"
 )
@@ -83,7 +84,7 @@ func newFixture(t testing.TB) *fixture { return newFixtureOn(t, nil) }
 
 // newFixtureOn keeps the bodies on another disk.
 func newFixtureOn(t testing.TB, fs store.FS) *fixture {
-	f := &fixture{t: t, fs: fs, dir: filepath.Join(t.TempDir(), "data"), dns: new(dnstest.Resolver), net: new(network)}
+	f := &fixture{t: t, fs: fs, dir: filepath.Join(storetest.MemoryDir(t), "data"), dns: new(dnstest.Resolver), net: new(network)}
 	if err := os.CopyFS(f.dir, os.DirFS(template)); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"postroad/internal/mailbox"
 	"postroad/internal/mime"
 	"postroad/internal/store"
+	"postroad/internal/store/storetest"
 )
 
 // Dialogs are text files of what a client says and what the server must answer; docs/dialogs.md has the whole
@@ -89,7 +90,7 @@ const dialogPassword = "secret"
 
 func newDialogHouse(t testing.TB) *dialogHouse {
 	t.Helper()
-	h := &dialogHouse{data: memoryDir(t), owners: map[string]mailbox.Owner{}}
+	h := &dialogHouse{data: storetest.MemoryDir(t), owners: map[string]mailbox.Owner{}}
 	st := openStore(t, h.data)
 	boxes := mailbox.New(st, mailbox.Options{})
 	accounts := account.Open(st, nil)
@@ -114,17 +115,6 @@ func newDialogHouse(t testing.TB) *dialogHouse {
 	return h
 }
 
-// memoryDir is a directory in memory where there is one: a case waits for the disk otherwise, and nothing here is
-// about the disk.
-func memoryDir(t testing.TB) string {
-	dir, err := os.MkdirTemp("/dev/shm", "postroad-dialog-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 func openStore(t testing.TB, dir string) *store.Store {
 	t.Helper()
 	st, err := store.Open(dir, store.Options{Reserve: 1})
@@ -136,7 +126,7 @@ func openStore(t testing.TB, dir string) *store.Store {
 
 func (h *dialogHouse) copy(t testing.TB) string {
 	t.Helper()
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	if err := os.CopyFS(dir, os.DirFS(h.data)); err != nil {
 		t.Fatal(err)
 	}

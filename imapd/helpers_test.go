@@ -52,7 +52,7 @@ func newHouse(t testing.TB, options ...option) *house {
 // buildHouse is newHouse without a listener.
 func buildHouse(t testing.TB, so store.Options, options ...option) *house {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir()}
+	h := &house{t: t, dir: storetest.MemoryDir(t)}
 	st := storetest.OpenDir(t, h.dir, so, func(r store.Reader) iter.Seq[store.ID] { return h.config.Mailboxes.References(r) })
 	h.config = Config{
 		Store:     st,

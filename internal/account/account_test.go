@@ -11,11 +11,12 @@ import (
 
 	"postroad/internal/envelope"
 	"postroad/internal/store"
+	"postroad/internal/store/storetest"
 )
 
 func openDirectory(t testing.TB) (*Directory, *store.Store) {
 	t.Helper()
-	st, err := store.Open(t.TempDir(), store.Options{})
+	st, err := store.Open(storetest.MemoryDir(t), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

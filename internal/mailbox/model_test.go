@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	"postroad/internal/mime"
 	"postroad/internal/store"
+	"postroad/internal/store/storetest"
 )
 
 // A world is a service under random work, and what must hold of it: several readers that
@@ -59,7 +59,7 @@ func (w *world) must(err error) {
 
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{t: t, dir: tempDir(t), boxes: map[string]*modelBox{}, recent: map[ID]map[UID]*reader{}}
+		w := &world{t: t, dir: storetest.MemoryDir(t), boxes: map[string]*modelBox{}, recent: map[ID]map[UID]*reader{}}
 		w.open()
 		defer func() { _ = w.st.Close() }()
 		t.Repeat(map[string]func(*rapid.T){
@@ -91,15 +91,6 @@ func TestModel(t *testing.T) {
 		}
 		w.sound()
 	})
-}
-
-func tempDir(t *rapid.T) string {
-	dir, err := os.MkdirTemp("", "postroad-model-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 func (w *world) open() {

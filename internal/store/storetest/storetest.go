@@ -5,6 +5,7 @@ package storetest
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"postroad/internal/store"
@@ -14,7 +15,26 @@ import (
 // store is closed and opened again, so that recovery runs, and Check must find nothing
 // wrong; with refs, the reference counts are checked too.
 func Open(t testing.TB, refs ...store.References) *store.Store {
-	return OpenDir(t, t.TempDir(), store.Options{}, refs...)
+	return OpenDir(t, MemoryDir(t), store.Options{}, refs...)
+}
+
+// MemoryDir is a directory of the test's own in memory, where there is one with much room, and else on the disk. With it a
+// test that is not about the disk does not wait for the disk.
+func MemoryDir(t interface {
+	Fatal(...any)
+	Cleanup(func())
+}) string {
+	const much = 1 << 30
+	parent := "/dev/shm"
+	if free, err := store.DirFS(parent).Free(); err != nil || free < much {
+		parent = ""
+	}
+	dir, err := os.MkdirTemp(parent, "postroad-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // OpenDir is Open with a directory and options. The test may close the store itself.
