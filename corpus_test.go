@@ -102,7 +102,7 @@ func TestCorpusByAppend(t *testing.T) {
 			t.Fatalf("%s: %v", file, err)
 		}
 		_, err = cmd.Wait()
-		if refused := err != nil; refused != (len(text) == 0) { // no octets are no message (RFC 3502, 3)
+		if refused := err != nil; refused != (len(text) == 0) { // no octets are no message (RFC 3502, 6.3.11)
 			t.Errorf("%s: %v", file, err)
 		}
 		if err != nil {

@@ -134,7 +134,9 @@ func (c *comparison) sorts() {
 // order tells of the fewest messages without which the rest have the same order. Those that a rule knows are told of,
 // and then left out, so that they cannot put others out of their places.
 func (c *comparison) order(question string, ours, theirs []uint32) {
-	known := func(n uint32) bool { return ruleFor(&difference{message: &c.texts[n-1], question: question, ours: atom(0), theirs: atom(1)}) != "" }
+	known := func(n uint32) bool {
+		return ruleFor(&difference{message: &c.texts[n-1], question: question, ours: atom(0), theirs: atom(1)}) != ""
+	}
 	for _, d := range c.moved(question, ours, theirs) {
 		if ruleFor(&d) != "" {
 			c.differ(d)
