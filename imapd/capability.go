@@ -186,11 +186,13 @@ var enableable = map[string]enabled{
 // enable is ENABLE (RFC 9051, 6.3.1). What is not announced is passed over.
 func (s *session) enable(c *wire.Enable) reply {
 	var now []capability
+	follows := false
 	for _, can := range s.announced() {
 		name := strings.ToUpper(can.name)
 		what := enableable[name]
 		if what&^s.enabled != 0 && slices.Contains(c.Capabilities, name) {
-			s.enabled |= what
+			follows = follows || what.has(condStore)
+			s.enabled |= what &^ condStore
 			now = append(now, can)
 		}
 	}
@@ -206,6 +208,9 @@ func (s *session) enable(c *wire.Enable) reply {
 		s.out.SP().Raw(can.name)
 	}
 	s.out.CRLF()
+	if follows {
+		s.followModSeqs()
+	}
 	return reply{}
 }
 

@@ -24,6 +24,16 @@ func TestHidden(t *testing.T) {
 	}
 }
 
+func TestAnnouncedOnce(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range (&session{srv: &Server{}, conn: &conn{}, owner: 1}).announced() {
+		if seen[c.name] {
+			t.Errorf("%s is announced twice", c.name)
+		}
+		seen[c.name] = true
+	}
+}
+
 func TestHideable(t *testing.T) {
 	list := Hideable()
 	for _, name := range []string{"IDLE", "IMAP4REV2", "ENABLE"} {

@@ -22,6 +22,7 @@ type searchContext struct {
 	charset string
 	key     wire.SearchKey
 	uid     bool
+	fetch   []wire.FetchItem // of new messages
 	found   *roaring.Bitmap
 	keys    []mailbox.SortKey // of a SORT
 	order   []mailbox.UID     // likewise; nil for a SEARCH
@@ -34,15 +35,28 @@ func (s *session) watch(f *finding, charset string, key *wire.SearchKey) {
 		return
 	}
 	sel := s.sel
-	sel.cancelUpdates(s.tag)
-	if f.fixed || len(sel.contexts) >= maxContexts || len(f.order) > maxSortedContext {
+	if f.fixed || slices.ContainsFunc(f.keys, byRelevancy) || len(sel.contexts) >= maxContexts || len(f.order) > maxSortedContext {
 		s.out.Raw("* NO [NOUPDATE ").Quoted(s.tag).Raw("] this result is not kept up to date").CRLF()
 		return
 	}
 	sel.contexts = append(sel.contexts, &searchContext{
-		tag: s.tag, charset: charset, key: *key, uid: f.uid, found: f.found.Clone(), keys: f.keys, order: f.order,
+		tag: s.tag, charset: charset, key: *key, uid: f.uid, fetch: f.ret.Fetch, found: f.found.Clone(), keys: f.keys, order: f.order,
 	})
 }
+
+// mayWatch refuses the tag of a search whose result is kept up to date to another such (RFC 5267, 4.3).
+func (s *session) mayWatch(ret *wire.SearchReturn) reply {
+	if ret == nil || !ret.Update || s.sel == nil {
+		return reply{}
+	}
+	if slices.ContainsFunc(s.sel.contexts, func(c *searchContext) bool { return c.tag == s.tag }) {
+		return bad(codeClientBug, "a search with this tag is kept up to date already")
+	}
+	return reply{}
+}
+
+// byRelevancy is an order that is known of one search only: how well messages fit is not asked again.
+func byRelevancy(k mailbox.SortKey) bool { return k.By == mailbox.ByRelevancy }
 
 func (sel *selected) cancelUpdates(tags ...string) {
 	sel.contexts = slices.DeleteFunc(sel.contexts, func(c *searchContext) bool { return slices.Contains(tags, c.tag) })
@@ -61,16 +75,31 @@ func (s *session) tellRemoved(expunged, before *roaring.Bitmap) {
 	}
 }
 
-// tellUpdates tells which of the messages that are new or changed enter results, and which leave them.
-func (s *session) tellUpdates(changed *roaring.Bitmap) error {
-	if changed.IsEmpty() {
+// noteUpdates adds messages of which it is to be told whether they enter results or leave them.
+func (sel *selected) noteUpdates(came, changed *roaring.Bitmap) {
+	if len(sel.contexts) == 0 {
+		return
+	}
+	if sel.moved == nil {
+		sel.moved, sel.came = roaring.New(), roaring.New()
+	}
+	sel.moved.Or(came)
+	sel.moved.Or(changed)
+	sel.came.Or(came)
+}
+
+// tellUpdates tells which of the messages that are new or changed enter results, and which leave them. Their flags were
+// told before (RFC 5465, 5.1).
+func (s *session) tellUpdates() error {
+	if s.sel.moved == nil || s.sel.moved.IsEmpty() {
 		return nil
 	}
 	for _, c := range s.sel.contexts {
-		if err := s.tellUpdate(c, changed); err != nil {
+		if err := s.tellUpdate(c, s.sel.moved); err != nil {
 			return err
 		}
 	}
+	s.sel.moved, s.sel.came = nil, nil
 	return nil
 }
 
@@ -92,6 +121,9 @@ func (s *session) tellUpdate(c *searchContext, changed *roaring.Bitmap) error {
 	left.AndNot(now)
 	now.AndNot(c.found)
 	s.tellLeft(c, left, s.known())
+	if err := s.fetchNew(roaring.And(now, s.sel.came), c.fetch); err != nil {
+		return err
+	}
 	return s.tellEntered(c, now)
 }
 

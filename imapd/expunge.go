@@ -43,5 +43,5 @@ func (s *session) upToDate() reply {
 	if s.tell(true); s.sel == nil || !s.enabled.has(condStore) {
 		return reply{}
 	}
-	return ok(fmt.Sprintf("HIGHESTMODSEQ %d", s.sel.view.ModSeq()), "")
+	return ok(fmt.Sprintf("HIGHESTMODSEQ %d", s.sel.view.Told()), "")
 }

@@ -83,19 +83,19 @@ func (s *session) newFetching(c *wire.Fetch) (*fetching, *roaring.Bitmap, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &fetching{session: s, uids: c.UID, andUID: c.UID, seqs: newSequence(s.known()), recent: s.recent(), marked: roaring.New()}
+	f := &fetching{session: s, uids: c.UID, andUID: c.UID && !s.enabled.has(uidOnly), seqs: newSequence(s.known()), recent: s.recent(), marked: roaring.New()}
 	f.plan(c)
 	f.marks = f.marks && !sel.readOnly && now.Rights.Has(mailbox.RightSeen)
 	if f.flags || f.marks {
 		s.tellKeywords()
 	}
+	if c.Partial != nil { // before CHANGEDSINCE: of those in the range the changed ones (RFC 9394, 3.4)
+		uids = partOf(uids, c.Partial)
+	}
 	if c.ChangedSince != 0 {
 		if uids, err = f.changed(c, uids); err != nil {
 			return nil, nil, err
 		}
-	}
-	if c.Partial != nil {
-		uids = partOf(uids, c.Partial)
 	}
 	return f, uids, nil
 }
@@ -123,7 +123,7 @@ func (f *fetching) plan(c *wire.Fetch) {
 	}
 	f.modSeq = f.modSeq || c.ChangedSince != 0 // RFC 7162, 3.1.4.1
 	if f.modSeq {
-		f.enabled |= condStore // RFC 7162, 3.1
+		f.followModSeqs()
 	}
 }
 
@@ -399,8 +399,12 @@ func (f *fetching) prepare() error {
 
 // respond writes the response of a message.
 func (f *fetching) respond(seq uint32, item *mailbox.Item) {
-	f.fetchBegin(seq, item.UID, f.andUID)
 	marked := f.marked.Contains(item.UID)
+	if marked && !f.andUID {
+		f.changeBegin(seq, item.UID, false)
+	} else {
+		f.fetchBegin(seq, item.UID, f.andUID)
+	}
 	if f.flags || marked {
 		f.fetchFlags(&item.Message, f.recent.Contains(item.UID))
 	}

@@ -31,7 +31,7 @@ func (s *session) list(c *wire.List) reply {
 		return s.refuse("list the mailboxes", err)
 	}
 	if c.ReturnStatus&wire.StatusHighestModSeq != 0 {
-		s.enabled |= condStore
+		s.followModSeqs()
 	}
 	chosen := choose(tree, match, selection(c))
 	for _, n := range chosen.nodes {
@@ -259,7 +259,7 @@ func (s *session) listOne(c *wire.List, n *node, chosen *choice) error {
 		s.out.Raw(chosen.childInfo)
 	}
 	s.out.CRLF()
-	if n.mailbox == nil {
+	if n.mailbox == nil || !n.chosen { // it stands for others (RFC 5819, 3; RFC 9590, 4)
 		return nil
 	}
 	if c.ReturnStatus != 0 && n.mailbox.Rights.Has(mailbox.RightRead) { // RFC 5819, 2

@@ -84,8 +84,8 @@ func (s *session) namespace() reply {
 func (s *session) statusOf(c *wire.Status) reply {
 	m, err := s.access.Mailbox(c.Mailbox, mailbox.RightRead)
 	if err == nil {
-		if c.Items&wire.StatusHighestModSeq != 0 { // RFC 7162, 3.1
-			s.enabled |= condStore
+		if c.Items&wire.StatusHighestModSeq != 0 {
+			s.followModSeqs()
 		}
 		err = s.tellStatus(c.Mailbox, &m, c.Items)
 	}

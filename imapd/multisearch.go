@@ -11,15 +11,12 @@ import (
 // multiSearch is ESEARCH (RFC 7377): one search of several mailboxes, each of which has its own response if something
 // was found in it.
 func (s *session) multiSearch(c *wire.Search) reply {
-	if s.sel == nil && slices.ContainsFunc(c.In.Filters, ofSelected) {
-		return bad(codeClientBug, "no mailbox is selected")
+	if r := s.mayMultiSearch(c); r != (reply{}) {
+		return r
 	}
 	boxes, err := s.sources(c.In.Filters)
 	if err != nil {
 		return s.searchFailed(c.Return, err)
-	}
-	if c.Return.Save && !s.onlySelected(boxes) {
-		return bad(codeClientBug, "SAVE is for searches of the selected mailbox only")
 	}
 	code := ""
 	for _, box := range boxes {
@@ -37,13 +34,21 @@ func (s *session) multiSearch(c *wire.Search) reply {
 	return ok(code, "")
 }
 
-func ofSelected(f wire.Filter) bool {
-	return f.Kind == wire.FilterSelected || f.Kind == wire.FilterSelectedDelayed
+// mayMultiSearch refuses what needs the selected mailbox and has another or none (RFC 7377, 2.2).
+func (s *session) mayMultiSearch(c *wire.Search) reply {
+	others := slices.ContainsFunc(c.In.Filters, func(f wire.Filter) bool { return !ofSelected(f) })
+	switch {
+	case slices.ContainsFunc(c.In.Filters, func(f wire.Filter) bool { return f.Kind == wire.FilterSelectedDelayed }):
+		return bad(codeClientBug, "SELECTED-DELAYED is for NOTIFY")
+	case s.sel == nil && (c.Return.Update || slices.ContainsFunc(c.In.Filters, ofSelected)):
+		return bad(codeClientBug, "no mailbox is selected")
+	case c.Return.Save && others:
+		return bad(codeClientBug, "SAVE is for searches of the selected mailbox only")
+	}
+	return reply{}
 }
 
-func (s *session) onlySelected(boxes []mailbox.Mailbox) bool {
-	return len(boxes) == 1 && s.isSelected(boxes[0].ID)
-}
+func ofSelected(f wire.Filter) bool { return f.Kind == wire.FilterSelected }
 
 // searchIn searches one mailbox. One that was removed meanwhile has nothing in it.
 func (s *session) searchIn(c *wire.Search, box mailbox.Mailbox) (code string, err error) {

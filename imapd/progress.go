@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 )
@@ -68,7 +69,13 @@ func (p *progress) look() {
 }
 
 func (p *progress) tell() error {
-	p.out.Raw(`* OK [INPROGRESS (`).String(p.tag).Raw(" NIL NIL)] still at it").CRLF()
+	p.out.Raw(`* OK [INPROGRESS (`)
+	if strings.Contains(p.tag, "]") { // it would end the code (RFC 9585, 4)
+		p.out.Raw("NIL")
+	} else {
+		p.out.Quoted(p.tag)
+	}
+	p.out.Raw(" NIL NIL)] still at it").CRLF()
 	if err := p.flush(); err != nil {
 		return err
 	}

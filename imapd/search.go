@@ -16,6 +16,9 @@ func (s *session) search(c *wire.Search) reply {
 	if c.Charset != "" && s.enabled.has(utf8Accept) {
 		return bad(codeClientBug, "no charset is to be named after ENABLE UTF8=ACCEPT")
 	}
+	if r := s.mayWatch(c.Return); r != (reply{}) {
+		return r
+	}
 	if c.In != nil {
 		return s.multiSearch(c)
 	}
@@ -87,7 +90,7 @@ func (f *finding) search(c *searchKeys, key *wire.SearchKey, uids *roaring.Bitma
 		return err
 	}
 	if f.modSeq, f.fixed = c.modSeq, c.fixed; f.modSeq {
-		f.enabled |= condStore // RFC 7162, 3.1
+		f.followModSeqs()
 	}
 	return f.during(func(ctx context.Context) (err error) {
 		f.found, f.ranks, err = f.srv.Mailboxes.Rank(ctx, f.box.ID, uids, criterion)

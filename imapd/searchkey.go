@@ -80,7 +80,7 @@ func (c *searchKeys) set(k *wire.SearchKey) (*roaring.Bitmap, error) {
 		c.fixed = true
 	}
 	if !c.other && !uid {
-		return c.resolve(c.present(k.Set), false)
+		return c.resolve(c.present(k.Set), k.Set.Saved) // "$" is no number
 	}
 	if !c.other {
 		return c.resolve(k.Set, true)

@@ -30,7 +30,7 @@ func (s *session) open(c *wire.Select, readOnly bool) reply {
 		return s.refuse("open the mailbox", err)
 	}
 	if c.CondStore || c.QResync != nil {
-		s.enabled |= condStore
+		s.followModSeqs()
 	}
 	readOnly = readOnly || !mb.Rights.Writable()
 	words, err := s.view(mb, readOnly)
@@ -127,7 +127,7 @@ func (s *session) describe(words []string, asked string) error {
 	}
 	s.out.Raw("* OK [UIDVALIDITY ").Number(uint64(mb.UIDValidity)).Raw("] UIDs are valid").CRLF()
 	s.out.Raw("* OK [UIDNEXT ").Number(uint64(mb.UIDNext)).Raw("] the next UID").CRLF()
-	s.out.Raw("* OK [HIGHESTMODSEQ ").Number(s.sel.view.ModSeq()).Raw("] the highest modseq").CRLF()
+	s.tellHighest("the highest modseq")
 	s.out.Raw("* OK [MAILBOXID (").Raw(mailboxObject(mb.ID)).Raw(")] the mailbox's id").CRLF()
 	s.tellName(mb.Name, asked)
 	return nil

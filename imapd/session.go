@@ -85,6 +85,8 @@ type selected struct {
 	mailbox  mailbox.Mailbox // as it was when it was opened
 
 	changed *roaring.Bitmap // messages with new flags that are not told yet; nil for none
+	moved   *roaring.Bitmap // new and changed messages of which contexts were not told yet; nil for none
+	came    *roaring.Bitmap // the new ones of those
 }
 
 func newSession(s *Server, c *listen.Conn) *session {
@@ -330,8 +332,8 @@ func (s *session) answer(r reply) {
 	s.out.CRLF()
 }
 
-// keepsNumbers reports whether no EXPUNGE may be told in answer to a command: those that speak of
-// messages by number, and are not UID commands (RFC 9051, 7.5.1; RFC 5256, 3).
+// keepsNumbers reports whether no EXPUNGE may be told in answer to a command: those that speak of messages by number,
+// also in the keys of a UID SEARCH (RFC 9051, 7.5.1; RFC 5256, 3; RFC 7162, 3.2.10.2).
 func keepsNumbers(args any) bool {
 	switch c := args.(type) {
 	case *wire.Fetch:
@@ -339,11 +341,24 @@ func keepsNumbers(args any) bool {
 	case *wire.Store:
 		return !c.UID
 	case *wire.Search:
-		return !c.UID
+		return !c.UID || hasNumbers(&c.Key)
 	case *wire.Sort:
-		return !c.UID
+		return !c.UID || hasNumbers(&c.Key)
 	case *wire.Thread:
-		return !c.UID
+		return !c.UID || hasNumbers(&c.Key)
+	}
+	return false
+}
+
+// hasNumbers reports whether a key looks for messages by number.
+func hasNumbers(k *wire.SearchKey) bool {
+	if k.Op == wire.SearchSeq {
+		return !k.Set.Saved
+	}
+	for i := range k.Keys {
+		if hasNumbers(&k.Keys[i]) {
+			return true
+		}
 	}
 	return false
 }

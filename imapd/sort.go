@@ -17,6 +17,9 @@ var sortCriteria = map[string]mailbox.SortBy{
 
 // sort is SORT and UID SORT (RFC 5256, 3), with RETURN as RFC 5267 has it.
 func (s *session) sort(c *wire.Sort) reply {
+	if r := s.mayWatch(c.Return); r != (reply{}) {
+		return r
+	}
 	f, err := s.find(c.Charset, &c.Key, c.UID)
 	if err == nil {
 		f.keys = sortKeys(c.By)

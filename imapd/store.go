@@ -25,7 +25,7 @@ func (s *session) store(c *wire.Store) reply {
 		return s.refuse("store flags", err)
 	}
 	if c.UnchangedSince != nil {
-		s.enabled |= condStore
+		s.followModSeqs()
 	}
 	some, code := s.withinLimit(uids)
 	var before untold
@@ -98,10 +98,10 @@ func storeOp(op byte) mailbox.FlagOp {
 }
 
 // tellStored tells the flags that messages have now. A client that follows modseqs is told the new ones even when it
-// wants to hear nothing (RFC 7162, 3.1.3).
+// wants to hear nothing, and after UNCHANGEDSINCE those that are as before, too (RFC 7162, 3.1.3).
 func (s *session) tellStored(c *wire.Store, done *mailbox.Stored) error {
 	told := done.Done
-	if c.Silent {
+	if c.Silent && c.UnchangedSince == nil {
 		told = done.Changed
 	}
 	if told.IsEmpty() || c.Silent && !s.enabled.has(condStore) {
@@ -118,7 +118,7 @@ func (s *session) tellStored(c *wire.Store, done *mailbox.Stored) error {
 		switch seq := seqs.of(m.UID); {
 		case seq == 0:
 		case c.Silent:
-			s.fetchBegin(seq, m.UID, c.UID)
+			s.changeBegin(seq, m.UID, c.UID)
 			s.fetchModSeq(&m.Message)
 			s.out.End().CRLF()
 		default:

@@ -31,11 +31,34 @@ func (s *session) tellSelected(expunge bool, wanted events) {
 	if err == nil {
 		err = s.tellNoted()
 	}
+	if err == nil {
+		err = s.tellUpdates()
+	}
 	if err != nil {
 		s.log().Error("cannot read what changed in a mailbox", "mailbox", s.sel.id, "err", err)
 		return
 	}
 	s.sel.own = own{}
+	if s.sel.held && s.enabled.has(qresync) { // what was told is not all up to its modseq (RFC 7162, 3.2 and 6)
+		s.tellHighest("expunged messages are not told yet")
+	}
+}
+
+// followModSeqs has the client told of modseqs from now on. The first command that asks for that learns how far the
+// selected mailbox is (RFC 7162, 3.1).
+func (s *session) followModSeqs() {
+	if s.enabled.has(condStore) {
+		return
+	}
+	s.enabled |= condStore
+	if s.sel != nil && !s.sel.gone {
+		s.tellHighest("modseqs are told from now on")
+	}
+}
+
+// tellHighest tells the modseq up to which the client has heard of everything in the selected mailbox (RFC 7162, 3.1.2.1).
+func (s *session) tellHighest(why string) {
+	s.out.Raw("* OK [HIGHESTMODSEQ ").Number(s.sel.view.Told()).Raw("] ").Raw(why).CRLF()
 }
 
 // follow brings the view up to date. What is expunged and how many messages there are is told at once, with what is to
@@ -61,14 +84,12 @@ func (s *session) follow(expunge bool, fetch []wire.FetchItem) error {
 	s.tellRemoved(c.Expunged, before)
 	s.tellExpunged(c.Expunged)
 	s.sel.note(c.Flags)
+	s.sel.noteUpdates(c.New, c.Flags)
 	if !c.New.IsEmpty() {
 		s.tellCount()
 		if err := s.fetchNew(c.New, fetch); err != nil {
 			return err
 		}
-	}
-	if len(s.sel.contexts) > 0 {
-		return s.tellUpdates(roaring.Or(c.New, c.Flags))
 	}
 	return nil
 }
@@ -158,10 +179,9 @@ func (s *session) tellChanged(changed *roaring.Bitmap, but func(*mailbox.Message
 	return nil
 }
 
-// tellFlags tells the flags of a message, with what the client wants to know besides (RFC 7162, 3.1.4 and 3.2.4;
-// RFC 9586, 3.3).
+// tellFlags tells the flags of a message, with what the client wants to know besides (RFC 7162, 3.1.4 and 3.2.4).
 func (s *session) tellFlags(seq uint32, m *mailbox.Message, withUID bool) {
-	s.fetchBegin(seq, m.UID, withUID)
+	s.changeBegin(seq, m.UID, withUID)
 	s.fetchFlags(m, s.recent().Contains(m.UID))
 	if s.enabled.has(condStore) {
 		s.fetchModSeq(m)
@@ -169,14 +189,20 @@ func (s *session) tellFlags(seq uint32, m *mailbox.Message, withUID bool) {
 	s.out.End().CRLF()
 }
 
-// fetchBegin begins a FETCH response, or with UIDONLY a UIDFETCH, as far as the first item.
+// changeBegin begins a response that tells of a change. A client that is told of modseqs is told the UID, too (RFC 7162,
+// 3.2.4); with UIDONLY it stands there already.
+func (s *session) changeBegin(seq uint32, uid mailbox.UID, withUID bool) {
+	s.fetchBegin(seq, uid, (withUID || s.enabled.has(condStore)) && !s.enabled.has(uidOnly))
+}
+
+// fetchBegin begins a FETCH response, or with UIDONLY a UIDFETCH (RFC 9586, 3.3), as far as the first item.
 func (s *session) fetchBegin(seq uint32, uid mailbox.UID, withUID bool) {
 	if s.enabled.has(uidOnly) {
 		s.out.Raw("* ").Number(uint64(uid)).Raw(" UIDFETCH ").Begin()
-		return
+	} else {
+		s.out.Raw("* ").Number(uint64(seq)).Raw(" FETCH ").Begin()
 	}
-	s.out.Raw("* ").Number(uint64(seq)).Raw(" FETCH ").Begin()
-	if withUID || s.enabled.has(qresync) {
+	if withUID {
 		s.out.Atom("UID").Number(uint64(uid))
 	}
 }

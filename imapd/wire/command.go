@@ -207,14 +207,16 @@ type Section struct {
 	Cut    bool
 }
 
-// Partial is a range of results (RFC 9394): the first is 1, and the last -1 when both count from the end.
+// Partial is a range of results (RFC 9394), as the client wrote it: the first is 1, or the last -1 when both count from
+// the end.
 type Partial struct{ From, To int64 }
 
 // SearchReturn is what a search is to tell (RFC 4731, 5182, 5267, 9394); nil asks for the old SEARCH response.
 type SearchReturn struct {
 	Min, Max, All, Count, Save bool
-	Relevancy                  bool // RFC 6203
-	Update, Context            bool // RFC 5267
+	Relevancy                  bool        // RFC 6203
+	Update, Context            bool        // RFC 5267
+	Fetch                      []FetchItem // of Update: what is to be told of new messages (RFC 5465, 7)
 	Partial                    *Partial
 }
 

@@ -139,7 +139,7 @@ func TestCommands(t *testing.T) {
 		{"UID FETCH 1:* (FLAGS) (CHANGEDSINCE 5 VANISHED)", "FETCH",
 			&Fetch{UID: true, Set: nums(1, 0), Items: items(FetchFlags), ChangedSince: 5, Vanished: true}},
 		{"UID FETCH 1:* UID (PARTIAL -100:-1)", "FETCH",
-			&Fetch{UID: true, Set: nums(1, 0), Items: items(FetchUID), Partial: &Partial{-1, -100}}},
+			&Fetch{UID: true, Set: nums(1, 0), Items: items(FetchUID), Partial: &Partial{-100, -1}}},
 		{"FETCH 1 (MODSEQ EMAILID THREADID SAVEDATE RFC822.SIZE BODY BODYSTRUCTURE RFC822 RFC822.TEXT)", "FETCH",
 			&Fetch{Set: nums(1, 1), Items: items(FetchModSeq, FetchEmailID, FetchThreadID, FetchSaveDate, FetchSize,
 				FetchBody, FetchBodyStructure, FetchRFC822, FetchRFC822Text)}},
@@ -176,8 +176,10 @@ func TestCommands(t *testing.T) {
 		{"SEARCH RETURN () ALL", "SEARCH", &Search{Return: &SearchReturn{All: true}}},
 		{"SEARCH RETURN (MIN MAX COUNT SAVE) ALL", "SEARCH", &Search{Return: &SearchReturn{Min: true, Max: true, Count: true, Save: true}}},
 		{"SEARCH RETURN (PARTIAL 500:1 UPDATE CONTEXT RELEVANCY) FUZZY TEXT a", "SEARCH", &Search{
-			Return: &SearchReturn{Partial: &Partial{1, 500}, Update: true, Context: true, Relevancy: true},
+			Return: &SearchReturn{Partial: &Partial{500, 1}, Update: true, Context: true, Relevancy: true},
 			Key:    SearchKey{Op: SearchText, Fuzzy: true, Text: "a"}}},
+		{"SEARCH RETURN (update(uid flags) COUNT) ALL", "SEARCH", &Search{
+			Return: &SearchReturn{Update: true, Fetch: items(FetchUID, FetchFlags), Count: true}}},
 		{`SEARCH MODSEQ "/flags/\\Draft" all 7`, "SEARCH",
 			&Search{Key: SearchKey{Op: SearchModSeq, Entry: `/flags/\Draft`, EntryOf: "all", Number: 7}}},
 		{"SEARCH MODSEQ 9", "SEARCH", &Search{Key: SearchKey{Op: SearchModSeq, Number: 9}}},

@@ -109,11 +109,12 @@ func (d *Decoder) searchReturn() *SearchReturn {
 		return nil
 	}
 	d.space()
-	r := &SearchReturn{}
-	d.list(func() { d.searchReturnOption(r) })
-	if *r == (SearchReturn{}) {
-		r.All = true
-	}
+	r, some := &SearchReturn{}, false
+	d.list(func() {
+		some = true
+		d.searchReturnOption(r)
+	})
+	r.All = r.All || !some
 	if r.All && r.Partial != nil {
 		d.fail("", "RETURN with both ALL and PARTIAL")
 	}
@@ -137,6 +138,9 @@ func (d *Decoder) searchReturnOption(r *SearchReturn) {
 		r.Relevancy = true
 	case d.word("UPDATE"):
 		r.Update = true
+		if d.beforeList() {
+			r.Fetch = d.fetchItems()
+		}
 	case d.word("CONTEXT"):
 		r.Context = true
 	case r.Partial == nil && d.word("PARTIAL"):
@@ -147,8 +151,7 @@ func (d *Decoder) searchReturnOption(r *SearchReturn) {
 	}
 }
 
-// partial = nz-number ":" nz-number, or both with "-" in front (RFC 9394, 4). The first is made the nearer one to
-// where they count from.
+// partial = nz-number ":" nz-number, or both with "-" in front (RFC 9394, 4)
 func (d *Decoder) partial() *Partial {
 	first, back := d.partialNumber()
 	d.expect(':')
@@ -156,7 +159,7 @@ func (d *Decoder) partial() *Partial {
 	if back != back2 {
 		d.fail("", "a range counts from one end")
 	}
-	if first, last = min(first, last), max(first, last); back {
+	if back {
 		first, last = -first, -last
 	}
 	return &Partial{first, last}

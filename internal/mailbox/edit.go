@@ -50,9 +50,9 @@ func (e *edit) save() error {
 	return changeUsage(e.tx, e.box.Owner, e.used)
 }
 
-// announce tells the watchers what happened, but nothing of a removed mailbox.
+// announce tells the watchers what happened to messages, but nothing of a removed mailbox.
 func (e *edit) announce() {
-	if b := e.box; !b.removed {
+	if b := e.box; !b.removed && (e.event.Arrived || e.event.Expunged || e.event.Flagged) {
 		e.event.What, e.event.Owner, e.event.Mailbox, e.event.Name = Messages, b.Owner, b.Mailbox, b.Name
 		e.s.announce(e.tx, e.event)
 	}

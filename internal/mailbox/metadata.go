@@ -228,7 +228,12 @@ func (a *Access) annotate(tx store.Tx, b *box, notes []Annotation) error {
 		}
 		a.s.announceEntries(tx, who, b, entries)
 	}
-	return nil
+	if b == nil || len(notes) == 0 {
+		return nil
+	}
+	e := a.s.edit(tx, b)
+	e.modseq() // which annotations raise, too (RFC 7162, 3.2)
+	return e.save()
 }
 
 func (s *Service) announceEntries(tx store.Tx, who Owner, b *box, entries []string) {

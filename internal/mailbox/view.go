@@ -19,6 +19,7 @@ type View struct {
 
 	at     snapshot        // what the reader knows; uids may have held ones besides
 	held   *roaring.Bitmap // expunged, and still known to the reader; nil is none
+	heldAt uint64          // at.modseq before the first of them was kept back
 	recent *roaring.Bitmap // nil is none
 }
 
@@ -127,6 +128,15 @@ func (v *View) UIDs() *roaring.Bitmap { return v.at.uids }
 // ModSeq is the modseq up to which the view has followed.
 func (v *View) ModSeq() uint64 { return v.at.modseq }
 
+// Told is the modseq up to which the view has followed and kept nothing back: below that of any expunged message that the
+// reader does not know of (RFC 7162, 3.2).
+func (v *View) Told() uint64 {
+	if v.held != nil {
+		return v.heldAt
+	}
+	return v.at.modseq
+}
+
 // Recent are those of UIDs that are \Recent for this view. Not to be changed; a Sync changes it.
 func (v *View) Recent() *roaring.Bitmap {
 	if v.recent == nil {
@@ -223,7 +233,7 @@ func (v *View) hold(expunged *roaring.Bitmap) *roaring.Bitmap {
 	if v.held != nil {
 		v.held.Or(expunged)
 	} else if !expunged.IsEmpty() {
-		v.held = expunged
+		v.held, v.heldAt = expunged, v.at.modseq
 	}
 	return roaring.New()
 }
