@@ -73,3 +73,31 @@ func TestSnapshotsShare(t *testing.T) {
 	next.AddRange(0, 1<<20) // nobody does; but even then
 	equal(t, "the snapshot before", at.uids.ToArray(), before)
 }
+
+// A view that sees very many messages as recent, here and there, does not copy them.
+func TestRecentShares(t *testing.T) {
+	h := open(t, Options{})
+	uids := roaring.New()
+	for uid := UID(2); uid <= 1<<20; uid += 2 {
+		uids.Add(uid)
+	}
+	at := snapshot{uids: share(uids), next: 1<<20 + 1}
+	var v *View
+	n := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			v = &View{s: h.Service, id: 1, at: at}
+			v.claim(5, at.uids)
+		}
+	}).AllocedBytesPerOp()
+	if n > 40<<10 { // of 128 KiB
+		t.Errorf("%d octets for a view's recent messages", n)
+	}
+	if got := v.Recent(); got.Contains(4) || got.GetCardinality() != 1<<19-2 {
+		t.Errorf("%d messages are recent", got.GetCardinality())
+	}
+	v.recent.AndNot(set(6, 1<<20))
+	if !at.uids.Contains(6) || v.Recent().Contains(6) {
+		t.Error("the snapshot has changed with what is recent, or that has not")
+	}
+}

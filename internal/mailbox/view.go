@@ -76,9 +76,9 @@ func (v *View) claim(claimed UID, uids *roaring.Bitmap) {
 	if first >= v.at.next {
 		return
 	}
-	unclaimed := roaring.New()
-	unclaimed.AddRange(uint64(first), uint64(v.at.next))
-	unclaimed.And(uids)
+	below := roaring.New()
+	below.AddRange(0, uint64(first))
+	unclaimed := roaring.AndNot(uids, below) // shares what it can with a snapshot, as And does not
 	if unclaimed.IsEmpty() {
 		return
 	}
