@@ -28,12 +28,17 @@ const (
 // an error in the log, fails by itself.
 func FuzzSession(f *testing.F) {
 	h := newDialogHouse(f)
+	const one = 9 // of so many cases: a short campaign should get beyond its seeds
+	n := 0
 	for _, file := range dialogFiles(f, "testdata/dialog") {
 		cases, err := readDialogs(file)
 		if err != nil {
 			f.Fatal(err)
 		}
 		for _, c := range cases {
+			if n++; n%one > 0 {
+				continue
+			}
 			f.Add(fuzzState(&c), fuzzInput(&c))
 		}
 	}
