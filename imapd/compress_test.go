@@ -62,7 +62,7 @@ func TestCompressFlush(t *testing.T) {
 }
 
 // A few octets that become many are bounded as the many are.
-func TestF10CompressBomb(t *testing.T) {
+func TestCompressBomb(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.Limits.MessageSize = 1000 })
 	c := h.compressed()
 	w, err := flate.NewWriter(c.conn, 9)

@@ -18,16 +18,17 @@ import (
 	"postroad/internal/store"
 )
 
-// What a hostile client can try, by number; F08 is in rights_test.go, F10 in compress_test.go.
+// What a hostile client can try; with what is hidden from it in rights_test.go, with compression in compress_test.go.
 
 // overBoth runs a test over TCP and over TLS.
 func overBoth(t *testing.T, test func(t *testing.T, h *house, dial func() *raw), options ...option) {
 	for name, implicit := range map[string]bool{"TCP": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
+			all := slices.Clone(options)
 			if implicit {
-				options = append(slices.Clone(options), withTLS(t))
+				all = append(all, withTLS(t))
 			}
-			h := buildHouse(t, store.Options{}, options...)
+			h := buildHouse(t, store.Options{}, all...)
 			_, addr := h.serve(implicit)
 			test(t, h, func() *raw {
 				conn, err := net.Dial("tcp", addr)
@@ -100,7 +101,7 @@ func takes(t *testing.T, most uint64, fn func()) {
 }
 
 // Literals of any size are refused before anything is allocated for them.
-func TestF01LiteralsOfAnySize(t *testing.T) {
+func TestLiteralsOfAnySize(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		takes(t, 32, func() {
 			sizes := []string{"4294967295", "9223372036854775807", "18446744073709551616", "-1", "99999999999999999999999999", "1x", ""}
@@ -126,7 +127,7 @@ func TestF01LiteralsOfAnySize(t *testing.T) {
 }
 
 // A stranger's commands are small, and few.
-func TestF01StrangersBudget(t *testing.T) {
+func TestStrangersBudget(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		for _, command := range []string{"a NOOP", "a CAPABILITY", "a ID (\"name\" \"" + strings.Repeat("x", 500) + "\")"} {
 			c := dial()
@@ -141,7 +142,7 @@ func TestF01StrangersBudget(t *testing.T) {
 }
 
 // The literals and words of one command are bounded in their sum.
-func TestF02ManyArguments(t *testing.T) {
+func TestManyArguments(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		h.deliver("INBOX", hello)
 		takes(t, 300, func() {
@@ -171,7 +172,7 @@ func TestF02ManyArguments(t *testing.T) {
 }
 
 // What is never closed, and lines without an end, cost little.
-func TestF03Nesting(t *testing.T) {
+func TestNesting(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		takes(t, 2000, func() { // of 150 connections
 			for _, loggedIn := range []bool{false, true} {
@@ -210,7 +211,7 @@ func TestF03Nesting(t *testing.T) {
 }
 
 // Depth and sets of SEARCH are bounded; odd numbers are answered in words.
-func TestF04DepthAndSets(t *testing.T) {
+func TestDepthAndSets(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		c := dial().login()
 		c.open("INBOX")
@@ -247,7 +248,7 @@ func TestF04DepthAndSets(t *testing.T) {
 }
 
 // A pattern of many wildcards is matched in linear time against many mailboxes.
-func TestF05Patterns(t *testing.T) {
+func TestPatterns(t *testing.T) {
 	h := newHouse(t)
 	var all sync.WaitGroup
 	for w := range 50 { // together, so that one commit takes many
@@ -272,7 +273,7 @@ func TestF05Patterns(t *testing.T) {
 }
 
 // Names are never paths, and no name can forge a response.
-func TestF06Names(t *testing.T) {
+func TestNames(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		before := filesOf(t, h.dir)
 		c := dial().login()
@@ -346,7 +347,7 @@ func filesOf(t *testing.T, dir string) (names []string) {
 }
 
 // A name in modified UTF-7 has one form; what is none names nothing.
-func TestF07ModifiedUTF7(t *testing.T) {
+func TestModifiedUTF7(t *testing.T) {
 	h := newHouse(t)
 	c := h.loggedIn()
 	for _, name := range []string{
@@ -372,7 +373,7 @@ func TestF07ModifiedUTF7(t *testing.T) {
 }
 
 // The quota holds against many at once, by no more than one message; a flood of small messages, dates and keywords is no harm.
-func TestF09Append(t *testing.T) {
+func TestAppend(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		const size, quota = 100_000, 1_000_000
 		h.setQuota(quota)
@@ -426,7 +427,7 @@ func TestF09Append(t *testing.T) {
 }
 
 // A message that is a bomb is answered from what was worked out at delivery, within bounds.
-func TestF11Bombs(t *testing.T) {
+func TestBombs(t *testing.T) {
 	h := newHouse(t)
 	bombs := map[string]string{
 		"nested multiparts": nest(2000, func(i int) string {
@@ -471,7 +472,7 @@ func nest(n int, level func(int) string) string {
 }
 
 // Sections of any depth and partials of any size are answered.
-func TestF12SectionsAndPartials(t *testing.T) {
+func TestSectionsAndPartials(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		h.deliver("INBOX", hello)
 		c := dial().login()
@@ -495,7 +496,7 @@ func TestF12SectionsAndPartials(t *testing.T) {
 }
 
 // Sessions on one mailbox expunge, fetch, close and idle at once; each is answered, and numbers mean what they should.
-func TestF13ManySessions(t *testing.T) {
+func TestManySessions(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		h.deliverMany("INBOX", 300)
 		sessions := 60
@@ -549,7 +550,7 @@ func (c *raw) busy(n int) {
 }
 
 // A client that goes away in IDLE without DONE, or floods with IDLE, leaves nothing behind.
-func TestF13IdleFlood(t *testing.T) {
+func TestIdleLeavesNothing(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		c := dial().login()
 		c.open("INBOX")
@@ -572,7 +573,7 @@ func TestF13IdleFlood(t *testing.T) {
 }
 
 // Who does not read a large FETCH holds up nobody: others go on, also with what is being sent.
-func TestF14SlowReader(t *testing.T) {
+func TestSlowReader(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		large := "Subject: x\r\n\r\n" + strings.Repeat("0123456789abcd\r\n", 64<<10)
 		for range 30 {
@@ -603,7 +604,7 @@ func TestF14SlowReader(t *testing.T) {
 }
 
 // A login that is refused changes nothing, and commands behind a login run once.
-func TestF15LoginState(t *testing.T) {
+func TestLoginState(t *testing.T) {
 	overBoth(t, func(t *testing.T, h *house, dial func() *raw) {
 		c := dial()
 		c.dialog(`

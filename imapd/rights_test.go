@@ -117,7 +117,7 @@ func (s *shared) await(tag string) (told []string) {
 
 // What bob has no rights on is in every command's answer as what is not there, octet by octet: a mailbox that is hidden, one
 // that was shared and is no longer, one of an account that shares nothing.
-func TestF08HiddenMailboxes(t *testing.T) {
+func TestHiddenMailboxes(t *testing.T) {
 	s := newShared(t)
 	for _, c := range mailboxCommands() {
 		t.Run(c.text, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestF08HiddenMailboxes(t *testing.T) {
 
 // Every command that names a mailbox, with every right alone, with the right to look it up, and with all but it, is done or refused as
 // the rights say.
-func TestF08CommandsByRights(t *testing.T) {
+func TestCommandsByRights(t *testing.T) {
 	s := newShared(t)
 	for _, c := range mailboxCommands() {
 		if c.silent {

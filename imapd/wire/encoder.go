@@ -214,14 +214,6 @@ func (e *Encoder) quotable(s string) bool {
 	return len(s) <= 1000 && (!wide || e.utf8 && utf8.ValidString(s))
 }
 
-// NString is a string, or NIL for nil.
-func (e *Encoder) NString(s *string) *Encoder {
-	if s == nil {
-		return e.Nil()
-	}
-	return e.String(*s)
-}
-
 // Quoted is a quoted string of s, which has neither NUL, CR nor LF.
 func (e *Encoder) Quoted(s string) *Encoder {
 	e.next()
@@ -397,24 +389,10 @@ func (e *Encoder) Write(p []byte) (int, error) {
 // ReadFrom writes the rest of a literal from r, through the Encoder's one buffer. A reader that ends before is an error,
 // after which nothing can be written any more: the client waits for octets that do not exist.
 func (e *Encoder) ReadFrom(r io.Reader) (n int64, err error) {
-	return e.pull(r.Read)
-}
-
-// CopyAt writes the rest of a literal from r, which has it at offset off, as ReadFrom does.
-func (e *Encoder) CopyAt(r io.ReaderAt, off int64) error {
-	_, err := e.pull(func(p []byte) (int, error) {
-		n, err := r.ReadAt(p, off)
-		off += int64(n)
-		return n, err
-	})
-	return err
-}
-
-func (e *Encoder) pull(read func([]byte) (int, error)) (n int64, err error) {
 	for e.left > 0 && e.err == nil {
 		e.room(4096)
 		space := e.buf[len(e.buf):cap(e.buf)]
-		got, err := read(space[:min(int64(len(space)), e.left)])
+		got, err := r.Read(space[:min(int64(len(space)), e.left)])
 		e.buf = e.buf[:len(e.buf)+got]
 		e.left -= int64(got)
 		n += int64(got)
