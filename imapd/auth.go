@@ -13,10 +13,8 @@ import (
 	"postroad/internal/sasl"
 )
 
-// mayStartTLS reports whether STARTTLS is to be had now. TLS goes below compression, never on it.
-func (s *session) mayStartTLS() bool {
-	return s.owner == 0 && s.srv.TLS != nil && s.conn.tls == nil && s.conn.packed == nil
-}
+// mayStartTLS reports whether STARTTLS is to be had now: before the login, where nothing is compressed.
+func (s *session) mayStartTLS() bool { return s.owner == 0 && s.srv.TLS != nil && s.conn.tls == nil }
 
 // startTLS is STARTTLS (RFC 9051, 6.2.1). What somebody has slipped in behind the command is not run under TLS.
 func (s *session) startTLS() reply {
@@ -170,7 +168,7 @@ func (s *session) loginReply(err error) reply {
 	return no(codeServerBug, "the server failed to check the login; its log says why")
 }
 
-// unauthenticate is UNAUTHENTICATE (RFC 8437, 2): all is as before the login, but for TLS and compression.
+// unauthenticate is UNAUTHENTICATE (RFC 8437, 3 and 4.1): all is as before the login, but for TLS.
 func (s *session) unauthenticate() reply {
 	s.unselect()
 	s.stopNotices()
@@ -180,7 +178,17 @@ func (s *session) unauthenticate() reply {
 	s.out.UTF8(false)
 	s.dec.SetLimits(wire.BeforeLogin())
 	s.conn.loggedIn(false)
-	return s.withCapabilities("logged out; the connection goes on")
+	r := s.withCapabilities("logged out; the connection goes on")
+	if s.conn.packed == nil {
+		return r
+	}
+	s.answer(r)
+	if s.flush() != nil {
+		s.left = true
+	}
+	s.conn.decompress()
+	s.dec.Reset(s.conn)
+	return reply{status: answered}
 }
 
 // Names tells mailbox.Access of accounts.

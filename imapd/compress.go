@@ -55,19 +55,45 @@ func (c *compressors) leave() { c.count.Add(-1) }
 // a client compresses needs its window, 32 KiB at most.
 type packed struct {
 	*inflate.Reader
-	to  io.Writer
-	srv *Server
-	w   *flate.Writer // nil when nothing is to be flushed
+	from io.Reader     // what it reads
+	to   io.ReadWriter // the layer below
+	srv  *Server
+	w    *flate.Writer // nil when nothing is to be flushed
 }
 
 // compress puts DEFLATE on the connection; rest is what was read from it already.
 func (c *conn) compress(rest []byte) {
-	p := &packed{to: c.top, srv: c.srv}
-	p.Reader = inflate.NewReader(c.top)
+	p := &packed{from: c.top, to: c.top, srv: c.srv}
 	if len(rest) > 0 {
-		p.Reader = inflate.NewReader(io.MultiReader(bytes.NewReader(rest), c.top))
+		p.from = io.MultiReader(bytes.NewReader(rest), c.top)
 	}
+	p.Reader = inflate.NewReader(p.from)
 	c.packed, c.top = p, p
+}
+
+// decompress takes DEFLATE off again. Everything written must have been flushed.
+func (c *conn) decompress() {
+	c.top = &unpacked{Writer: c.packed.to, z: c.packed.Reader, from: c.packed.from}
+	c.packed = nil
+	c.srv.compressors.leave()
+}
+
+// An unpacked is a connection that was compressed: what the client says begins where its compressed stream ends.
+type unpacked struct {
+	io.Writer
+	z    *inflate.Reader // nil once it has ended
+	from io.Reader
+}
+
+func (u *unpacked) Read(p []byte) (int, error) {
+	if u.z != nil {
+		rest, err := u.z.End()
+		if err != nil {
+			return 0, err
+		}
+		u.z, u.from = nil, io.MultiReader(bytes.NewReader(rest), u.from)
+	}
+	return u.from.Read(p)
 }
 
 // Write compresses. It may keep the result back until Flush.

@@ -85,7 +85,7 @@ func TestCompressTwice(t *testing.T) {
 	c := h.compressed()
 	w, err := flate.NewWriter(c.conn, 9)
 	h.must(err)
-	fmt.Fprint(w, "a COMPRESS DEFLATE\r\nb COMPRESS LZW\r\nc CAPABILITY\r\nd UNAUTHENTICATE\r\ne NOOP\r\n")
+	fmt.Fprint(w, "a COMPRESS DEFLATE\r\nb COMPRESS LZW\r\nc CAPABILITY\r\n")
 	h.must(w.Flush())
 	c.expect("a NO [COMPRESSIONACTIVE] ...")
 	c.expect("b NO ...")
@@ -93,8 +93,6 @@ func TestCompressTwice(t *testing.T) {
 		t.Errorf("announced: %q", line)
 	}
 	c.expect("c OK ...")
-	c.expect("d OK ...")
-	c.expect("e OK ...") // the layer stays (RFC 8437, 3)
 
 	other := h.loggedIn()
 	other.dialog("> a COMPRESS DEFLATE\n< a NO [LIMIT] ...\n> b NOOP\n< b OK ...")
@@ -116,5 +114,35 @@ func TestCompressGarbage(t *testing.T) {
 	c.expect("* BYE ...")
 	if _, err := io.ReadAll(c.r); err != nil && err != io.ErrUnexpectedEOF {
 		t.Error(err)
+	}
+}
+
+// UNAUTHENTICATE ends the compression of both (RFC 8437, 4.1), however the client ends its stream, and it need not wait for
+// the answer.
+func TestUnauthenticateEndsCompression(t *testing.T) {
+	h := newHouse(t)
+	for _, finish := range []func(*flate.Writer) error{(*flate.Writer).Flush, (*flate.Writer).Close} {
+		for _, pipelined := range []bool{true, false} {
+			c := h.loggedIn()
+			plain := c.r
+			c.dialog("> z COMPRESS DEFLATE\n< z OK ...")
+			c.r = bufio.NewReader(flate.NewReader(plain))
+			var said bytes.Buffer
+			w, err := flate.NewWriter(&said, 9)
+			h.must(err)
+			fmt.Fprint(w, "a UNAUTHENTICATE\r\n")
+			h.must(finish(w))
+			if pipelined {
+				said.WriteString("b NOOP\r\n")
+			}
+			c.send(said.String())
+			c.expect("a OK ...")
+			c.r = plain
+			if !pipelined {
+				c.send("b NOOP\r\n")
+			}
+			c.expect("b OK ...")
+			c.dialog("> c FETCH 1 FLAGS\n< c BAD ...")
+		}
 	}
 }

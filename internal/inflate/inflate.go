@@ -22,8 +22,9 @@ type Reader struct {
 	source
 	err error // ErrCorrupt, or io.EOF after the last block
 
-	step  step
-	final bool // the block is the last
+	step    step
+	final   bool // the block is the last
+	flushed bool // what was read last is an empty stored block, with which a writer flushes
 	codes *codes
 	copy  match
 
@@ -57,11 +58,41 @@ func (z *Reader) Read(p []byte) (int, error) {
 			continue
 		}
 		z.err = err
+		if z.flushed && len(z.out) < len(p) {
+			break
+		}
 	}
 	if n := len(p) - len(z.out); n > 0 || len(p) == 0 {
 		return n, nil
 	}
 	return 0, z.err
+}
+
+// End reads the stream to its end, when its writer has said that it writes no more: to the end of the last block, or to the
+// empty stored block of a flush. It returns what was read from below that comes after. ErrCorrupt when there is more in the
+// stream. After an error of the reader below it can be called again.
+func (z *Reader) End() (rest []byte, err error) {
+	for z.err == nil && !z.flushed {
+		var more [1]byte
+		z.out = more[:]
+		err := z.step(z)
+		full := len(z.out) == 0
+		z.out = nil
+		switch {
+		case full:
+			z.err = ErrCorrupt
+		case err != errMore:
+			z.err = err
+		default:
+			if err := z.fill(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if z.err != nil && z.err != io.EOF {
+		return nil, z.err
+	}
+	return z.unused(), nil
 }
 
 // header begins a block (RFC 1951, 3.2.3).
@@ -72,7 +103,7 @@ func (z *Reader) header() error {
 	if !z.have(3) {
 		return errMore
 	}
-	z.final = z.take(1) == 1
+	z.final, z.flushed = z.take(1) == 1, false
 	switch z.take(2) {
 	case 0:
 		z.take(z.n % 8)
@@ -105,7 +136,7 @@ func (z *Reader) storedHeader() error {
 	if n != ^not&0xffff {
 		return ErrCorrupt
 	}
-	z.copy.length = int(n)
+	z.copy.length, z.flushed = int(n), n == 0
 	z.step = (*Reader).stored
 	return nil
 }
@@ -267,6 +298,16 @@ func (s *source) take(n uint) uint {
 	s.bits >>= n
 	s.n -= n
 	return b
+}
+
+// unused returns the octets that were read from below and not decoded, and forgets them.
+func (s *source) unused() (rest []byte) {
+	for s.take(s.n % 8); s.n > 0; {
+		rest = append(rest, byte(s.take(8)))
+	}
+	rest = append(rest, s.in...)
+	s.in = nil
+	return rest
 }
 
 // A window is the last octets that were given out, as many as a match may reach back to.

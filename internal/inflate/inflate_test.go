@@ -226,3 +226,50 @@ func BenchmarkReader(b *testing.B) {
 		io.Copy(io.Discard, NewReader(bytes.NewReader(packed)))
 	}
 }
+
+// What comes after the end of a stream is given back, however the stream ends and wherever it is cut.
+func TestEnd(t *testing.T) {
+	for name, finish := range map[string]func(*flate.Writer) error{"flush": (*flate.Writer).Flush, "last block": (*flate.Writer).Close} {
+		var stream bytes.Buffer
+		w, err := flate.NewWriter(&stream, flate.BestCompression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, said[0])
+		if err := finish(w); err != nil {
+			t.Fatal(err)
+		}
+		stream.WriteString("what comes after, and is longer than the Reader's small buffer: " + strings.Repeat("x", 100))
+		for _, from := range []io.Reader{bytes.NewReader(stream.Bytes()), iotest.OneByteReader(bytes.NewReader(stream.Bytes()))} {
+			z := NewReader(from)
+			for _, most := range []int{len(said[0]) - 1, 1} { // the end comes when all is read, and not before
+				if n, err := io.ReadFull(z, make([]byte, most)); n != most || err != nil {
+					t.Fatalf("%s: %d octets, %v", name, n, err)
+				}
+			}
+			rest, err := z.End()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			behind, err := io.ReadAll(io.MultiReader(bytes.NewReader(rest), from))
+			if err != nil || !strings.HasPrefix(string(behind), "what comes after") || !strings.HasSuffix(string(behind), "xxx") {
+				t.Errorf("%s: %q comes after, %v", name, behind, err)
+			}
+		}
+	}
+}
+
+// A stream that goes on has no end.
+func TestNoEnd(t *testing.T) {
+	var stream bytes.Buffer
+	w, _ := flate.NewWriter(&stream, flate.BestCompression)
+	io.WriteString(w, said[0]+said[1])
+	w.Close()
+	z := NewReader(&stream)
+	if _, err := io.ReadFull(z, make([]byte, len(said[0]))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := z.End(); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("the end of a stream that goes on: %v", err)
+	}
+}
