@@ -64,6 +64,27 @@ func TestProgress(t *testing.T) {
 	})
 }
 
+// A tag that would end the response code is not told (RFC 9585, 4).
+func TestProgressOfOddTag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, client := working(t)
+		defer client.Close()
+		s.tag = "a]b"
+		told := make(chan string, 1)
+		go func() {
+			r := bufio.NewScanner(client)
+			r.Scan()
+			told <- r.Text()
+		}()
+		if err := s.during(func(context.Context) error { time.Sleep(15 * time.Second); return nil }); err != nil {
+			t.Error(err)
+		}
+		if line := <-told; line != "* OK [INPROGRESS (NIL NIL NIL)] still at it" {
+			t.Error(line)
+		}
+	})
+}
+
 // The work of a client that is gone ends.
 func TestProgressWithoutClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -25,8 +25,8 @@ type Reader struct {
 	step    step
 	final   bool // the block is the last
 	flushed bool // what was read last is an empty stored block, with which a writer flushes
-	codes *codes
-	copy  match
+	codes   *codes
+	copy    match
 
 	window window
 	out    []byte // where Read wants it; what is filled is cut off
