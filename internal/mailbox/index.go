@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -254,7 +255,7 @@ func (s *Service) Index(ctx context.Context, log func(id ID, err error)) error {
 	defer s.index.run(false)
 	p := &pace{ctx: ctx, rest: true}
 	index := func(id ID) {
-		if err := s.indexMailbox(p, id); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
+		if err := caught(func() error { return s.indexMailbox(p, id) }); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
 			log(id, err)
 		}
 	}
@@ -267,6 +268,17 @@ func (s *Service) Index(ctx context.Context, log func(id ID, err error)) error {
 		}
 	}
 	return nil
+}
+
+// caught makes an error of a panic: a message that brings the index down must not bring the server down, and again at
+// each start. Searches look at the messages themselves until the mailbox is indexed.
+func caught(work func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return work()
 }
 
 // eachMailbox calls fn for each mailbox that there is.
