@@ -83,14 +83,17 @@ func rowOf(name string) string {
 }
 
 func TestConformanceTable(t *testing.T) {
-	rows := conformance(t)
-	for name := range announced(t) {
+	rows, now := conformance(t), announced(t)
+	for name := range now {
 		if _, ok := rows[name]; !ok {
 			t.Errorf("%s is announced and has no row in docs/imap.md", name)
 		}
 	}
 	tests := testSources(t)
 	for name, shown := range rows {
+		if !now[name] {
+			t.Errorf("%s has a row and is not announced", name)
+		}
 		if len(shown) == 0 {
 			t.Errorf("nothing shows %s", name)
 		}
