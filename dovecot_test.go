@@ -215,6 +215,7 @@ func (c *comparison) messages() {
 	for _, items := range []string{"UID INTERNALDATE RFC822.SIZE", "ENVELOPE", "BODY", "BODYSTRUCTURE"} {
 		c.fetch("1:*", items)
 	}
+	c.previews()
 	for n := range c.texts {
 		c.sections(uint32(n + 1))
 	}
@@ -245,6 +246,25 @@ func itemsOf(a, b map[string]imaptest.Tree) (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// alike is how much of two previews has to be the same.
+const alike = 30
+
+// previews compares how previews begin.
+func (c *comparison) previews() {
+	ours, err1 := c.ours.fetch("FETCH 1:* (PREVIEW)")
+	theirs, err2 := c.theirFetch("FETCH 1:* (PREVIEW)")
+	c.refusals("1:*", "PREVIEW", err1, err2)
+	begins := func(n imaptest.Tree) imaptest.Tree {
+		n.Text = collapsed(n.Text)
+		n.Text = n.Text[:min(len(n.Text), alike)]
+		return n
+	}
+	for n := range c.texts {
+		n := uint32(n + 1)
+		c.compare(n, "PREVIEW", begins(ours[n]["PREVIEW"]), begins(theirs[n]["PREVIEW"]))
+	}
 }
 
 // refusals compares whether a command was OK, and returns whether for one of them it was not.

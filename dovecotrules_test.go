@@ -34,9 +34,13 @@ func ruleNames() (names []string) {
 	return slices.Compact(names)
 }
 
+// anotherPreview is the one kind that says nothing of the message: there may not be many.
+const anotherPreview = "Another preview"
+
 // The order matters: the first that knows a difference names it. The names are those of docs/imap-differences.md.
 var differenceRules = []differenceRule{
 	{"What Dovecot changes in a message", func(d *difference) bool { return rewrittenByDovecot(d.message.text) }},
+	{anotherPreview, func(d *difference) bool { return d.question == "PREVIEW" }},
 	{"White space in a header field", func(d *difference) bool { return sameBut(d, collapsed) }},
 	{"Names of parameters in lower case", func(d *difference) bool { return d.of("parameters", "disposition") && sameBut(d, strings.ToLower) }},
 	{"The default charset", func(d *difference) bool { return d.of("parameters") && withoutDefaultCharset(d) }},
