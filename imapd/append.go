@@ -103,7 +103,7 @@ func connectionError(err error) error {
 // receive takes one message, which streams into a draft and through the scanner.
 func (in *incoming) receive(m *wire.Message) error {
 	if len(in.messages) == maxAppended {
-		return no(fmt.Sprintf("MESSAGELIMIT %d", maxAppended), "an APPEND takes at most %d messages", maxAppended)
+		return no(codeLimit, "an APPEND takes at most %d messages", maxAppended)
 	}
 	draft := in.srv.Store.NewDraft()
 	a := &arrival{in: in, draft: draft, scan: mime.NewScanner()}

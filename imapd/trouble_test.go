@@ -153,3 +153,13 @@ func FuzzOctets(f *testing.F) {
 		}
 	})
 }
+
+// More messages than one APPEND takes are refused, all of them; with the bound of this command, and not the one that is
+// announced for others (RFC 9738).
+func TestTooManyAppended(t *testing.T) {
+	h := newHouse(t)
+	c := h.loggedIn()
+	c.send("a APPEND Archive" + strings.Repeat(" {1+}\r\nx", maxAppended+1) + "\r\n")
+	c.expect("a NO [LIMIT] ...")
+	c.dialog("> b STATUS Archive (MESSAGES)\n< * STATUS Archive (MESSAGES 0)\n< b OK ...")
+}
