@@ -201,6 +201,19 @@ func TestDialogFiles(t *testing.T) {
 	}
 }
 
+// The page on dialogs has each directive.
+func TestDialogPage(t *testing.T) {
+	text, err := os.ReadFile("../docs/dialogs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range dialogDirectives {
+		if !strings.Contains(string(text), "`@"+name) {
+			t.Errorf("docs/dialogs.md does not say what @%s does", name)
+		}
+	}
+}
+
 func (h *dialogHouse) runFile(t *testing.T, file string) {
 	t.Parallel()
 	cases, err := readDialogs(file)
