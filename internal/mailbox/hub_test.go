@@ -2,6 +2,8 @@ package mailbox
 
 import (
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -99,5 +101,44 @@ func TestRecentShares(t *testing.T) {
 	v.recent.AndNot(set(6, 1<<20))
 	if !at.uids.Contains(6) || v.Recent().Contains(6) {
 		t.Error("the snapshot has changed with what is recent, or that has not")
+	}
+}
+
+// Views that follow at once, each at its own pace, see what there is in the end, whichever snapshots they share.
+func TestViewsFollowAtOnce(t *testing.T) {
+	h := open(t, Options{})
+	id := h.box("a").ID
+	h.fill(id, 3*sheetUIDs)
+	var stop atomic.Bool
+	var followers sync.WaitGroup
+	views := make([]*View, 6)
+	for i := range views {
+		views[i] = h.view(id).View
+		followers.Go(func() {
+			for !stop.Load() {
+				if _, err := views[i].Sync(i%2 == 0); err != nil {
+					t.Error(err)
+					return
+				}
+				views[i].UIDs().Clone() // reads all of it
+				views[i].Recent().GetCardinality()
+			}
+		})
+	}
+	for n := range UID(30) {
+		h.append(id, small)
+		h.kill(id, 1+7*n, 2+7*n, 3*sheetUIDs-n)
+		h.mark(id, AddFlags, `\Seen`, 4+7*n)
+	}
+	stop.Store(true)
+	followers.Wait()
+	there, err := h.uids(id)
+	h.must(err)
+	for i, v := range views {
+		_, err := v.Sync(true)
+		h.must(err)
+		if !v.UIDs().Equals(there) {
+			t.Errorf("view %d: %d messages, want %d", i, v.UIDs().GetCardinality(), there.GetCardinality())
+		}
 	}
 }
