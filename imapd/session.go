@@ -212,6 +212,7 @@ func (s *session) recover() {
 func (s *session) end() {
 	if why := s.conn.reason(); why != "" && !s.left {
 		s.out.Raw("* BYE ").Text(why).CRLF()
+		s.logBye(why)
 	}
 	s.flush()
 	s.unselect()
@@ -221,6 +222,13 @@ func (s *session) end() {
 	s.conn.close()
 	s.srv.group.Remove(s)
 	s.srv.group.Ended()
+}
+
+// logBye tells the administrator what the client is told, so that "it threw me out" can be answered.
+func (s *session) logBye(why string) {
+	if why != shuttingDown {
+		s.log().Info("the server ended an IMAP session", "why", why)
+	}
 }
 
 // lost ends the session after the client could not be read or written to. It returns false.

@@ -2,6 +2,8 @@ package imapd
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +11,10 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
+
+	"postroad/internal/listen/listentest"
+	"postroad/internal/mailbox"
+	"postroad/internal/store"
 )
 
 const hello = "Subject: hi\r\nFrom: <a@b.c>\r\n\r\nhello\r\n"
@@ -557,5 +563,44 @@ func TestClientFollowsAnother(t *testing.T) {
 	msgs, err := reader.Fetch(imap.UIDSetNum(data.UID), &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{{}}}).Collect()
 	if err != nil || len(msgs) != 1 || string(msgs[0].BodySection[0].Bytes) != hello {
 		t.Errorf("fetch: %v, %v", msgs, err)
+	}
+}
+
+// A mailbox that has all the keywords that it can have says so: no \* (RFC 9051, 7.1).
+func TestKeywordsUsedUp(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Mailboxes = mailbox.New(c.Store, mailbox.Options{Keywords: 2}) })
+	h.deliver("INBOX", hello)
+	c := h.loggedIn()
+	c.open("INBOX")
+	c.dialog(`
+		> a STORE 1 +FLAGS (one)
+		< * FLAGS (\Answered \Flagged \Deleted \Seen \Draft one)
+		< * OK [PERMANENTFLAGS (\Answered \Flagged \Deleted \Seen \Draft one \*)] ...
+		< * 1 FETCH ...
+		< a OK ...
+		> b STORE 1 +FLAGS (two)
+		< * FLAGS (\Answered \Flagged \Deleted \Seen \Draft one two)
+		< * OK [PERMANENTFLAGS (\Answered \Flagged \Deleted \Seen \Draft one two)] ...
+		< * 1 FETCH ...
+		< b OK ...
+		> c STORE 1 +FLAGS (three)
+		< c NO [LIMIT] that would be more than a mailbox or an account may have: "INBOX" has 2 keywords already, and three would be another`)
+}
+
+// What a client is told when the server ends its session, the administrator can read.
+func TestByeIsLogged(t *testing.T) {
+	var log strings.Builder
+	h := buildHouse(t, store.Options{}, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	srv, pipes := NewServer(false, h.config), listentest.NewPipes()
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(pipes) }()
+	client := pipes.Dial()
+	go fmt.Fprint(client, "GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+	said, err := io.ReadAll(client)
+	h.must(err)
+	h.must(srv.Shutdown(t.Context()))
+	h.must(<-done)
+	if !strings.Contains(string(said), "* BYE "+notIMAP) || !strings.Contains(log.String(), notIMAP) {
+		t.Errorf("said: %s\nlogged: %s", said, log.String())
 	}
 }
