@@ -58,7 +58,7 @@ func (s faultState) String() string {
 
 // newFaultTemplate makes a data directory with accounts and mailboxes and no messages.
 func newFaultTemplate(t *testing.T) (dir string, owner mailbox.Owner) {
-	r := &faultRun{house: house{t: t}, disk: newFaultDisk(), dir: t.TempDir()}
+	r := &faultRun{house: house{t: t}, disk: newFaultDisk(), dir: storetest.MemoryDir(t)}
 	r.open()
 	r.owner = r.addAccount(user)
 	r.addAccount("bob@example.test")
@@ -77,7 +77,7 @@ func newFaultDisk() *storetest.FaultFS {
 }
 
 func newFaultRun(t *testing.T, template string, owner mailbox.Owner) *faultRun {
-	r := &faultRun{house: house{t: t, owner: owner}, disk: newFaultDisk(), dir: t.TempDir()}
+	r := &faultRun{house: house{t: t, owner: owner}, disk: newFaultDisk(), dir: storetest.MemoryDir(t)}
 	r.must(os.CopyFS(r.dir, os.DirFS(template)))
 	r.open()
 	r.right = []faultState{{"A": nil, "B": nil}}
@@ -110,14 +110,15 @@ func (r *faultRun) uid(name, subject string) string {
 }
 
 // say gives a command and returns the answer, whose last line is the tagged one.
-func (r *faultRun) say(command string) (answer string) {
+func (r *faultRun) say(command string) string {
 	r.t.Helper()
 	r.c.send("f " + command + "\r\n")
+	var answer strings.Builder
 	for {
 		line := r.c.line()
-		answer += line + "\n"
+		answer.WriteString(line + "\n")
 		if strings.HasPrefix(line, "f ") {
-			return answer
+			return answer.String()
 		}
 	}
 }

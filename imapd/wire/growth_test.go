@@ -100,8 +100,12 @@ func TestHostileTime(t *testing.T) {
 	large := hostile(small * times)
 	for name, input := range hostile(small) {
 		few, many := cost(input), cost(large[name])
-		if most := 10*times*few + 250*time.Millisecond; many > most { // wide: other work is being done
-			t.Errorf("%s: %v for %d KiB, %v for %d KiB", name, few, small>>10, many, small*times>>10)
+		for try := 0; many > 10*times*few+250*time.Millisecond; try++ { // wide: other work is being done
+			if try == 5 {
+				t.Errorf("%s: %v for %d KiB, %v for %d KiB", name, few, small>>10, many, small*times>>10)
+				break
+			}
+			many = min(many, cost(large[name]))
 		}
 	}
 }
