@@ -22,7 +22,8 @@ const (
 	smallMessage     = 128 << 10
 )
 
-// append is APPEND (RFC 9051, 6.3.12), of several messages too (RFC 3502), of parts (RFC 4469) and of binary ones (RFC 3516, 4.4).
+// append is APPEND (RFC 9051, 6.3.12), of several messages too (RFC 3502), of parts (RFC 4469) and of binary ones (RFC
+// 3516, 4.4).
 // What can be refused without a message is refused before it is asked for.
 func (s *session) append(c *wire.Append) reply {
 	to, err := s.destination(c.Mailbox)

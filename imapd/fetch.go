@@ -83,7 +83,10 @@ func (s *session) newFetching(c *wire.Fetch) (*fetching, *roaring.Bitmap, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &fetching{session: s, uids: c.UID, andUID: c.UID && !s.enabled.has(uidOnly), seqs: newSequence(s.known()), recent: s.recent(), marked: roaring.New()}
+	f := &fetching{
+		session: s, uids: c.UID, andUID: c.UID && !s.enabled.has(uidOnly),
+		seqs: newSequence(s.known()), recent: s.recent(), marked: roaring.New(),
+	}
 	f.plan(c)
 	f.marks = f.marks && !sel.readOnly && now.Rights.Has(mailbox.RightSeen)
 	if f.flags || f.marks {

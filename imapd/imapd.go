@@ -63,7 +63,8 @@ type Config struct {
 	Now       func() time.Time // nil is time.Now
 }
 
-// Limits bound what a client may ask for; Connections and PerAddress are for each listener. Zero values mean what the comments say.
+// Limits bound what a client may ask for; Connections and PerAddress are for each listener. Zero values mean what the
+// comments say.
 type Limits struct {
 	Connections  int           // at once; 1,000. One more gets BYE
 	PerAddress   int           // at once from one IPv4 address or IPv6 /64, but not on a loopback listener; 100. One more gets BYE
@@ -177,7 +178,8 @@ func (s *Server) handshake(conn net.Conn) (*tls.Conn, error) {
 	tc := tls.Server(conn, s.TLS)
 	err := tc.HandshakeContext(ctx)
 	if err != nil {
-		s.Log.Info("TLS handshake failed", "server", "imap", "peer", listen.Peer(conn.RemoteAddr()), "outcome", "closed", "err", err)
+		peer := listen.Peer(conn.RemoteAddr())
+		s.Log.Info("TLS handshake failed", "server", "imap", "peer", peer, "outcome", "closed", "err", err)
 	}
 	return tc, err
 }

@@ -251,7 +251,8 @@ func (s *source) send(r io.Reader) {
 
 // fail ends the connection, which is all that is left when octets cannot be read whose number was sent.
 func (s *source) fail(err error) {
-	s.f.log().Error("cannot read a message to its end", "mailbox", s.f.sel.id, "uid", s.item.UID, "id", s.item.Body.ID(), "err", err)
+	s.f.log().Error("cannot read a message to its end",
+		"mailbox", s.f.sel.id, "uid", s.item.UID, "id", s.item.Body.ID(), "err", err)
 	s.f.conn.raw.Abort()
 }
 

@@ -110,7 +110,8 @@ func (s *session) view(mb mailbox.Mailbox, readOnly bool) ([]string, error) {
 	return words, nil
 }
 
-// describe tells of the mailbox that was opened, by a name that may be another than its own (RFC 9051, 6.3.2; RFC 3501, 6.3.1; RFC 7162, 3.1.2; RFC 8474, 4.2).
+// describe tells of the mailbox that was opened, by a name that may be another than its own (RFC 9051, 6.3.2; RFC 3501,
+// 6.3.1; RFC 7162, 3.1.2; RFC 8474, 4.2).
 func (s *session) describe(words []string, asked string) error {
 	unseen, err := s.firstUnseen()
 	if err != nil {

@@ -58,7 +58,8 @@ func checkPassword(hash, password string) bool {
 	}
 	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
 	key, err2 := base64.RawStdEncoding.DecodeString(parts[5])
-	if err1 != nil || err2 != nil || version != argon2.Version || memory > 1<<20 || time == 0 || time > 100 || threads == 0 || len(key) < 16 || len(key) > 128 {
+	bounded := memory <= 1<<20 && 0 < time && time <= 100 && threads > 0 && 16 <= len(key) && len(key) <= 128
+	if err1 != nil || err2 != nil || version != argon2.Version || !bounded {
 		return false
 	}
 	got := argon2.IDKey([]byte(sasl.Prepare(password)), salt, time, memory, threads, uint32(len(key)))
