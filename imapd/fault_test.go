@@ -18,7 +18,7 @@ import (
 	"postroad/internal/store/storetest"
 )
 
-// allFaults has the campaign take minutes instead of seconds: go test ./imapd -faults.all.
+// allFaults is for `go test ./imapd -faults.all`, which .ci/run gives; it takes eight times as long.
 var allFaults = flag.Bool("faults.all", false, "meet each fault at each operation of the disk, not an eighth of them")
 
 // A faultRun is a client that changes mailboxes on a disk that fails once. It knows which states are right.
