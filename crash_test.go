@@ -87,6 +87,7 @@ type campaign struct {
 	shared                 map[string]string     // MAILBOXIDs
 	named                  map[string]uint64     // the highest UIDVALIDITY that a name had
 	did                    atomic.Int64
+	killed                 atomic.Bool // or about to be
 	underway, underwayDone int
 }
 
@@ -144,6 +145,7 @@ func (c *campaign) finish() {
 func (c *campaign) load(p *process) {
 	after := int64(c.rnd.IntN(120))
 	moment := time.Duration(c.rnd.IntN(8000)) * time.Microsecond
+	c.killed.Store(false)
 	var acks atomic.Int64
 	reached := make(chan struct{})
 	acknowledged := func() {
@@ -167,6 +169,7 @@ func (c *campaign) load(p *process) {
 		c.t.Errorf("%d messages in a minute\n%s", acks.Load(), p.logText())
 	}
 	<-time.After(moment)
+	c.killed.Store(true)
 	p.kill()
 	senders.Wait()
 }

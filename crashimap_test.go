@@ -257,6 +257,9 @@ func newCrashWriter(c *campaign, n int) *crashWriter {
 func (w *crashWriter) run(p *process, rnd *rand.Rand, acknowledged func()) {
 	var err error
 	if w.conn, err = crashDial(p.IMAP, crashAccount); err != nil {
+		if !w.c.killed.Load() {
+			w.c.t.Errorf("%s, before the kill: %v\n%s", w.name, err, p.logText())
+		}
 		return
 	}
 	defer w.conn.conn.Close()
@@ -274,8 +277,8 @@ func (w *crashWriter) run(p *process, rnd *rand.Rand, acknowledged func()) {
 			acknowledged()
 		}
 	}
-	if _, isRefused := err.(*refused); isRefused {
-		w.c.t.Errorf("%s: %v", w.name, err)
+	if _, isRefused := err.(*refused); isRefused || !w.c.killed.Load() {
+		w.c.t.Errorf("%s, before the kill: %v\n%s", w.name, err, p.logText())
 	}
 }
 
@@ -343,10 +346,11 @@ func (w *crashWriter) flags() string {
 // letters are n new messages, as the words of an APPEND.
 func (w *crashWriter) letters(n int) (mail []crashMail, line string, literals [][]byte) {
 	for range n {
-		m := crashMail{w.c.letter(w), w.flags()}
+		id, text := w.c.letter(w)
+		m := crashMail{id, w.flags()}
 		mail = append(mail, m)
 		line += " (" + m.flags + ") {}"
-		literals = append(literals, w.c.letters[m.id].text)
+		literals = append(literals, text)
 	}
 	return mail, line, literals
 }
@@ -590,7 +594,7 @@ type crashLetter struct {
 }
 
 // letter makes a message: half of them answer another of the client's that was there.
-func (c *campaign) letter(w *crashWriter) (id string) {
+func (c *campaign) letter(w *crashWriter) (id string, text []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seq++
@@ -601,23 +605,23 @@ func (c *campaign) letter(w *crashWriter) (id string) {
 		l.thread = c.letters[parent].thread
 		header += fmt.Sprintf("In-Reply-To: <%s@crash.test>\r\n", parent)
 	}
-	var text strings.Builder
+	var lines strings.Builder
 	for range 1 + w.rnd.IntN(20) {
 		word := w.rnd.IntN(crashWords)
 		l.words = append(l.words, word)
-		fmt.Fprintf(&text, "%s and %s stand here\r\n", crashWord(word), strconv.FormatUint(w.rnd.Uint64(), 36))
+		fmt.Fprintf(&lines, "%s and %s stand here\r\n", crashWord(word), strconv.FormatUint(w.rnd.Uint64(), 36))
 	}
 	if w.rnd.IntN(3) == 0 {
 		header += "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n"
-		encoded := base64.StdEncoding.EncodeToString([]byte(text.String()))
-		text.Reset()
+		encoded := base64.StdEncoding.EncodeToString([]byte(lines.String()))
+		lines.Reset()
 		for part := range slices.Chunk([]byte(encoded), 76) {
-			text.WriteString(string(part) + "\r\n")
+			lines.WriteString(string(part) + "\r\n")
 		}
 	}
-	l.text = []byte(header + "\r\n" + text.String())
+	l.text = []byte(header + "\r\n" + lines.String())
 	c.letters[id] = l
-	return id
+	return id, l.text
 }
 
 // parent draws a message that is there.
