@@ -299,7 +299,7 @@ func (f *fuzzed) answers(tag string) (words []string, open bool) {
 			switch {
 			case r[0].Is("+"):
 				words = append(words, "+")
-			case r[0].Text == tag, r[0].Kind == imaptest.Nil && strings.EqualFold(tag, "NIL"), r[0].Is("*") && r[1].Is("BAD") && !r[2].Is(""):
+			case r[0].Text == tag, r[0].Is("*") && r[1].Is("BAD") && !r[2].Is(""):
 				words = append(words, strings.ToUpper(r[1].Text))
 			case !r[0].Is("*"):
 				f.t.Fatalf("an answer to a command that was not given: %v", r)

@@ -91,7 +91,11 @@ var ErrSyntax = errors.New("not a response of IMAP")
 // Response reads one response. What follows OK, NO, BAD, BYE, PREAUTH or + is one atom.
 func (r Reader) Response() (line []Tree, err error) {
 	for {
-		n, err := r.Value()
+		read := r.Value
+		if len(line) == 0 {
+			read = r.tag
+		}
+		n, err := read()
 		if err != nil {
 			return line, err
 		}
@@ -114,6 +118,25 @@ func (r Reader) Response() (line []Tree, err error) {
 		case c != ' ':
 			return line, fmt.Errorf("%w: %q after %v", ErrSyntax, c, line)
 		}
+	}
+}
+
+// tag reads what a response begins with: "*", "+" or a tag, in which NIL is no NIL and a bracket no bracket.
+func (r Reader) tag() (Tree, error) {
+	var b []byte
+	for {
+		c, err := r.b.ReadByte()
+		if err != nil {
+			return Tree{}, err
+		}
+		if len(b) > 0 && (c == ' ' || c == '\r') {
+			r.b.UnreadByte()
+			return Tree{Kind: Atom, Text: string(b)}, nil
+		}
+		if c <= ' ' || c >= 0x7f {
+			return Tree{}, fmt.Errorf("%w: %q in a tag after %q", ErrSyntax, c, b)
+		}
+		b = append(b, c)
 	}
 }
 
