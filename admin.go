@@ -282,8 +282,12 @@ func addProblems(report *control.CheckReport, problems []store.Problem) {
 	}
 }
 
-// Compact gives the space of removed messages back to the disk.
+// Compact gives the space of removed messages back to the disk, also of those that were removed a moment ago and
+// whose bodies would be let go of in the background.
 func (a *Admin) Compact(ctx context.Context) (control.Compacted, error) {
+	if err := a.c.Mailboxes.Sweep(ctx); err != nil {
+		return control.Compacted{}, adminError(err)
+	}
 	octets, err := a.c.Store.Compact(ctx)
 	return control.Compacted{Octets: octets}, adminError(err)
 }
