@@ -248,7 +248,7 @@ func accept(t *testing.T, a *Admin, from string) string {
 		}
 		return spool.Recipient{Recipient: envelope.Recipient{To: to}}
 	}
-	if err := a.c.Spool.Accept(m, []spool.Recipient{rcpt("x@remote.example"), rcpt("y@remote.example")}, draft); err != nil {
+	if err := a.c.Spool.Accept(m, []spool.Recipient{rcpt("x@remote.example"), rcpt("y@remote.example")}, draft, nil); err != nil {
 		t.Fatal(err)
 	}
 	return m.ID.String()

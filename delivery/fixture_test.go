@@ -214,7 +214,7 @@ func (f *fixture) accept(m *spool.Message, text string, rcpts ...spool.Recipient
 		f.t.Fatal(err)
 	}
 	m.Skip = int64(strings.Index(text, "\n") + 1)
-	if err := f.sp.Accept(m, rcpts, draft); err != nil {
+	if err := f.sp.Accept(m, rcpts, draft, nil); err != nil {
 		f.t.Fatal(err)
 	}
 	return m.ID

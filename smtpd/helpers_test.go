@@ -153,11 +153,11 @@ type accepted struct {
 	rcpts []spool.Recipient
 }
 
-func (q *queue) Accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft) error {
+func (q *queue) Accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft, with func(store.Tx) error) error {
 	if q.gate != nil {
 		<-q.gate
 	}
-	if err := q.accept(m, rcpts, d); err != nil {
+	if err := q.accept(m, rcpts, d, with); err != nil {
 		return err
 	}
 	q.mu.Lock()
@@ -166,7 +166,7 @@ func (q *queue) Accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft
 	return nil
 }
 
-func (q *queue) accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft) error {
+func (q *queue) accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft, with func(store.Tx) error) error {
 	q.mu.Lock()
 	fail, dry := q.fail, q.dry
 	q.mu.Unlock()
@@ -178,7 +178,7 @@ func (q *queue) accept(m *spool.Message, rcpts []spool.Recipient, d *store.Draft
 		d.Discard()
 		return nil
 	}
-	return q.Spool.Accept(m, rcpts, d)
+	return q.Spool.Accept(m, rcpts, d, with)
 }
 
 func (q *queue) set(dry bool, fail error) {

@@ -105,7 +105,7 @@ func (s *session) accept(m *message) error {
 		Origin:    s.origin(m.tx),
 		MessageID: m.header.messageID,
 	}
-	if err := s.srv.Spool.Accept(msg, m.rcpts, m.draft); err != nil {
+	if err := s.srv.Spool.Accept(msg, m.rcpts, m.draft, nil); err != nil {
 		return err
 	}
 	m.kept = true

@@ -69,7 +69,7 @@ type Bodies interface {
 
 // Queue is what smtpd asks of the spool.
 type Queue interface {
-	Accept(m *spool.Message, rcpts []spool.Recipient, draft *store.Draft) error
+	Accept(m *spool.Message, rcpts []spool.Recipient, draft *store.Draft, with func(store.Tx) error) error
 }
 
 // Accounts is what smtpd asks of the directory.

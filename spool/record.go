@@ -8,7 +8,7 @@ import (
 )
 
 // recordVersion begins every record; a record of a later version is not read.
-const recordVersion = 1
+const recordVersion = 2
 
 func messageKey(id store.ID) store.Key { return store.NewKey("qm").Uint(uint64(id)) }
 
@@ -42,6 +42,12 @@ func (m *Message) encode() []byte {
 	e.Text(string(m.Envelope.Return))
 	e.Text(m.Envelope.ID)
 	e.Bool(m.Envelope.RequireTLS)
+	e.Time(m.Envelope.DeliverBy.Deadline)
+	e.Bool(m.Envelope.DeliverBy.Return)
+	e.Bool(m.Envelope.DeliverBy.Trace)
+	e.Int(int64(m.Envelope.Priority))
+	e.Time(m.Envelope.Release)
+	e.Text(m.Envelope.Solicit)
 	e.Text(m.Origin.Protocol)
 	e.Text(m.Origin.Peer)
 	e.Text(m.Origin.Helo)
@@ -60,6 +66,8 @@ func decodeMessage(id store.ID, b []byte) (*Message, error) {
 	m.Envelope = envelope.Envelope{
 		From: takeAddress(d), Body: envelope.Body(d.Text()), UTF8: d.Bool(),
 		Return: envelope.Return(d.Text()), ID: d.Text(), RequireTLS: d.Bool(),
+		DeliverBy: envelope.DeliverBy{Deadline: d.Time(), Return: d.Bool(), Trace: d.Bool()},
+		Priority:  int(d.Int()), Release: d.Time(), Solicit: d.Text(),
 	}
 	m.Origin = Origin{Protocol: d.Text(), Peer: d.Text(), Helo: d.Text(), TLS: d.Text(), Account: d.Text()}
 	m.MessageID = d.Text()
@@ -72,7 +80,10 @@ func (r *Recipient) encode() []byte {
 	putAddress(&e, r.To)
 	e.Uint(uint64(r.Notify))
 	e.Text(r.Original)
+	e.Time(r.ValidSince)
 	e.Uint(r.Account)
+	e.Text(r.Mailbox)
+	e.Bool(r.List)
 	e.Uint(uint64(r.State))
 	e.Time(r.Next)
 	e.Uint(uint64(r.Attempts))
@@ -92,7 +103,9 @@ func decodeRecipient(n int, b []byte) (Recipient, error) {
 	}
 	r := Recipient{N: n}
 	r.To, r.Notify, r.Original = takeAddress(d), envelope.Notify(d.Uint()), d.Text()
-	r.Account, r.State, r.Next = d.Uint(), State(d.Uint()), d.Time()
+	r.ValidSince = d.Time()
+	r.Account, r.Mailbox, r.List = d.Uint(), d.Text(), d.Bool()
+	r.State, r.Next = State(d.Uint()), d.Time()
 	r.Attempts, r.Delayed = int(d.Uint()), d.Bool()
 	r.Last = envelope.Reply{Code: int(d.Int()), Enhanced: d.Text(), Text: d.Text(), From: d.Text(), At: d.Time()}
 	if r.State > Hold {

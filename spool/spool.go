@@ -67,6 +67,8 @@ type Recipient struct {
 	envelope.Recipient
 	N        int    // its number in the message
 	Account  uint64 // the local account, or 0 when the mail goes elsewhere
+	Mailbox  string // into this mailbox of the account if it is there, else into the INBOX; empty is the INBOX
+	List     bool   // To is a list of ours: its members get the message, from its owner
 	State    State
 	Next     time.Time      // the next attempt
 	Attempts int            // made so far
@@ -118,11 +120,15 @@ func Open(st *store.Store, now func() time.Time) *Spool {
 
 // Accept makes the message ours: draft, envelope and recipients are durable when it
 // returns nil. It sets m.ID, m.Size and m.Arrived, and numbers the recipients. The
-// trace tells of it.
-func (s *Spool) Accept(m *Message, rcpts []Recipient, draft *store.Draft) error {
+// trace tells of it. with, if not nil, runs in the same transaction, after the message is in: when it fails,
+// nothing is accepted, and its error is wrapped. Like any transaction's function it may run again.
+func (s *Spool) Accept(m *Message, rcpts []Recipient, draft *store.Draft, with func(store.Tx) error) error {
 	m.ID, m.Size = draft.ID(), draft.Size()
 	err := s.st.Update(func(tx store.Tx) error {
-		return s.Add(tx, m, rcpts, trace.Received)
+		if err := s.Add(tx, m, rcpts, trace.Received); err != nil || with == nil {
+			return err
+		}
+		return with(tx)
 	}, draft)
 	if err != nil {
 		return fmt.Errorf("accept %s: %w", m.ID, err)

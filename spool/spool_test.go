@@ -67,7 +67,7 @@ func (f *fixture) accept(to ...string) store.ID {
 	for _, a := range to {
 		rcpts = append(rcpts, Recipient{Recipient: envelope.Recipient{To: addr(a)}})
 	}
-	if err := f.s.Accept(m, rcpts, d); err != nil {
+	if err := f.s.Accept(m, rcpts, d, nil); err != nil {
 		f.t.Fatal(err)
 	}
 	return m.ID
@@ -146,7 +146,7 @@ func TestAcceptWithoutRecipientsIsRefused(t *testing.T) {
 	f := open(t, t.TempDir())
 	defer f.close()
 	d := f.st.NewDraft()
-	if err := f.s.Accept(&Message{}, nil, d); err == nil {
+	if err := f.s.Accept(&Message{}, nil, d, nil); err == nil {
 		t.Error("a message nobody gets was accepted")
 	}
 }

@@ -50,6 +50,17 @@ type Envelope struct {
 	Return     Return
 	ID         string // ENVID, decoded
 	RequireTLS bool   // RFC 8689
+	DeliverBy  DeliverBy
+	Priority   int       // MT-PRIORITY (RFC 6710), -9 to 9; 0 is the default
+	Release    time.Time // not to be delivered before it (FUTURERELEASE, RFC 4865); zero is at once
+	Solicit    string    // the solicitation class keywords that the sender declared, with commas between (RFC 3865)
+}
+
+// DeliverBy is how soon a message is to be delivered (RFC 2852, 4). The zero value sets no bound.
+type DeliverBy struct {
+	Deadline time.Time // zero when no bound was asked for
+	Return   bool      // mode R: what is not delivered by then goes back; else (N) the sender is told of the delay
+	Trace    bool      // T: the sender is told of each relay that took the message on
 }
 
 // Recipient is a forward-path and its parameters.
@@ -57,6 +68,10 @@ type Recipient struct {
 	To       Address
 	Notify   Notify
 	Original string // ORCPT as "type;address", decoded; empty when none was given
+
+	// ValidSince is the time since when the sender knows the address to be its present owner's (RRVS, RFC 7293);
+	// zero when it was not given.
+	ValidSince time.Time
 }
 
 // Reply is what the other side of an SMTP conversation said, or what we say in its place.
