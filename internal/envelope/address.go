@@ -35,8 +35,9 @@ type Address struct {
 
 // ParseAddress reads local@domain with the rules and limits of RFC 5321 (quoted
 // local parts, address literals; 64 and 254 octets) and RFC 6531. No comments, no
-// source routes, no display names, no control characters, no empty local part, and
-// no domain that ends in a number: an IP address has brackets.
+// source routes, no display names, no encoded words, no control characters, no empty
+// local part, and no domain that ends in a number: an IP address has brackets. The
+// limits hold for the canonical form too, so that it is an address as well.
 func ParseAddress(s string) (Address, error) {
 	a, err := parseAddress(s)
 	if err != nil {
@@ -121,19 +122,19 @@ func parseAddress(s string) (Address, error) {
 	if err != nil {
 		return Address{}, err
 	}
-	if len(s)-len(rest) > maxLocal {
-		return Address{}, fmt.Errorf("the part before the @ is longer than %d octets", maxLocal)
-	}
 	domain, ok := strings.CutPrefix(rest, "@")
 	if !ok {
 		return Address{}, errors.New("the @ is missing or something stands before it")
 	}
-	given, _, err := parseDomain(domain)
+	given, canonical, err := parseDomain(domain)
 	if err != nil {
 		return Address{}, err
 	}
+	if len(s)-len(rest) > maxLocal || len(Address{Local: canonicalLocal(local)}.String()) > maxLocal {
+		return Address{}, fmt.Errorf("the part before the @ is longer than %d octets", maxLocal)
+	}
 	a := Address{Local: local, Domain: given}
-	if len(a.String()) > maxAddress {
+	if len(a.String()) > maxAddress || len(Address{canonicalLocal(local), canonical}.String()) > maxAddress {
 		return Address{}, errTooLong
 	}
 	return a, nil
@@ -146,10 +147,30 @@ func parseLocal(s string) (local, rest string, err error) {
 	} else {
 		local, rest, err = parseDotString(s)
 	}
-	if err == nil && local == "" {
+	switch {
+	case err != nil:
+	case local == "":
 		err = errors.New("the part before the @ is empty")
+	case hasEncodedWord(local):
+		err = errors.New("it has an encoded word, which no address has")
 	}
 	return local, rest, err
+}
+
+// hasEncodedWord reports whether s has what a reader of mail would decode (RFC 2047, 2).
+// It means nothing in an address; a system further on that decodes it sees another one.
+func hasEncodedWord(s string) bool {
+	for {
+		_, rest, ok := strings.Cut(s, "=?")
+		if !ok {
+			return false
+		}
+		part := strings.SplitN(rest, "?", 4) // charset, encoding, text, the closing =
+		if len(part) == 4 && part[0] != "" && len(part[1]) == 1 && strings.HasPrefix(part[3], "=") {
+			return true
+		}
+		s = rest
+	}
 }
 
 func parseDotString(s string) (local, rest string, err error) {
@@ -184,17 +205,20 @@ func parseQuoted(s string) (local, rest string, err error) {
 }
 
 // isText reports whether r may stand in a quoted string (RFC 5321, 4.1.2; RFC 6531,
-// 3.3). Look-alikes of the @, line separators and marks that turn the direction
-// of writing are not taken: they only serve to deceive.
+// 3.3). Look-alikes of the @, line separators, marks that turn the direction of writing
+// and what cannot be seen at all are not taken: they only serve to deceive. The joiners
+// U+200C and U+200D are: some scripts cannot be written without.
 func isText(r rune) bool {
 	if r < utf8.RuneSelf {
 		return ' ' <= r && r <= '~'
 	}
 	switch r {
-	case '\uFF20', '\uFE6B', '\u2028', '\u2029', '\uFEFF', utf8.RuneError:
+	case '\uFF20', '\uFE6B', '\u2028', '\u2029', utf8.RuneError:
 		return false
+	case '\u200C', '\u200D':
+		return true
 	}
-	return !unicode.IsControl(r) && !unicode.Is(unicode.Bidi_Control, r)
+	return !unicode.IsControl(r) && !unicode.Is(unicode.Cf, r)
 }
 
 func isAtext(r rune) bool {
