@@ -81,6 +81,7 @@ func (r *Recipient) encode() []byte {
 	e.Uint(uint64(r.Notify))
 	e.Text(r.Original)
 	e.Time(r.ValidSince)
+	e.Bool(r.ValidContinue)
 	e.Uint(r.Account)
 	e.Text(r.Mailbox)
 	e.Bool(r.List)
@@ -103,7 +104,7 @@ func decodeRecipient(n int, b []byte) (Recipient, error) {
 	}
 	r := Recipient{N: n}
 	r.To, r.Notify, r.Original = takeAddress(d), envelope.Notify(d.Uint()), d.Text()
-	r.ValidSince = d.Time()
+	r.ValidSince, r.ValidContinue = d.Time(), d.Bool()
 	r.Account, r.Mailbox, r.List = d.Uint(), d.Text(), d.Bool()
 	r.State, r.Next = State(d.Uint()), d.Time()
 	r.Attempts, r.Delayed = int(d.Uint()), d.Bool()

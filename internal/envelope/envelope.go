@@ -70,8 +70,9 @@ type Recipient struct {
 	Original string // ORCPT as "type;address", decoded; empty when none was given
 
 	// ValidSince is the time since when the sender knows the address to be its present owner's (RRVS, RFC 7293);
-	// zero when it was not given.
-	ValidSince time.Time
+	// zero when it was not given. ValidContinue lets the message go on to a host that cannot check this.
+	ValidSince    time.Time
+	ValidContinue bool
 }
 
 // Reply is what the other side of an SMTP conversation said, or what we say in its place.
