@@ -119,9 +119,14 @@ func (r *Runner) report(m *spool.Message, about []outcome) (*report, error) {
 		rep.about = append(rep.about, about[i].due.Recipient.To.String())
 	}
 	for _, t := range targets {
-		rep.rcpts = append(rep.rcpts, spool.Recipient{Recipient: envelope.Recipient{To: t.Address}, Account: uint64(t.Account)})
+		rep.rcpts = append(rep.rcpts, recipient(t))
 	}
 	return rep, r.writeReport(rep, m, about)
+}
+
+// recipient is who a message of our own goes to.
+func recipient(t account.Target) spool.Recipient {
+	return spool.Recipient{Recipient: envelope.Recipient{To: t.Address}, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List}
 }
 
 // writeReport drafts the report; when the message cannot be read, without it.

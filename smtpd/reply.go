@@ -32,6 +32,7 @@ var (
 	replyUnknown   = reply(550, "5.1.1", "no such address here")
 	replyRelay     = reply(550, "5.7.1", "relay denied: this server does not take mail for that domain")
 	replyAliasLoop = reply(550, "5.4.6", "the alias leads back to itself")
+	replyAliasWide = reply(550, "5.4.6", "the alias leads to too many addresses")
 	replyTargets   = reply(452, "4.5.3", "too many recipients behind these aliases, send the rest separately")
 	replyQuota     = reply(452, "4.2.2", "the mailbox is full, try again later")
 	replyORCPT     = reply(501, "5.5.4", "ORCPT has a character that no address has")
@@ -66,6 +67,8 @@ func answer(log *slog.Logger, err error) *smtp.SMTPError {
 		return replyUnknown
 	case errors.Is(err, account.ErrLoop):
 		return replyAliasLoop
+	case errors.Is(err, account.ErrTargets):
+		return replyAliasWide
 	case errors.Is(err, store.ErrFull):
 		log.Error("no room for mail", "err", err)
 		return replyFull

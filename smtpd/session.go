@@ -207,7 +207,9 @@ func (tx *transaction) fold(t account.Target, r envelope.Recipient) {
 		return
 	}
 	tx.folded[t] = true
-	tx.rcpts = append(tx.rcpts, spool.Recipient{Recipient: r, Account: uint64(t.Account), State: spool.Active})
+	tx.rcpts = append(tx.rcpts, spool.Recipient{
+		Recipient: r, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List, State: spool.Active,
+	})
 }
 
 // original is ORCPT: as it was given, or the address that an alias hides (RFC 3461, 5.2.7.3).

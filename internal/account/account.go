@@ -2,10 +2,14 @@
 // password is right. Passwords are kept as argon2id hashes, and as what SCRAM-SHA-256
 // needs; one that was verified is remembered for minutes, in memory, as a keyed hash.
 //
-//	ad  domain               a domain whose mail ends here
+//	ad  domain               a domain whose mail ends here, or an alias of one
 //	aa  account id           an account, as JSON
 //	an  domain, local part   the account's id
 //	al  domain, local part   an alias, as JSON; an empty local part is the catch-all
+//	af  account id           where the account forwards its mail, as JSON
+//	ag  domain, local part, account id    the account may send as the address; an empty local part is the domain
+//	li  domain, local part   a list, as JSON
+//	lm  domain, local part, then the member's    a member of a list, as it was given
 //	as                       the secret from which salts of unknown users are made
 //
 // Domains and local parts are in canonical form (envelope.Address.Canonical).
@@ -28,11 +32,13 @@ var (
 	ErrNotFound    = errors.New("there is no such account, alias or domain")
 	ErrExists      = errors.New("it exists already")
 	ErrNoDomain    = errors.New("the domain is not one of ours")
-	ErrNotEmpty    = errors.New("the domain still has accounts or aliases")
+	ErrNotEmpty    = errors.New("the domain still has accounts, aliases or lists")
 	ErrCredentials = errors.New("wrong address or password")
 	ErrBusy        = errors.New("too many logins at once; try again later")
 	ErrUnknown     = errors.New("no such address here")
 	ErrLoop        = errors.New("the aliases lead too deep or back to themselves")
+	ErrDomainAlias = errors.New("is an alias")
+	ErrTargets     = errors.New("it leads to too many addresses")
 	ErrPassword    = errors.New("a password has 1 to 1024 octets")
 	ErrSetting     = errors.New("the setting cannot be made")
 )
@@ -60,10 +66,12 @@ type Alias struct {
 	Targets []envelope.Address // local or remote
 }
 
-// Target is where mail for an address goes: a local account, or elsewhere.
+// Target is where mail for an address goes: a local account, a list, or elsewhere.
 type Target struct {
-	Account ID               // 0 when remote
-	Address envelope.Address // the account's address, or the remote one
+	Account ID               // 0 when remote or a list
+	Address envelope.Address // the account's or list's address, or the remote one
+	Mailbox string           // the detail of a subaddress, when mail for it goes to the mailbox of that name
+	List    bool             // a list of ours: delivery expands it
 }
 
 // Domain is a domain whose mail ends here.
@@ -72,22 +80,30 @@ type Domain struct {
 	Created  time.Time
 	Accounts int
 	Aliases  int
+	Lists    int
+	Alias    string // the domain that this one is another name of; it has no accounts, aliases and lists of its own
 }
 
 // Directory answers and changes who is local. Any number of goroutines.
 type Directory struct {
 	st       *store.Store
 	now      func() time.Time
+	sub      Subaddress
 	verifier *verifier
 	ends     watchers
 }
 
-// Open returns the directory kept in st. now is the clock; nil is time.Now.
+// Open returns the directory kept in st. now is the clock; nil is time.Now. Subaddresses are not taken apart.
 func Open(st *store.Store, now func() time.Time) *Directory {
+	return OpenWith(st, now, Subaddress{})
+}
+
+// OpenWith is Open with subaddresses.
+func OpenWith(st *store.Store, now func() time.Time, sub Subaddress) *Directory {
 	if now == nil {
 		now = time.Now
 	}
-	return &Directory{st: st, now: now, verifier: newVerifier(now)}
+	return &Directory{st: st, now: now, sub: sub, verifier: newVerifier(now)}
 }
 
 // record is an account as it is stored.
@@ -139,93 +155,6 @@ func get(r store.Reader, key store.Key, v any) (bool, error) {
 	return true, nil
 }
 
-type domainRecord struct {
-	Created time.Time `json:"created"`
-}
-
-// AddDomain makes a domain ours: its mail ends here. ErrExists.
-func (d *Directory) AddDomain(name string) (Domain, error) {
-	name, err := envelope.ParseDomain(name)
-	if err != nil {
-		return Domain{}, err
-	}
-	rec := domainRecord{d.now()}
-	err = d.st.Update(func(tx store.Tx) error {
-		if tx.Get(domainKey(name)) != nil {
-			return fmt.Errorf("domain %s: %w", name, ErrExists)
-		}
-		put(tx, domainKey(name), rec)
-		return nil
-	})
-	return Domain{Name: name, Created: rec.Created}, err
-}
-
-// RemoveDomain gives a domain up. ErrNotFound; ErrNotEmpty while it has accounts or aliases.
-func (d *Directory) RemoveDomain(name string) error {
-	name, err := envelope.ParseDomain(name)
-	if err != nil {
-		return err
-	}
-	return d.st.Update(func(tx store.Tx) error {
-		if tx.Get(domainKey(name)) == nil {
-			return fmt.Errorf("domain %s: %w", name, ErrNotFound)
-		}
-		if count(tx, "an", name)+count(tx, "al", name) > 0 {
-			return fmt.Errorf("domain %s: %w", name, ErrNotEmpty)
-		}
-		tx.Delete(domainKey(name))
-		return nil
-	})
-}
-
-func count(r store.Reader, table, domain string) (n int) {
-	from := inDomain(table, domain)
-	for range r.Scan(from, from.End()) {
-		n++
-	}
-	return n
-}
-
-// Domains lists the domains that are ours, by name.
-func (d *Directory) Domains() (list []Domain, err error) {
-	err = d.st.View(func(r store.Reader) error {
-		list = nil
-		for k := range r.Scan(store.NewKey("ad"), store.NewKey("ad").End()) {
-			name, _ := store.TakeText(k[2:])
-			list = append(list, Domain{Name: name})
-		}
-		for i := range list {
-			if err := fillDomain(r, &list[i]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return list, err
-}
-
-func fillDomain(r store.Reader, dom *Domain) error {
-	var rec domainRecord
-	if _, err := get(r, domainKey(dom.Name), &rec); err != nil {
-		return fmt.Errorf("domain %s: %w", dom.Name, err)
-	}
-	dom.Created = rec.Created
-	dom.Accounts, dom.Aliases = count(r, "an", dom.Name), count(r, "al", dom.Name)
-	return nil
-}
-
-// IsLocal reports whether a domain, in any form, is ours.
-func (d *Directory) IsLocal(domain string) (local bool, err error) {
-	name := envelope.Address{Domain: domain}.Canonical().Domain
-	err = d.st.View(func(r store.Reader) error {
-		local = isLocal(r, name)
-		return nil
-	})
-	return local, err
-}
-
-func isLocal(r store.Reader, name string) bool { return r.Get(domainKey(name)) != nil }
-
 // Add makes an account. created, if not nil, runs in the same transaction: the
 // mailboxes that every account has are made there. ErrExists, ErrNoDomain, ErrPassword.
 func (d *Directory) Add(addr envelope.Address, password string, created func(store.Tx, Account) error) (Account, error) {
@@ -237,10 +166,10 @@ func (d *Directory) Add(addr envelope.Address, password string, created func(sto
 	rec := record{Local: addr.Local, Domain: addr.Domain, Hash: hash, Scram: newScram(password), Created: d.now()}
 	a := rec.account(ID(d.st.NewID()))
 	err = d.st.Update(func(tx store.Tx) error {
-		if !isLocal(tx, addr.Domain) {
-			return fmt.Errorf("%s: %w", addr.Domain, ErrNoDomain)
+		if err := isOwn(tx, addr.Domain); err != nil {
+			return err
 		}
-		if tx.Get(nameKey(addr)) != nil || tx.Get(aliasKey(addr)) != nil {
+		if isTaken(tx, addr) {
 			return fmt.Errorf("%s: %w", addr, ErrExists)
 		}
 		put(tx, accountKey(a.ID), rec)
@@ -264,6 +193,8 @@ func (d *Directory) Remove(addr envelope.Address, removed func(store.Tx, Account
 		}
 		tx.Delete(accountKey(a.ID))
 		tx.Delete(nameKey(a.Address))
+		tx.Delete(forwardKey(a.ID))
+		dropDelegations(tx, func(_ envelope.Address, id ID) bool { return id == a.ID })
 		if removed != nil {
 			return removed(tx, a)
 		}

@@ -186,6 +186,8 @@ type Domain struct {
 	Created  time.Time `json:"created"`
 	Accounts int       `json:"accounts"`
 	Aliases  int       `json:"aliases"`
+	Lists    int       `json:"lists"`
+	Alias    string    `json:"alias_of,omitempty"` // the domain that this one is another name of
 }
 
 // Account is an account and what it uses.

@@ -62,7 +62,7 @@ func (echo) Check(_ context.Context, progress func(Progress)) (CheckReport, erro
 }
 func (echo) Compact(context.Context) (Compacted, error) { return Compacted{7}, errors.New("halfway") }
 func (echo) Domains(context.Context) ([]Domain, error) {
-	return []Domain{{"a.example", born, 1, 2}}, nil
+	return []Domain{{Name: "a.example", Created: born, Accounts: 1, Aliases: 2, Lists: 3, Alias: "b.example"}}, nil
 }
 func (echo) AddDomain(_ context.Context, n string) (Domain, error) {
 	return Domain{Name: n}, fails(n)
