@@ -2,7 +2,6 @@ package postroad
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/control"
 	"postroad/internal/envelope"
@@ -86,13 +86,7 @@ func CheckConfig(cfg config.Config) error {
 	if err := checkReach(cfg.Listen); err != nil {
 		return err
 	}
-	if cfg.TLS.Cert == "" {
-		return nil
-	}
-	if _, err := tls.LoadX509KeyPair(cfg.TLS.Cert, cfg.TLS.Key); err != nil {
-		return fmt.Errorf("load the certificate %s: %w", cfg.TLS.Cert, err)
-	}
-	return nil
+	return certs.Check(certificateFiles(cfg.TLS), cfg.TLS.ClientCA)
 }
 
 // checkDataDir refuses to make a data directory, which would be a mistyped name more

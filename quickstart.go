@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/durable"
 	"postroad/internal/envelope"
 	"postroad/internal/mailbox"
 	"postroad/internal/mime"
@@ -130,7 +131,7 @@ func (s *Server) writeCredentials(all []Credential) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(s.credentialsFile(), append(b, '\n'), 0o600)
+	return durable.WriteFile(s.credentialsFile(), append(b, '\n'), 0o600)
 }
 
 // ensureAccount makes the domain and the account with a welcome message. The password

@@ -2,16 +2,39 @@ package postroad
 
 import (
 	"crypto/tls"
+	"path/filepath"
 
 	"postroad/delivery"
 	"postroad/delivery/smtpc"
 	"postroad/imapd"
+	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/dns"
 	"postroad/smtpd"
 )
 
 // What each part of the server is told of the config.
+
+func (s *Server) certsConfig(o Options) certs.Config {
+	t := s.cfg.TLS
+	c := certs.Config{
+		Dir: filepath.Join(s.cfg.DataDir, "tls"), Hostname: s.cfg.Hostname,
+		Files: certificateFiles(t), ClientCA: t.ClientCA, Now: o.Now, Log: s.log,
+	}
+	return c
+}
+
+// certificateFiles are the pairs of files that the config names, the default one first.
+func certificateFiles(t config.TLS) []certs.Pair {
+	var list []certs.Pair
+	if t.Cert != "" {
+		list = append(list, certs.Pair{Cert: t.Cert, Key: t.Key})
+	}
+	for _, p := range t.Certificates {
+		list = append(list, certs.Pair{Cert: p.Cert, Key: p.Key})
+	}
+	return list
+}
 
 func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 	l := s.cfg.Limits

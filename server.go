@@ -12,7 +12,6 @@ package postroad
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +25,7 @@ import (
 	"postroad/delivery"
 	"postroad/imapd"
 	"postroad/internal/account"
+	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/control"
 	"postroad/internal/mailbox"
@@ -54,6 +54,7 @@ type Server struct {
 	log     *slog.Logger
 	house   *house
 	runner  *delivery.Runner
+	certs   *certs.Certs
 	admin   *Admin
 	serving []serving
 	control net.Listener
@@ -139,12 +140,12 @@ func Open(cfg Config, o Options) (*Server, error) {
 
 // build makes what stands on the store, and binds the listeners.
 func (s *Server) build(o Options) error {
-	certificate, err := tlsConfig(s.cfg, o.Now())
-	if err != nil {
+	var err error
+	if s.certs, err = certs.Open(s.certsConfig(o)); err != nil {
 		return err
 	}
 	s.runner = delivery.New(s.deliveryConfig(o))
-	if err := s.listen(o, certificate); err != nil {
+	if err := s.listen(o); err != nil {
 		return err
 	}
 	s.house.accounts.Watch(s.endSessions)
@@ -176,8 +177,10 @@ func checkReach(l config.Listen) error {
 }
 
 // listen binds the listeners of the config and makes their servers.
-func (s *Server) listen(o Options, cert *tls.Config) error {
-	smtp, imap := s.smtpConfig(o, cert), s.imapConfig(o, cert)
+func (s *Server) listen(o Options) error {
+	smtp := s.smtpConfig(o, s.certs.TLSConfig("smtp", "esmtp"))
+	submission := s.smtpConfig(o, s.certs.UserTLSConfig("smtp", "esmtp"))
+	imap := s.imapConfig(o, s.certs.UserTLSConfig("imap"))
 	l := s.cfg.Listen
 	for _, x := range []struct {
 		name   string
@@ -185,8 +188,8 @@ func (s *Server) listen(o Options, cert *tls.Config) error {
 		server func() serving
 	}{
 		{"smtp", l.SMTP, func() serving { return serving{server: smtpd.NewServer(smtpd.MX, false, smtp)} }},
-		{"submission", l.Submission, func() serving { return serving{server: smtpd.NewServer(smtpd.Submission, false, smtp)} }},
-		{"submissions", l.Submissions, func() serving { return serving{server: smtpd.NewServer(smtpd.Submission, true, smtp)} }},
+		{"submission", l.Submission, func() serving { return serving{server: smtpd.NewServer(smtpd.Submission, false, submission)} }},
+		{"submissions", l.Submissions, func() serving { return serving{server: smtpd.NewServer(smtpd.Submission, true, submission)} }},
 		{"lmtp", l.LMTP, func() serving { return serving{server: smtpd.NewServer(smtpd.LMTP, false, smtp)} }},
 		{"imap", l.IMAP, func() serving { return serving{server: imapd.NewServer(false, imap)} }},
 		{"imaps", l.IMAPS, func() serving { return serving{server: imapd.NewServer(true, imap)} }},
@@ -269,6 +272,7 @@ func (s *Server) Run(ctx context.Context) error {
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
 	g.Go(func() error { return part("delivery", s.runner.Run(background)) })
+	g.Go(func() error { return part("certificates", s.certs.Run(background)) })
 	g.Go(func() error { return s.maintain(background) })
 	g.Go(func() error { return part("full-text index", s.house.mailboxes.Index(background, s.indexFailed)) })
 	g.Go(func() error { return s.tidy(background) })

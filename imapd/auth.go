@@ -39,7 +39,7 @@ func (s *session) client() account.Client {
 	c := account.Client{From: listen.IP(s.conn.raw.RemoteAddr())}
 	if s.conn.tls != nil {
 		state := s.conn.tls.ConnectionState()
-		c.Bindings = sasl.BindingsOf(&state, s.srv.TLS)
+		c.Bindings = sasl.BindingsOf(&state, s.conn.raw.ShownCertificate())
 	}
 	return c
 }

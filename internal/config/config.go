@@ -40,9 +40,17 @@ type Listen struct {
 	LMTP        Addr `toml:"lmtp"`
 }
 
-// TLS names the certificate's files; both empty means a self-signed one in the data
+// TLS names the certificates' files; none means a self-signed one in the data
 // directory.
 type TLS struct {
+	Cert         string        `toml:"cert"`
+	Key          string        `toml:"key"`
+	ClientCA     string        `toml:"client_ca"`
+	Certificates []Certificate `toml:"certificate"`
+}
+
+// Certificate names the files of one more certificate, which clients get that ask for its names.
+type Certificate struct {
 	Cert string `toml:"cert"`
 	Key  string `toml:"key"`
 }
@@ -125,7 +133,10 @@ func Parse(r io.Reader) (Config, error) { return parse(r, "") }
 
 // resolve makes relative paths start at dir.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key}
+	paths := []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA}
+	for i := range c.TLS.Certificates {
+		paths = append(paths, &c.TLS.Certificates[i].Cert, &c.TLS.Certificates[i].Key)
+	}
 	for i := range c.Routes {
 		paths = append(paths, &c.Routes[i].PasswordFile)
 	}
@@ -149,10 +160,10 @@ func (c *Config) readPasswords() error {
 		}
 		line, err := firstLine(r.PasswordFile)
 		if err != nil {
-			return &Error{Key: routeKey(i, "password_file"), Text: err.Error()}
+			return &Error{Key: arrayKey("route", i, "password_file"), Text: err.Error()}
 		}
 		if line == "" {
-			return &Error{Key: routeKey(i, "password_file"), Text: r.PasswordFile + " begins with an empty line; the password belongs there"}
+			return &Error{Key: arrayKey("route", i, "password_file"), Text: r.PasswordFile + " begins with an empty line; the password belongs there"}
 		}
 		r.Password, r.fromFile = Secret(line), true
 	}

@@ -46,6 +46,13 @@ lmtp = "unix:/run/lmtp.sock"
 [tls]
 cert = "c.pem"
 key = "k.pem"
+client_ca = "users.pem"
+[[tls.certificate]]
+cert = "c2.pem"
+key = "k2.pem"
+[[tls.certificate]]
+cert = "c3.pem"
+key = "k3.pem"
 [limits]
 message_size = "64MiB"
 recipients = 200
@@ -73,7 +80,7 @@ func TestParseReadsWhatIsWritten(t *testing.T) {
 	want := Default()
 	want.Hostname, want.DataDir, want.ShutdownTimeout = "mail.example.org", "/srv/mail", Duration(30*time.Second)
 	want.Listen = Listen{":25", Off, "[::1]:465", "127.0.0.1:0", "127.0.0.1:2993", "unix:/run/lmtp.sock"}
-	want.TLS = TLS{"c.pem", "k.pem"}
+	want.TLS = TLS{Cert: "c.pem", Key: "k.pem", ClientCA: "users.pem", Certificates: []Certificate{{"c2.pem", "k2.pem"}, {"c3.pem", "k3.pem"}}}
 	want.Limits.MessageSize, want.Limits.Recipients = 64<<20, 200
 	want.Retry = Retry{Duration(10 * time.Minute), Duration(4 * time.Hour), Duration(60 * time.Hour), 0, 0}
 	want.Routes = []Route{
@@ -116,6 +123,8 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"a socket for imap", "[listen]\nimap = \"unix:/run/imap\"", `line 2: listen.imap: "unix:/run/imap" is a unix socket; only lmtp`},
 		{"a socket without path", "[listen]\nlmtp = \"unix:\"", `line 2: listen.lmtp: unix: wants the path`},
 		{"half a certificate", "[tls]\ncert = \"x\"", `line 2: tls.cert: cert and key belong together`},
+		{"a certificate without key", "[[tls.certificate]]\ncert = \"a\"\nkey = \"b\"\n[[tls.certificate]]\ncert = \"x\"", `tls.certificate[2].key: is empty; it wants the path`},
+		{"a certificate's unknown key", "[[tls.certificate]]\ncret = \"x\"", `line 2: unknown key "tls.certificate.cret"; did you mean "tls.certificate.cert"?`},
 		{"max below first", "[retry]\nfirst = \"1h\"\nmax = \"5m\"", `line 3: retry.max: 5m is out of range: from 1h to 7d`},
 		{"a bad log level", "[log]\nlevel = \"loud\"", `line 2: log.level: "loud" is not known; use "debug", "info", "warn" or "error"`},
 		{"a bad hostname", "hostname = \"a b\"", `line 1: hostname: "a b" is not a host name`},
@@ -253,7 +262,10 @@ func TestSampleIsTheDefaultWithEveryKey(t *testing.T) {
 	if len(c.Routes) != 1 || c.Routes[0].Domain != "*" {
 		t.Errorf("routes: %#v", c.Routes)
 	}
-	c.Routes = nil
+	if len(c.TLS.Certificates) != 1 || c.TLS.Certificates[0].Cert != "example.org.pem" {
+		t.Errorf("certificates: %#v", c.TLS.Certificates)
+	}
+	c.Routes, c.TLS.Certificates = nil, nil
 	if !reflect.DeepEqual(c, Default()) {
 		t.Errorf("the sample without its marks is not the default: %#v", c)
 	}

@@ -88,6 +88,9 @@ func decode(text []byte) (Config, error) {
 	if len(c.Routes) == 0 {
 		c.Routes = nil // "route = []" says what leaving it out says
 	}
+	if len(c.TLS.Certificates) == 0 {
+		c.TLS.Certificates = nil
+	}
 	places.completeRoutes(c.Routes)
 	if err := places.checkCase(); err != nil {
 		return Config{}, err
@@ -147,6 +150,8 @@ func wanted(goType string) string {
 		return "a number belongs here"
 	case "[]config.Route":
 		return "routes are tables: write [[route]] above each"
+	case "[]config.Certificate":
+		return "certificates are tables: write [[tls.certificate]] above each"
 	case "string", "config.Secret", "config.TLSMode":
 		return "a text in quotes belongs here"
 	}
@@ -163,7 +168,7 @@ type place struct {
 // places are all keys of a file in order.
 type places struct {
 	keys   []place
-	arrays int // [[route]] tables seen
+	arrays map[string]int // how many tables of a name in double brackets were seen
 }
 
 // index finds where each key stands, so that a value that is found wrong later can
@@ -171,17 +176,15 @@ type places struct {
 func index(text []byte) (*places, error) {
 	var p unstable.Parser
 	p.Reset(text)
-	found, table := &places{}, ""
+	found, table := &places{arrays: map[string]int{}}, ""
 	for p.NextExpression() {
 		switch e := p.Expression(); e.Kind {
 		case unstable.Table:
 			table = keyOf(e)
 		case unstable.ArrayTable:
-			table = keyOf(e)
-			if table == "route" {
-				table = fmt.Sprintf("route[%d]", found.arrays+1)
-				found.arrays++
-			}
+			name := keyOf(e)
+			found.arrays[name]++
+			table = fmt.Sprintf("%s[%d]", name, found.arrays[name])
 		case unstable.KeyValue:
 			found.add(&p, table, e)
 		}
@@ -223,17 +226,17 @@ func joinKey(table, key string) string {
 	return table + "." + key
 }
 
-// routeKey names a key of the i-th route as people count: route[1].host.
-func routeKey(i int, key string) string { return fmt.Sprintf("route[%d].%s", i+1, key) }
+// arrayKey names a key of the i-th table of a name as people count: route[1].host.
+func arrayKey(name string, i int, key string) string { return fmt.Sprintf("%s[%d].%s", name, i+1, key) }
 
 // completeRoutes gives routes the defaults of what they leave out.
 func (ps *places) completeRoutes(routes []Route) {
 	for i := range routes {
 		r, d := &routes[i], defaultRoute()
-		if !ps.has(routeKey(i, "port")) && r.Port == 0 {
+		if !ps.has(arrayKey("route", i, "port")) && r.Port == 0 {
 			r.Port = d.Port
 		}
-		if !ps.has(routeKey(i, "tls")) && r.TLS == "" {
+		if !ps.has(arrayKey("route", i, "tls")) && r.TLS == "" {
 			r.TLS = d.TLS
 		}
 	}
@@ -262,7 +265,7 @@ func (ps *places) locate(err error) error {
 func (ps *places) checkCase() error {
 	valid := keys()
 	for _, p := range ps.keys {
-		key := routeNumber.ReplaceAllString(p.key, "route")
+		key := tableNumber.ReplaceAllString(p.key, "")
 		if !slices.Contains(valid, key) {
 			return &Error{Line: p.line, Text: unknownKey(key)}
 		}
@@ -270,18 +273,18 @@ func (ps *places) checkCase() error {
 	return nil
 }
 
-var routeNumber = regexp.MustCompile(`^route\[\d+\]`)
+var tableNumber = regexp.MustCompile(`\[\d+\]`)
 
 // checkUnits refuses durations that are written as bare numbers: of what unit?
 func (ps *places) checkUnits(c *Config) error {
 	durations := map[string]bool{}
-	for _, sec := range c.settings() {
+	for _, sec := range c.kinds() {
 		for _, s := range sec.settings {
 			_, durations[joinKey(sec.name, s.key)] = s.value.(*Duration)
 		}
 	}
 	for _, p := range ps.keys {
-		if durations[p.key] && p.kind != unstable.String {
+		if durations[tableNumber.ReplaceAllString(p.key, "")] && p.kind != unstable.String {
 			return &Error{Line: p.line, Key: p.key, Text: "a duration needs a unit and quotes, as in \"90s\", \"5m\", \"4h\" or \"5d\""}
 		}
 	}
@@ -316,7 +319,7 @@ func nearest(key string) string {
 func keys() []string {
 	var c Config
 	var all []string
-	for _, sec := range append(c.settings(), routeSection(&Route{})) {
+	for _, sec := range c.kinds() {
 		if sec.name != "" {
 			all = append(all, sec.name)
 		}

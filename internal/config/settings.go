@@ -54,7 +54,7 @@ func Default() Config {
 	}
 }
 
-// settings is the table of all sections but the routes, bound to c.
+// settings is the table of all sections that there are one of, bound to c.
 func (c *Config) settings() []section {
 	return []section{
 		{"", "", false, []setting{
@@ -71,10 +71,11 @@ For mail with the outside it must be a full name whose address leads here.`, c.c
 			{"imaps", &c.Listen.IMAPS, `Mailboxes with TLS from the start (993).`, tcpOnly(&c.Listen.IMAPS)},
 			{"lmtp", &c.Listen.LMTP, `Mail from another server on this machine. Also "unix:/path/of/socket".`, func() error { return c.Listen.LMTP.Check() }},
 		}},
-		{"tls", `The certificate and its private key as PEM files. With both left empty, a
-self-signed certificate is made in the data directory.`, false, []setting{
-			{"cert", &c.TLS.Cert, `The certificate, then those between it and the root.`, c.checkTLS},
+		{"tls", `The certificate and its private key as PEM files, which are read again when they
+change. With none named, a self-signed certificate is made in the data directory.`, false, []setting{
+			{"cert", &c.TLS.Cert, `The certificate, then those between it and the root.`, bothOrNone(&c.TLS.Cert, &c.TLS.Key)},
 			{"key", &c.TLS.Key, `Its private key.`, nil},
+			{"client_ca", &c.TLS.ClientCA, `The authorities (PEM) whose certificates users may show to log in without a password.`, nil},
 		}},
 		{"limits", `What one peer, message or connection may take.`, false, []setting{
 			{"message_size", &c.Limits.MessageSize, `The largest message, offered as SIZE and APPENDLIMIT.`, between(&c.Limits.MessageSize, 64<<10, 2<<30)},
@@ -115,6 +116,15 @@ the age of the message, from first to max.`, false, []setting{
 	}
 }
 
+// certificateSection is the table of one more certificate, bound to p.
+func certificateSection(p *Certificate) section {
+	return section{"tls.certificate", `One more certificate, for the clients that ask for a name in it (SNI). There may be any
+number of them; clients that ask for none of their names get the first of all.`, true, []setting{
+		{"cert", &p.Cert, `The certificate, then those between it and the root.`, nonEmpty(&p.Cert, "the path of a PEM file")},
+		{"key", &p.Key, `Its private key.`, nonEmpty(&p.Key, "the path of a PEM file")},
+	}}
+}
+
 // routeSection is the table of one route, bound to r.
 func routeSection(r *Route) section {
 	password := &r.Password
@@ -139,31 +149,38 @@ to this machine.`, r.checkLogin},
 // defaultRoute is a route of which nothing has been said.
 func defaultRoute() Route { return Route{Port: 25, TLS: TLSOpportunistic} }
 
-// all is the whole table with the routes that there are.
+// all is the whole table with the certificates and routes that there are.
 func (c *Config) all() []section {
 	s := c.settings()
+	for i := range c.TLS.Certificates {
+		s = append(s, certificateSection(&c.TLS.Certificates[i]))
+	}
 	for i := range c.Routes {
 		s = append(s, routeSection(&c.Routes[i]))
 	}
 	return s
 }
 
+// kinds is the table with one of each section.
+func (c *Config) kinds() []section {
+	r := defaultRoute()
+	return append(c.settings(), certificateSection(&Certificate{}), routeSection(&r))
+}
+
 // Check reports the first value that is out of its range, as an *Error.
 func (c *Config) Check() error {
-	route := 0
+	seen := map[string]int{}
 	for _, sec := range c.all() {
 		for _, s := range sec.settings {
 			key := joinKey(sec.name, s.key)
 			if sec.array {
-				key = routeKey(route, s.key)
+				key = arrayKey(sec.name, seen[sec.name], s.key)
 			}
 			if err := s.verify(); err != nil {
 				return &Error{Key: key, Text: err.Error()}
 			}
 		}
-		if sec.array {
-			route++
-		}
+		seen[sec.name]++
 	}
 	return c.checkRoutes()
 }
@@ -236,11 +253,13 @@ func (c *Config) checkHostname() error {
 	return nil
 }
 
-func (c *Config) checkTLS() error {
-	if (c.TLS.Cert == "") == (c.TLS.Key == "") {
-		return nil
+func bothOrNone(cert, key *string) func() error {
+	return func() error {
+		if (*cert == "") == (*key == "") {
+			return nil
+		}
+		return fmt.Errorf("cert and key belong together: set both, or neither for a self-signed certificate")
 	}
-	return fmt.Errorf("cert and key belong together: set both, or neither for a self-signed certificate")
 }
 
 func (c *Config) checkRetryMax() error {
@@ -297,7 +316,7 @@ func (c *Config) checkRoutes() error {
 	for i, r := range c.Routes {
 		domain := strings.ToLower(r.Domain)
 		if seen[domain] {
-			return &Error{Key: routeKey(i, "domain"), Text: fmt.Sprintf("there is another route for %q", r.Domain)}
+			return &Error{Key: arrayKey("route", i, "domain"), Text: fmt.Sprintf("there is another route for %q", r.Domain)}
 		}
 		seen[domain] = true
 	}

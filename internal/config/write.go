@@ -48,6 +48,8 @@ func WriteSample(w io.Writer) error {
 		sec.write(b, "#")
 		b.WriteByte('\n')
 	}
+	certificateSection(&Certificate{Cert: "example.org.pem", Key: "example.org.key"}).write(b, "#")
+	b.WriteByte('\n')
 	r := defaultRoute()
 	r.Domain, r.Host, r.Port, r.TLS = "*", "smtp.example.org", 587, TLSRequired
 	r.Username, r.PasswordFile = "postroad", "smarthost.password"
@@ -85,8 +87,8 @@ func comment(b *bufio.Writer, doc string) {
 func WriteManual(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	b.WriteString(manualHead)
-	c, r := Default(), defaultRoute()
-	for _, sec := range append(c.settings(), routeSection(&r)) {
+	c := Default()
+	for _, sec := range c.kinds() {
 		sec.manual(b)
 	}
 	return b.Flush()

@@ -1,6 +1,8 @@
 package listen
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -60,6 +62,7 @@ type Conn struct {
 	source netip.Addr
 	born   time.Time
 
+	shown    atomic.Pointer[x509.Certificate]
 	reading  atomic.Bool
 	closing  atomic.Bool
 	received atomic.Int64
@@ -132,6 +135,21 @@ func (c *Conn) Flush() error {
 	defer c.wmu.Unlock()
 	c.send()
 	return c.werr
+}
+
+// ShowCertificate notes the certificate that TLS above the connection shows to its peer: TLS itself does not tell.
+func (c *Conn) ShowCertificate(leaf *x509.Certificate) { c.shown.Store(leaf) }
+
+// ShownCertificate is the certificate that the peer was shown, or nil.
+func (c *Conn) ShownCertificate() *x509.Certificate { return c.shown.Load() }
+
+// Show notes cert, whose Leaf must be set, on the Conn that hello came over, if it is one, and returns it: a
+// tls.Config's GetCertificate ends with it.
+func Show(hello *tls.ClientHelloInfo, cert *tls.Certificate) *tls.Certificate {
+	if c, ok := hello.Conn.(*Conn); ok {
+		c.ShowCertificate(cert.Leaf)
+	}
+	return cert
 }
 
 // gather keeps p for later. wmu must be held.

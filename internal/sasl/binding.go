@@ -18,10 +18,10 @@ const (
 // only the two ends of this connection know, or that name its server.
 type Bindings map[string][]byte
 
-// BindingsOf returns the bindings of a TLS connection that was made with config; a nil
-// state has none. Exporter needs TLS 1.3, or 1.2 with an extended master secret. EndPoint
-// needs a config with one certificate: of several it is not known which was shown.
-func BindingsOf(state *tls.ConnectionState, config *tls.Config) Bindings {
+// BindingsOf returns the bindings of a TLS connection on which shown was the server's
+// certificate; a nil state has none. Exporter needs TLS 1.3, or 1.2 with an extended master
+// secret. EndPoint needs to know the certificate, which may be nil.
+func BindingsOf(state *tls.ConnectionState, shown *x509.Certificate) Bindings {
 	if state == nil {
 		return nil
 	}
@@ -29,21 +29,18 @@ func BindingsOf(state *tls.ConnectionState, config *tls.Config) Bindings {
 	if key, err := state.ExportKeyingMaterial(exportKey, nil, 32); err == nil {
 		b[Exporter] = key
 	}
-	if c := config.Certificates; len(c) == 1 && config.GetCertificate == nil && config.GetConfigForClient == nil {
-		if sum := endPoint(c[0].Certificate[0]); sum != nil {
-			b[EndPoint] = sum
-		}
+	if shown == nil {
+		return b
+	}
+	if sum := endPoint(shown); sum != nil {
+		b[EndPoint] = sum
 	}
 	return b
 }
 
 // endPoint is the certificate's hash, by the algorithm that it was signed with; MD5 and
 // SHA-1 count as SHA-256. Where signing uses no hash, or two, there is none.
-func endPoint(leaf []byte) []byte {
-	cert, err := x509.ParseCertificate(leaf)
-	if err != nil {
-		return nil
-	}
+func endPoint(cert *x509.Certificate) []byte {
 	var h crypto.Hash
 	switch cert.SignatureAlgorithm {
 	case x509.MD5WithRSA, x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.SHA256WithRSA, x509.SHA256WithRSAPSS, x509.ECDSAWithSHA256:
@@ -56,6 +53,6 @@ func endPoint(leaf []byte) []byte {
 		return nil
 	}
 	sum := h.New()
-	sum.Write(leaf)
+	sum.Write(cert.Raw)
 	return sum.Sum(nil)
 }

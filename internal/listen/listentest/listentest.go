@@ -72,7 +72,7 @@ type from struct {
 func (c from) RemoteAddr() net.Addr { return c.peer }
 
 // Certificate makes a TLS config for names and 127.0.0.1, and the pool that trusts it.
-// Its dates suit the time in bubbles, too.
+// Its dates suit the time in bubbles, too. A connection that wants to know which certificate it shows is told.
 func Certificate(t testing.TB, names ...string) (*tls.Config, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -94,5 +94,11 @@ func Certificate(t testing.TB, names ...string) (*tls.Config, *x509.CertPool) {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(parsed)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, pool
+	cert := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}
+	return &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if c, ok := hello.Conn.(interface{ ShowCertificate(*x509.Certificate) }); ok {
+			c.ShowCertificate(parsed)
+		}
+		return cert, nil
+	}}, pool
 }

@@ -1,4 +1,4 @@
-package postroad
+package certs
 
 import (
 	"os"
@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"postroad/internal/config"
 )
 
 // TestSelfSigned: wherever a first start is cut short, the next one has a certificate
@@ -28,14 +26,10 @@ func TestSelfSigned(t *testing.T) {
 		{"the key is empty", func(cert, key string) { os.Truncate(key, 0) }, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg := config.Default()
-			cfg.DataDir = t.TempDir()
-			if _, err := tlsConfig(cfg, time.Now()); err != nil {
-				t.Fatal(err)
-			}
-			dir := filepath.Join(cfg.DataDir, "tls")
+			dir := filepath.Join(t.TempDir(), "tls")
+			open(t, Config{Dir: dir})
 			tt.spoil(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
-			_, err := tlsConfig(cfg, time.Now())
+			_, err := Open(Config{Dir: dir, Hostname: hostname})
 			switch {
 			case !tt.fails && err != nil:
 				t.Error(err)
@@ -46,5 +40,38 @@ func TestSelfSigned(t *testing.T) {
 				t.Errorf("the key has mode %v", info.Mode())
 			}
 		})
+	}
+}
+
+// A self-signed certificate is another one when it ends soon, also in a server that runs on, or when the server has
+// another name; what somebody else put in its place is left alone.
+func TestSelfSignedIsReplaced(t *testing.T) {
+	now := time.Now()
+	cfg := Config{Dir: t.TempDir(), Now: func() time.Time { return now }}
+	c := open(t, cfg)
+	first := seen(t, c, hostname)
+	for _, after := range []time.Duration{0, 700 * 24 * time.Hour} {
+		now = time.Now().Add(after)
+		c.Reload()
+		if !seen(t, c, hostname).Equal(first) || !seen(t, open(t, cfg), hostname).Equal(first) {
+			t.Fatalf("another certificate after %v", after)
+		}
+	}
+	now = first.NotAfter.Add(-24 * time.Hour)
+	c.Reload()
+	second := seen(t, c, hostname)
+	if second.Equal(first) || second.NotAfter.Before(now.AddDate(2, 0, 0)) {
+		t.Errorf("a day before its end there is no other: %v", second.NotAfter)
+	}
+	if !seen(t, open(t, cfg), hostname).Equal(second) {
+		t.Error("a start does not find what was made")
+	}
+	cfg.Hostname = "other.example.test"
+	if got := seen(t, open(t, cfg), cfg.Hostname); got.VerifyHostname(cfg.Hostname) != nil {
+		t.Errorf("after the name changed: %v", got.DNSNames)
+	}
+	foreign := writePair(t, cfg.Dir, "", "mx.example.net")
+	if got := seen(t, open(t, cfg), ""); !got.Equal(foreign) {
+		t.Errorf("somebody's own certificate was replaced by %v", got.DNSNames)
 	}
 }

@@ -1,0 +1,197 @@
+// Package certs has the certificates that the server shows, and the one TLS policy of all listeners.
+//
+// What it promises:
+//   - There is a certificate at every moment: that of the config's files, one by ACME, or until there is such a one a
+//     self-signed one that is made here.
+//   - Files are read again every few seconds. New ones are shown to whoever connects next; a pair that does not
+//     fit together is told in the log, and the one before it stays.
+//   - A client that names a server (SNI) gets the certificate for that name; any other gets the first. What clients
+//     name is looked up and never remembered.
+//   - TLS 1.2 with forward secrecy and AEAD, or TLS 1.3. No session is resumed: a ticket would carry what was agreed
+//     on one listener, with one certificate, to another, and its saving is small beside a mail session.
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"postroad/internal/listen"
+)
+
+// Config says where certificates come from. Dir and Hostname must be set.
+type Config struct {
+	Dir      string           // for what is made here; it is made when it is needed
+	Hostname string           // whom a self-signed certificate is for
+	Files    []Pair           // the first is shown to clients that name none of all certificates' names
+	ClientCA string           // a file of authorities whose certificates clients may log in with; "" for none
+	Now      func() time.Time // nil is time.Now
+	Log      *slog.Logger     // nil discards
+}
+
+// A Pair names the files of a certificate, with those that lead to its root, and of its private key, as PEM.
+type Pair struct{ Cert, Key string }
+
+// reloadEvery is how often files are looked at.
+const reloadEvery = 10 * time.Second
+
+// Certs are the server's certificates. Any number of goroutines.
+type Certs struct {
+	// Set by Open, never changed.
+	cfg Config
+	log *slog.Logger
+
+	shown   atomic.Pointer[table]         // what the files hold
+	clients atomic.Pointer[x509.CertPool] // nil: no client is asked for a certificate
+
+	mu       sync.Mutex // guards what follows
+	files    []*pairFile
+	clientCA *caFile // nil for none
+}
+
+// Open reads the files, and makes a self-signed certificate where none are named. It starts nothing.
+func Open(cfg Config) (*Certs, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Certs{cfg: cfg, log: cfg.Log}
+	if err := c.openFiles(); err != nil {
+		return nil, err
+	}
+	c.shown.Store(c.table())
+	return c, c.openClientCA()
+}
+
+// Run keeps the certificates current until ctx is done, and returns nil then.
+func (c *Certs) Run(ctx context.Context) error {
+	tick := time.NewTicker(reloadEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			c.Reload()
+		}
+	}
+}
+
+// TLSConfig returns a listener's config, which belongs to the caller. Clients that ask by ALPN (RFC 7301) for
+// protocols, and for none of these, are sent away.
+func (c *Certs) TLSConfig(protocols ...string) *tls.Config {
+	return &tls.Config{
+		GetCertificate:         c.choose,
+		NextProtos:             protocols,
+		MinVersion:             tls.VersionTLS12,
+		CipherSuites:           slices.Clone(suites),
+		SessionTicketsDisabled: true,
+		Time:                   c.cfg.Now,
+	}
+}
+
+// UserTLSConfig is TLSConfig for listeners where users log in: they may show a certificate of the client authorities,
+// if there are any. The connection's VerifiedChains are empty unless they did; with another one there is no connection.
+func (c *Certs) UserTLSConfig(protocols ...string) *tls.Config {
+	config := c.TLSConfig(protocols...)
+	if c.clients.Load() == nil {
+		return config
+	}
+	asking := &asking{certs: c, base: config.Clone()}
+	config.GetConfigForClient = asking.config
+	return config
+}
+
+// suites are those of TLS 1.2 that have forward secrecy and AEAD; those of 1.3 all do (RFC 9325, 4.2).
+var suites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// asking is a listener's config with the client authorities of the moment.
+type asking struct {
+	certs *Certs
+	base  *tls.Config
+	last  atomic.Pointer[tls.Config]
+}
+
+func (a *asking) config(*tls.ClientHelloInfo) (*tls.Config, error) {
+	pool := a.certs.clients.Load()
+	if last := a.last.Load(); last != nil && last.ClientCAs == pool {
+		return last, nil
+	}
+	config := a.base.Clone()
+	config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, pool
+	a.last.Store(config)
+	return config, nil
+}
+
+// A table finds certificates by name. It never changes.
+type table struct {
+	byName map[string][]*tls.Certificate // "mail.example.org", "*.example.org"
+	first  []*tls.Certificate            // of the first pair, and others for the same name
+}
+
+// choose is a tls.Config's GetCertificate.
+func (c *Certs) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return listen.Show(hello, c.certificate(hello)), nil
+}
+
+// certificate is the one to show. It is never nil.
+func (c *Certs) certificate(hello *tls.ClientHelloInfo) *tls.Certificate {
+	t := c.shown.Load()
+	name := strings.ToLower(hello.ServerName)
+	for _, key := range []string{name, wildcard(name)} {
+		if list := t.byName[key]; len(list) > 0 {
+			return fitting(hello, list)
+		}
+	}
+	nameless := *hello
+	nameless.ServerName = "" // so that a certificate fits by its key alone
+	return fitting(&nameless, t.first)
+}
+
+// wildcard is the name that certificates have for name and its neighbours (RFC 6125, 6.4.3).
+func wildcard(name string) string {
+	_, parent, _ := strings.Cut(name, ".")
+	return "*." + parent
+}
+
+// fitting is the first certificate of a kind of key that the client can verify, else the first of all.
+func fitting(hello *tls.ClientHelloInfo, list []*tls.Certificate) *tls.Certificate {
+	for _, cert := range list[:len(list)-1] {
+		if hello.SupportsCertificate(cert) == nil {
+			return cert
+		}
+	}
+	if last := list[len(list)-1]; len(list) > 1 && hello.SupportsCertificate(last) == nil {
+		return last
+	}
+	return list[0]
+}
+
+// table makes the table of what the files hold now. mu must be held, or c be new.
+func (c *Certs) table() *table {
+	t := &table{byName: map[string][]*tls.Certificate{}}
+	for _, f := range c.files {
+		for _, name := range f.cert.Leaf.DNSNames {
+			name = strings.ToLower(name)
+			t.byName[name] = append(t.byName[name], f.cert)
+		}
+	}
+	first := c.files[0].cert
+	t.first = []*tls.Certificate{first}
+	if names := first.Leaf.DNSNames; len(names) > 0 {
+		t.first = t.byName[strings.ToLower(names[0])]
+	}
+	return t
+}

@@ -1,0 +1,192 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// maxFile is far beyond any chain of certificates, and keeps a wrong path from filling memory.
+const maxFile = 1 << 20
+
+// A pairFile is a certificate and the files that it came from.
+type pairFile struct {
+	Pair
+	advice string // what to do when it cannot be read, if that is known
+	made   bool   // by us: self-signed
+	cert   *tls.Certificate
+	seen   watched
+}
+
+// watched is what is known of files that are looked at again and again.
+type watched struct {
+	sum    [sha256.Size]byte // of what was read last
+	broken int               // how often that has been found broken, one look after the other
+}
+
+// look reports whether what was read is news, or not yet known to be as it should be.
+func (w *watched) look(sum [sha256.Size]byte) bool {
+	if sum == w.sum {
+		return w.broken > 0
+	}
+	w.sum, w.broken = sum, 0
+	return true
+}
+
+// tellBroken counts one more look at what is broken, and reports whether it is to be told now: at the second
+// look, since at the first one somebody may have been writing, and only then.
+func (w *watched) tellBroken() bool {
+	w.broken++
+	return w.broken == 2
+}
+
+// openFiles loads what the config names, or what is made here.
+func (c *Certs) openFiles() error {
+	for _, p := range c.cfg.Files {
+		c.files = append(c.files, &pairFile{Pair: p})
+	}
+	if len(c.files) == 0 {
+		own, err := c.selfSigned()
+		if err != nil {
+			return err
+		}
+		c.files = []*pairFile{own}
+	}
+	for _, f := range c.files {
+		if _, err := f.load(); err != nil {
+			return fmt.Errorf("load the certificate %s with its key %s: %w%s", f.Cert, f.Key, err, f.advice)
+		}
+	}
+	return nil
+}
+
+// Check reports the first pair that Open would fail with.
+func Check(files []Pair, clientCA string) error {
+	c := Certs{cfg: Config{Files: files, ClientCA: clientCA}}
+	if len(files) > 0 {
+		if err := c.openFiles(); err != nil {
+			return err
+		}
+	}
+	return c.openClientCA()
+}
+
+// load reads the files and reports whether there is a new certificate. After an error the one before it stays.
+func (f *pairFile) load() (bool, error) {
+	cert, err := readFile(f.Cert)
+	if err != nil {
+		return false, err
+	}
+	key, err := readFile(f.Key)
+	if err != nil {
+		return false, err
+	}
+	if !f.seen.look(sha256.Sum256(bytes.Join([][]byte{cert, key}, []byte{0}))) {
+		return false, nil
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return false, err
+	}
+	f.cert, f.seen.broken = &pair, 0
+	return true, nil
+}
+
+// Reload reads the files again now. What is wrong with them is logged.
+func (c *Certs) Reload() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed := false
+	for _, f := range c.files {
+		changed = c.reload(f) || changed
+	}
+	if changed {
+		c.shown.Store(c.table())
+	}
+	c.reloadClientCA()
+}
+
+// reload reports whether f has a new certificate. mu must be held.
+func (c *Certs) reload(f *pairFile) bool {
+	if f.made {
+		c.renewSelfSigned(f)
+	}
+	changed, err := f.load()
+	switch {
+	case err != nil && f.seen.tellBroken():
+		c.log.Error("the new certificate cannot be used and the one before it stays; put a certificate and the key that belongs to it there",
+			"cert", f.Cert, "key", f.Key, "until", f.cert.Leaf.NotAfter, "err", err)
+	case changed:
+		c.log.Info("certificate loaded", "cert", f.Cert, "names", f.cert.Leaf.DNSNames, "until", f.cert.Leaf.NotAfter)
+	}
+	return changed
+}
+
+// A caFile is the authorities that clients' certificates may come from.
+type caFile struct {
+	name string
+	seen watched
+}
+
+func (c *Certs) openClientCA() error {
+	if c.cfg.ClientCA == "" {
+		return nil
+	}
+	c.clientCA = &caFile{name: c.cfg.ClientCA}
+	pool, err := c.clientCA.load()
+	if err != nil {
+		return fmt.Errorf("load the client authorities: %w", err)
+	}
+	c.clients.Store(pool)
+	return nil
+}
+
+// load returns the pool when it is new, and nil when it is as it was.
+func (f *caFile) load() (*x509.CertPool, error) {
+	text, err := readFile(f.name)
+	if err != nil {
+		return nil, err
+	}
+	if !f.seen.look(sha256.Sum256(text)) {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", f.name)
+	}
+	f.seen.broken = 0
+	return pool, nil
+}
+
+// reloadClientCA reads the authorities again. mu must be held.
+func (c *Certs) reloadClientCA() {
+	if c.clientCA == nil {
+		return
+	}
+	pool, err := c.clientCA.load()
+	switch {
+	case err != nil && c.clientCA.seen.tellBroken():
+		c.log.Error("the client authorities cannot be used and those before stay; put their certificates there", "file", c.clientCA.name, "err", err)
+	case pool != nil:
+		c.clients.Store(pool)
+		c.log.Info("client authorities loaded", "file", c.clientCA.name)
+	}
+}
+
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(filepath.Clean(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s is larger than 1 MiB; it is no certificate", name)
+	}
+	return text, err
+}
