@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"math"
-	"strconv"
 	"strings"
 )
 
@@ -80,8 +79,7 @@ func (c *Content) WriteTo(w io.Writer) (total int64, err error) {
 // direct reads a part of a chunk past the buffer.
 func (c *Content) direct(p []byte) (int, error) {
 	n, err := c.from.read(p[:min(int64(len(p)), c.left)])
-	c.left -= int64(n)
-	c.open = c.left > 0
+	c.took(n)
 	return n, c.fail(err)
 }
 
@@ -108,47 +106,54 @@ func (c *Content) fail(err error) error {
 	return c.err
 }
 
-// piece uses up to max octets of the buffer and returns those that are content. None means that the content is over, or
-// that more must be read.
+// piece uses up octets of the buffer and returns those that are content, at most max. None means that the content is
+// over, or that more must be read.
 func (c *Content) piece(max int) []byte {
+	r := c.from
+	b := r.buf[r.r:r.w]
 	if c.left < 0 {
-		return c.dataPiece(max)
+		n, used := c.unstuff(b, max)
+		r.r += used
+		c.watch.Write(b[:n])
+		return b[:n]
 	}
-	piece := c.cut(int(min(int64(c.from.Buffered()), int64(max), c.left)))
-	c.left -= int64(len(piece))
-	c.open = c.left > 0
-	return piece
+	n := int(min(int64(len(b)), int64(max), c.left))
+	r.r += n
+	c.took(n)
+	return b[:n]
 }
 
-func (c *Content) cut(n int) []byte {
-	r := c.from
-	r.r += n
-	return r.buf[r.r-n : r.r]
+// took counts n octets of a chunk.
+func (c *Content) took(n int) {
+	c.left -= int64(n)
+	c.open = c.left > 0
 }
 
 const dataEnd = ".\r\n"
 
-func (c *Content) dataPiece(max int) []byte {
-	r := c.from
-	b := r.buf[r.r:r.w]
-	if c.start && len(b) > 0 && b[0] == '.' {
-		if len(b) < len(dataEnd) && strings.HasPrefix(dataEnd, string(b)) {
-			return nil
+// unstuff moves content of DATA to the front of b, at most max octets of it: used octets became n. It stops where
+// more must be seen to know whether a dot is the end, and behind the end.
+func (c *Content) unstuff(b []byte, max int) (n, used int) {
+	for used < len(b) && n < max {
+		rest := b[used:]
+		if c.start && rest[0] == '.' {
+			if bytes.HasPrefix(rest, []byte(dataEnd)) {
+				c.open = false
+				return n, used + len(dataEnd)
+			}
+			if len(rest) < len(dataEnd) && strings.HasPrefix(dataEnd, string(rest)) {
+				return n, used
+			}
+			used++
+			rest = rest[1:]
 		}
-		if bytes.HasPrefix(b, []byte(dataEnd)) {
-			r.r += len(dataEnd)
-			c.open = false
-			return nil
+		k := c.lines(rest[:min(len(rest), max-n)])
+		if n < used {
+			copy(b[n:], rest[:k])
 		}
-		r.r++
-		b = b[1:]
+		n, used = n+k, used+k
 	}
-	if len(b) == 0 {
-		return nil
-	}
-	n := c.lines(b[:min(len(b), max)])
-	c.watch.Write(b[:n])
-	return c.cut(n)
+	return n, used
 }
 
 // lines is the length of the lines that begin b, up to one that begins with a dot. It remembers how they end.
@@ -172,78 +177,4 @@ func dotLine(b []byte, cr bool) int {
 			return at
 		}
 	}
-}
-
-// LineWatch watches the lines of a message that comes in pieces. The zero LineWatch is at its beginning.
-type LineWatch struct {
-	Bare bool // a CR without LF, or an LF without CR, was seen
-	NUL  bool // a NUL was seen
-
-	cr bool // the last octet was a CR
-}
-
-// Write looks at the next octets.
-func (l *LineWatch) Write(p []byte) {
-	if len(p) == 0 {
-		return
-	}
-	l.NUL = l.NUL || bytes.IndexByte(p, 0) >= 0
-	if l.Bare {
-		return
-	}
-	l.Bare = bare(p, l.cr)
-	l.cr = p[len(p)-1] == '\r'
-}
-
-// bare reports whether p, which follows a CR if cr, has a CR or LF that is not part of CRLF. A CR at its end is
-// still open.
-func bare(p []byte, cr bool) bool {
-	if cr && p[0] != '\n' {
-		return true
-	}
-	crs := bytes.Count(p, []byte("\r")) // that are to be followed by LF
-	if p[len(p)-1] == '\r' {
-		crs--
-	}
-	for at := 0; ; crs-- {
-		i := bytes.IndexByte(p[at:], '\n')
-		if i < 0 {
-			return crs != 0
-		}
-		if i > 0 && p[at+i-1] != '\r' || i == 0 && (at > 0 || !cr) {
-			return true
-		}
-		if at += i + 1; at == 1 {
-			crs++ // its CR is not in p
-		}
-	}
-}
-
-// End tells that the message is over.
-func (l *LineWatch) End() { l.Bare = l.Bare || l.cr }
-
-// ErrUncounted is the error of a BDAT whose size is not known. What follows cannot be told from commands: the session
-// says so and closes.
-var ErrUncounted error = refused("the size of the chunk is not a number")
-
-// maxDigits are those of chunk-size in RFC 3030, 4.2.
-const maxDigits = 20
-
-// ParseBDAT reads the argument of BDAT: a size in octets, and LAST in any case behind the last chunk. The error is a
-// *Reply: ErrUncounted, with a size of 0, or one behind which size octets follow that must be read.
-func ParseBDAT(arg string) (size int64, last bool, err error) {
-	number, word, _ := strings.Cut(arg, " ")
-	if len(number) > maxDigits || strings.Trim(number, "0123456789") != "" {
-		return 0, false, ErrUncounted
-	}
-	if size, err = strconv.ParseInt(number, 10, 64); err != nil {
-		return 0, false, ErrUncounted
-	}
-	if word = strings.Trim(word, " "); strings.EqualFold(word, "LAST") {
-		return size, true, nil
-	}
-	if word != "" {
-		return size, false, refused("what follows the size can only be LAST")
-	}
-	return size, false, nil
 }

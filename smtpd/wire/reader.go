@@ -165,10 +165,13 @@ func (r *Reader) read(p []byte) (int, error) {
 // off. It is valid until the next call. Errors are those of Command.
 func (r *Reader) Line(max int) ([]byte, error) {
 	line, err := r.line(func([]byte) int { return max })
+	if err == nil {
+		err = check(line)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return line, check(line)
+	return line, nil
 }
 
 // line takes the next line up to its CRLF. The limit may depend on how the line begins.
@@ -181,7 +184,7 @@ func (r *Reader) line(limit func(begin []byte) int) ([]byte, error) {
 		max := min(limit(b), len(block{}))
 		i := bytes.IndexByte(b[seen:], '\n') + seen
 		switch {
-		case foreign(b):
+		case foreign(b[:min(len(b), max)]):
 			return nil, ErrNotMail
 		case i < seen && len(b) >= max || i >= max:
 			return nil, ErrTooLong

@@ -17,10 +17,9 @@ type Reply struct {
 	Text     string // "\n" between lines; may have what a peer said in it
 }
 
-// Error is "550 5.1.1 no such user here".
+// Error is "550 5.1.1 no such user here", on one line.
 func (r *Reply) Error() string {
-	words := []string{strconv.Itoa(r.Code), r.Enhanced, r.Text}
-	return strings.Join(strings.Fields(strings.Join(words, " ")), " ")
+	return envelope.Sanitize(strconv.Itoa(r.Code)+" "+r.Enhanced+" "+r.Text, maxReplyLine)
 }
 
 // maxReplyLine is the length of a line of a reply, CRLF included (RFC 5321, 4.5.3.1.5).

@@ -1,0 +1,375 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"unsafe"
+)
+
+// everyCut calls f with readers of s: whole, octet by octet, and cut in two at every place.
+func everyCut(s string, f func(how string, src io.Reader)) {
+	f("whole", strings.NewReader(s))
+	f("by the octet", iotest.OneByteReader(strings.NewReader(s)))
+	f("with the error", iotest.DataErrReader(strings.NewReader(s)))
+	for i := 1; i < len(s); i++ {
+		f(fmt.Sprint("cut at ", i), io.MultiReader(strings.NewReader(s[:i]), strings.NewReader(s[i:])))
+	}
+}
+
+// told is what a Reader makes of all that comes, a line for each step. DATA and BDAT are followed by their content.
+func told(r *Reader) string {
+	var b strings.Builder
+	for {
+		c, err := r.Command()
+		if syntax, ok := errors.AsType[*SyntaxError](err); ok {
+			fmt.Fprintln(&b, syntax)
+			continue
+		}
+		if err != nil {
+			fmt.Fprintln(&b, err)
+			return b.String()
+		}
+		fmt.Fprintf(&b, "%s|%s\n", c.Verb, c.Arg)
+		if content := contentOf(r, c); content != nil {
+			text, err := io.ReadAll(content)
+			fmt.Fprintf(&b, "%q %t %t %v\n", text, content.Bare(), content.NUL(), err)
+		}
+	}
+}
+
+func contentOf(r *Reader, c Command) *Content {
+	switch c.Verb {
+	case "DATA":
+		return r.Data()
+	case "BDAT":
+		if size, _, err := ParseBDAT(c.Arg); err == nil {
+			return r.Chunk(size)
+		}
+	}
+	return nil
+}
+
+// A session in the words of RFC 5321 and RFC 3030, in one go.
+func TestSession(t *testing.T) {
+	stream := "EHLO client.test\r\nMAIL FROM:<a@b.test> BODY=BINARYMIME\r\nRCPT TO:<c@d.test>\r\n" +
+		"BDAT 8\r\nQUIT\r\n\n\x00BDAT 3 LAST\r\n.\r\nDATA\r\n..x\r\n.\r\nQUIT\r\n"
+	want := `EHLO|client.test
+MAIL|FROM:<a@b.test> BODY=BINARYMIME
+RCPT|TO:<c@d.test>
+BDAT|8
+"QUIT\r\n\n\x00" false false <nil>
+BDAT|3 LAST
+".\r\n" false false <nil>
+DATA|
+".x\r\n" false false <nil>
+QUIT|
+EOF
+`
+	everyCut(stream, func(how string, src io.Reader) {
+		if got := told(NewReader(src)); got != want {
+			t.Errorf("%s: got\n%s\nwant\n%s", how, got, want)
+		}
+	})
+}
+
+// Replies leave before a read that may wait, and only then.
+func TestFlush(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		pieces []string
+		want   string
+	}{
+		{"lock-step", []string{"EHLO x\r\n", "NOOP\r\n", "QUIT\r\n"}, `["EHLO"]["NOOP"]["QUIT"]`},
+		{"pipelined", []string{"EHLO x\r\n", "MAIL x\r\nRCPT x\r\nRCPT y\r\n", "NOOP\r\n"}, `["EHLO"]["MAIL" "RCPT" "RCPT"]["NOOP"]`},
+		{"cut in a command", []string{"NOOP\r\nNO", "OP\r\nQUIT\r\n"}, `["NOOP"]["NOOP" "QUIT"]`},
+		{"before content", []string{"DATA\r\n", "x\r\n", ".\r\n"}, `["DATA"]["x\r\n"]`},
+		{"content in the group", []string{"DATA\r\nx\r\n.\r\nQUIT\r\n"}, `["DATA" "x\r\n" "QUIT"]`},
+		{"chunks", []string{"BDAT 3\r\nabcBDAT 3\r\nde", "fQUIT\r\n"}, `["BDAT" "abc" "BDAT"]["def" "QUIT"]`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out strings.Builder
+			var due []string
+			r := NewReader(&waits{test.pieces})
+			r.Flush = func() error {
+				if due != nil {
+					fmt.Fprintf(&out, "%q", due)
+				}
+				due = nil
+				return nil
+			}
+			for {
+				c, err := r.Command()
+				if err != nil {
+					break
+				}
+				due = append(due, c.Verb)
+				if content := contentOf(r, c); content != nil {
+					text, _ := io.ReadAll(content)
+					due = append(due, string(text))
+				}
+			}
+			if out.String() != test.want {
+				t.Errorf("got %s, want %s", out.String(), test.want)
+			}
+		})
+	}
+}
+
+func TestFlushFails(t *testing.T) {
+	want := errors.New("gone")
+	r := NewReader(strings.NewReader("NOOP\r\n"))
+	r.Flush = func() error { return want }
+	if _, err := r.Command(); err != want {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What came in the clear behind STARTTLS is never seen.
+func TestReset(t *testing.T) {
+	r := NewReader(strings.NewReader("STARTTLS\r\nMAIL FROM:<evil@far.test>\r\n"))
+	if c, err := r.Command(); err != nil || c.Verb != "STARTTLS" {
+		t.Fatal(c, err)
+	}
+	if n := r.Buffered(); n != len("MAIL FROM:<evil@far.test>\r\n") {
+		t.Errorf("%d octets are buffered", n)
+	}
+	r.Reset(strings.NewReader("EHLO x\r\n"))
+	if n := r.Buffered(); n != 0 {
+		t.Errorf("%d octets are buffered after Reset", n)
+	}
+	if got := told(r); got != "EHLO|x\nEOF\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A Reset in the middle of a bad line or of content begins afresh; limits stay.
+func TestResetAnywhere(t *testing.T) {
+	r := NewReader(strings.NewReader("x\ny"))
+	r.MaxCommand = 19
+	r.Command()
+	r.Reset(strings.NewReader("NOOP\r\n"))
+	if c, err := r.Command(); err != nil || c.Verb != "NOOP" {
+		t.Error(c, err)
+	}
+	r.Data()
+	r.Reset(strings.NewReader("NOOP 678901234567890\r\n"))
+	if _, err := r.Command(); err != ErrTooLong {
+		t.Error(err)
+	}
+}
+
+// waits gives its pieces, with an error in the place of an empty one.
+type waits struct{ pieces []string }
+
+var errDeadline = errors.New("deadline")
+
+func (w *waits) Read(p []byte) (int, error) {
+	if len(w.pieces) == 0 {
+		return 0, io.EOF
+	}
+	piece := w.pieces[0]
+	w.pieces = w.pieces[1:]
+	if piece == "" {
+		return 0, errDeadline
+	}
+	return copy(p, piece), nil
+}
+
+func TestAwait(t *testing.T) {
+	r := NewReader(&waits{[]string{"", "NO", "OP\r\n"}})
+	if err := r.Await(); err != errDeadline || r.Buffered() != 0 {
+		t.Fatal(err, r.Buffered())
+	}
+	if err := r.Await(); err != nil || r.Buffered() != 2 {
+		t.Fatal(err, r.Buffered())
+	}
+	if err := r.Await(); err != nil || r.Buffered() != 2 {
+		t.Fatal("it read though something was buffered:", err, r.Buffered())
+	}
+	if got := told(r); got != "NOOP|\nEOF\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A read that fails for once leaves a command as it was.
+func TestDeadlineInACommand(t *testing.T) {
+	r := NewReader(&waits{[]string{"NO", "", "OP\r\n"}})
+	if _, err := r.Command(); err != errDeadline {
+		t.Fatal(err)
+	}
+	if c, err := r.Command(); err != nil || c.Verb != "NOOP" {
+		t.Error(c, err)
+	}
+}
+
+// In content it is for good: nobody could say where the session stands.
+func TestDeadlineInContent(t *testing.T) {
+	for _, content := range []func(*Reader) *Content{
+		(*Reader).Data,
+		func(r *Reader) *Content { return r.Chunk(7) },
+	} {
+		r := NewReader(&waits{[]string{"DATA\r\nab", "", "c\r\n.\r\nNOOP\r\n"}})
+		r.Command()
+		c := content(r)
+		for range 2 {
+			if text, err := io.ReadAll(c); err != errDeadline {
+				t.Errorf("%q %v", text, err)
+			}
+		}
+		if _, err := r.Command(); err != ErrUnread {
+			t.Error(err)
+		}
+	}
+}
+
+// idle gives nothing, without an error.
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { return 0, nil }
+
+func TestNoProgress(t *testing.T) {
+	if _, err := NewReader(idle{}).Command(); err != io.ErrNoProgress {
+		t.Error(err)
+	}
+}
+
+// counter gives a GiB of the same octet, and counts.
+type counter struct {
+	octet byte
+	given int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	if c.given >= 1<<30 {
+		return 0, io.EOF
+	}
+	for i := range p {
+		p[i] = c.octet
+	}
+	c.given += int64(len(p))
+	return len(p), nil
+}
+
+// A line that has no end is read up to its limit and the buffer that this lies in.
+func TestEndlessLine(t *testing.T) {
+	twice := func(r *Reader) error { command(r); return command(r) }
+	tests := []struct {
+		name, begin string
+		octet       byte
+		read        func(r *Reader) error
+	}{
+		{"command", "", 'x', command},
+		{"AUTH", "AUTH PLAIN ", 'x', command},
+		{"spaces", "NOOP", ' ', command},
+		{"NULs", "", 0, command},
+		{"CRs", "", '\r', command},
+		{"behind a bare LF", "x\n", 'x', twice},
+		{"bare LFs", "", '\n', twice},
+		{"response", "", 'x', func(r *Reader) error { _, err := r.Line(MaxAuth); return err }},
+		{"response without a limit", "", 'x', func(r *Reader) error { _, err := r.Line(1 << 40); return err }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			src := &counter{octet: test.octet}
+			r := NewReader(io.MultiReader(strings.NewReader(test.begin), src))
+			for range 2 { // it stays so
+				if err := test.read(r); err != ErrTooLong {
+					t.Errorf("got %v", err)
+				}
+			}
+			if src.given > 2*int64(len(block{})) {
+				t.Errorf("%d octets were read", src.given)
+			}
+		})
+	}
+}
+
+func command(r *Reader) error {
+	_, err := r.Command()
+	return err
+}
+
+func TestMemory(t *testing.T) {
+	r := NewReader(strings.NewReader(strings.Repeat("x", 600) + "\r\nNOOP\r\n"))
+	if r.block != nil {
+		t.Error("a new Reader has a block")
+	}
+	told(r)
+	if r.block != nil {
+		t.Error("a waiting Reader has a block")
+	}
+	w := NewWriter(io.Discard)
+	w.Reply(Reply{250, "", "ok"})
+	if w.page == nil {
+		t.Error("a Writer has no page for what waits")
+	}
+	if w.Flush(); w.page != nil {
+		t.Error("a flushed Writer has a page")
+	}
+	// As the package comment says.
+	if n := unsafe.Sizeof(*r); n > 8*1024/10 {
+		t.Errorf("a Reader holds %d octets", n)
+	}
+	if n := unsafe.Sizeof(*w); n > 1024/10 {
+		t.Errorf("a Writer holds %d octets", n)
+	}
+}
+
+// Messages and replies take no memory of their own.
+func TestAllocations(t *testing.T) {
+	r := NewReader(&endless{s: strings.Repeat("..0123456789\r\n", 1<<14) + ".\r\n"})
+	per := testing.AllocsPerRun(100, func() { r.Data().WriteTo(sink{}) })
+	if per >= 1 {
+		t.Errorf("%v allocations for a message", per)
+	}
+	w := NewWriter(io.Discard)
+	per = testing.AllocsPerRun(1000, func() { w.Reply(Reply{250, "2.0.0", "ok"}); w.Flush() })
+	if per >= 1 {
+		t.Errorf("%v allocations for a reply", per)
+	}
+}
+
+func TestRelease(t *testing.T) {
+	r := NewReader(strings.NewReader("x\r\n.\r\nNOOP\r\n"))
+	r.Data().WriteTo(io.Discard)
+	if r.Release(); r.Buffered() == 0 {
+		t.Error("what is buffered is gone")
+	}
+	told(r)
+	r.Data()
+	r.fill()
+	if r.Release(); r.block != nil {
+		t.Error("an empty block stays")
+	}
+}
+
+func TestLine(t *testing.T) {
+	long := strings.Repeat("x", MaxAuth-2)
+	tests := []struct {
+		name, in, want string
+		err            error
+	}{
+		{"a response", "dGVzdA==\r\n", "dGVzdA==", nil},
+		{"empty", "\r\n", "", nil},
+		{"of the greatest length", long + "\r\n", long, nil},
+		{"longer", long + "x\r\n", "", ErrTooLong},
+		{"bare LF", "dGVz\ndA==\r\n", "", errBare},
+		{"bare CR", "dGVz\rdA==\r\n", "", errBare},
+		{"NUL", "\x00\r\n", "", errControl},
+		{"cut off", "dGVz", "", io.ErrUnexpectedEOF},
+		{"cut off in its end", "dGVz\r", "", io.ErrUnexpectedEOF},
+		{"nothing", "", "", io.EOF},
+	}
+	for _, test := range tests {
+		for _, src := range []io.Reader{strings.NewReader(test.in), iotest.OneByteReader(strings.NewReader(test.in))} {
+			line, err := NewReader(src).Line(MaxAuth)
+			if string(line) != test.want || err != test.err {
+				t.Errorf("%s: got %.20q %v, want %.20q %v", test.name, line, err, test.want, test.err)
+			}
+		}
+	}
+}
