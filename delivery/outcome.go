@@ -52,7 +52,7 @@ func (s Schedule) judge(o *outcome, now time.Time) {
 	r, m := &o.due.Recipient, o.due.Message
 	r.Attempts++
 	r.Last = o.reply
-	next, again := s.Next(m.Arrived, now)
+	next, again := s.Next(m.Ready(), now)
 	switch {
 	case o.reply.Code/100 == 2:
 		o.verdict = relayed
@@ -62,7 +62,7 @@ func (s Schedule) judge(o *outcome, now time.Time) {
 		o.verdict = expired
 	default:
 		o.verdict, o.next = deferred, next
-		o.delay = !r.Delayed && s.late(m.Arrived, now)
+		o.delay = !r.Delayed && s.late(m.Ready(), now)
 		r.Delayed = r.Delayed || o.delay
 	}
 }

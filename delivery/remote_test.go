@@ -429,6 +429,45 @@ func TestFiveDays(t *testing.T) {
 	})
 }
 
+// TestReleaseTime: until then nothing is tried, also across a restart, and the days that a message has for delivery
+// begin there.
+func TestReleaseTime(t *testing.T) {
+	const day = 24 * time.Hour
+	bubble(t, func(t *testing.T, f *fixture) {
+		start := time.Now()
+		var at []time.Duration
+		p := f.site("y.test", public(1), &peer{say: map[string]string{"RCPT": "450 4.2.0 not today"}})
+		p.before = func(phase string) {
+			if phase == "RCPT" {
+				at = append(at, time.Since(start).Round(time.Minute))
+			}
+		}
+		f.start()
+		f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>"), Release: start.Add(10 * day)}},
+			letter, f.rcpts("one@y.test", "bob@a.test")...)
+		f.pass(5 * day)
+		f.reopen()
+		f.start()
+		f.pass(5*day - time.Minute)
+		if got := f.mail("bob"); len(at) > 0 || len(got) > 0 {
+			t.Fatalf("before its release: attempts at %v, bob has %q", at, got)
+		}
+		f.pass(2 * time.Minute)
+		if got := f.mail("bob"); len(got) != 1 {
+			t.Errorf("bob has %q", got)
+		}
+		f.pass(6 * day)
+		f.drained()
+		if len(at) < 30 || at[0] != 10*day || at[len(at)-1] != 15*day {
+			t.Errorf("attempts at %v", at)
+		}
+		got := f.mail("alice")
+		if len(got) != 2 || !strings.Contains(got[0], "Will-Retry-Until: Sun, 16 Jan 2000 00:00:00 +0000") || !strings.Contains(got[1], "Action: failed") {
+			t.Errorf("alice has %q", got)
+		}
+	})
+}
+
 func TestNoReportAboutReports(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		f.site("y.test", public(1), &peer{say: map[string]string{"MAIL": "550 5.7.1 no"}})

@@ -207,7 +207,7 @@ func (r *Runner) recipient(o *outcome) dsn.Recipient {
 		rcpt.Action = dsn.Relayed
 	case deferred:
 		rcpt.Action = dsn.Delayed
-		rcpt.RetryUntil = o.due.Message.Arrived.Add(r.cfg.Schedule.Expire)
+		rcpt.RetryUntil = o.due.Message.Ready().Add(r.cfg.Schedule.Expire)
 	}
 	return rcpt
 }

@@ -7,8 +7,9 @@ import (
 )
 
 // Schedule says when a deferred recipient is tried again. The wait equals the age of
-// the message, kept within [Min, Max], so no attempt counter is needed. Zero fields
-// have the values given here.
+// the message, kept within [Min, Max], so no attempt counter is needed. A message whose
+// sender asked for a release time has no age before that. Zero fields have the values
+// given here.
 type Schedule struct {
 	Min        time.Duration  // 5 minutes
 	Max        time.Duration  // 4 hours
@@ -35,13 +36,13 @@ func (s Schedule) WithDefaults() Schedule {
 
 // Next returns when to try again, or false when the message has had its time. The
 // last attempt comes when that time ends.
-func (s Schedule) Next(arrived, now time.Time) (time.Time, bool) {
-	age := now.Sub(arrived)
+func (s Schedule) Next(ready, now time.Time) (time.Time, bool) {
+	age := now.Sub(ready)
 	if age >= s.Expire {
 		return time.Time{}, false
 	}
 	wait := s.vary(min(max(age, s.Min), s.Max))
-	if last := arrived.Add(s.Expire); now.Add(wait).After(last) && age >= 0 {
+	if last := ready.Add(s.Expire); now.Add(wait).After(last) && age >= 0 {
 		return last, true
 	}
 	return now.Add(wait), true
@@ -56,6 +57,6 @@ func (s Schedule) vary(wait time.Duration) time.Duration {
 }
 
 // late reports whether the sender is to be told that a message is delayed.
-func (s Schedule) late(arrived, now time.Time) bool {
-	return s.DelayAfter > 0 && now.Sub(arrived) >= s.DelayAfter
+func (s Schedule) late(ready, now time.Time) bool {
+	return s.DelayAfter > 0 && now.Sub(ready) >= s.DelayAfter
 }

@@ -167,13 +167,16 @@ func (s *Spool) Get(id store.ID) (Entry, error) {
 	return list[0], nil
 }
 
-// Retry makes the chosen recipients due now, and returns how many. A held one stays held.
+// Retry makes the chosen recipients due now, and returns how many. A held one stays
+// held. So does one whose message waits for its release time: its sender was promised
+// that, and "retry all" after an outage is not meant to break it.
 func (s *Spool) Retry(ctx context.Context, f Filter, by string) (int, error) {
 	return s.changeAll(ctx, f, by, trace.Retried, func(tx store.Tx, m *Message, r Recipient) bool {
-		if r.State == Hold {
+		state, next := m.turn(s.now())
+		if r.State == Hold || state == Deferred {
 			return false
 		}
-		s.put(tx, m.ID, r, func(r *Recipient) { r.State, r.Next = Active, s.now().Truncate(time.Microsecond) })
+		s.put(tx, m.ID, r, func(r *Recipient) { r.State, r.Next = state, next })
 		return true
 	})
 }
@@ -190,13 +193,14 @@ func (s *Spool) Hold(ctx context.Context, f Filter, by string) (int, error) {
 	})
 }
 
-// Resume makes the chosen recipients that are held due now, and returns how many.
+// Resume ends the hold of the chosen recipients that are held, and returns how many.
+// They are due now, or at their message's release time.
 func (s *Spool) Resume(ctx context.Context, f Filter, by string) (int, error) {
 	return s.changeAll(ctx, f, by, trace.Released, func(tx store.Tx, m *Message, r Recipient) bool {
 		if r.State != Hold {
 			return false
 		}
-		s.put(tx, m.ID, r, func(r *Recipient) { r.State, r.Next = Active, s.now().Truncate(time.Microsecond) })
+		s.put(tx, m.ID, r, func(r *Recipient) { r.State, r.Next = m.turn(s.now()) })
 		return true
 	})
 }

@@ -49,13 +49,30 @@ type Message struct {
 	recipients int // when it was accepted
 }
 
+// Ready is when delivery may begin: on arrival, or at the release time that the sender asked for. What becomes of a
+// message that is late counts from here.
+func (m *Message) Ready() time.Time {
+	if m.Envelope.Release.After(m.Arrived) {
+		return m.Envelope.Release
+	}
+	return m.Arrived
+}
+
+// turn is the state in which a recipient begins, and when it falls due.
+func (m *Message) turn(now time.Time) (State, time.Time) {
+	if ready := m.Ready(); ready.After(now) {
+		return Deferred, ready.Truncate(time.Microsecond)
+	}
+	return Active, now.Truncate(time.Microsecond)
+}
+
 // State is what is to happen to a recipient next.
 type State uint8
 
 // The states of a recipient in the spool; settled ones have left it.
 const (
 	Active   State = iota // due, or being tried
-	Deferred              // has a next attempt
+	Deferred              // has a next attempt, or waits for the message's release time
 	Hold                  // waits for an administrator
 )
 
@@ -119,7 +136,8 @@ func Open(st *store.Store, now func() time.Time) *Spool {
 }
 
 // Accept makes the message ours: draft, envelope and recipients are durable when it
-// returns nil. It sets m.ID, m.Size and m.Arrived, and numbers the recipients. The
+// returns nil. It sets m.ID, m.Size and m.Arrived, and numbers the recipients. They are
+// due at once, or deferred until the time that the envelope asks for (m.Ready). The
 // trace tells of it. with, if not nil, runs in the same transaction, after the message is in: when it fails,
 // nothing is accepted, and its error is wrapped. Like any transaction's function it may run again.
 func (s *Spool) Accept(m *Message, rcpts []Recipient, draft *store.Draft, with func(store.Tx) error) error {
@@ -148,7 +166,8 @@ func (s *Spool) Add(tx store.Tx, m *Message, rcpts []Recipient, kind trace.Kind)
 	tx.Ref(m.ID)
 	for i := range rcpts {
 		r := &rcpts[i]
-		r.N, r.State, r.Next = i, Active, m.Arrived
+		r.N = i
+		r.State, r.Next = m.turn(m.Arrived)
 		tx.Put(recipientKey(m.ID, i), r.encode())
 		s.putDue(tx, m.ID, i, r.Next)
 	}
@@ -164,6 +183,9 @@ func received(m *Message, rcpts []Recipient, kind trace.Kind) trace.Event {
 	}
 	if m.Origin.Helo != "" {
 		e.Peer += " (" + m.Origin.Helo + ")"
+	}
+	if m.Ready().After(m.Arrived) {
+		e.Next = m.Ready().UTC().Format(time.RFC3339)
 	}
 	for _, r := range rcpts[:min(len(rcpts), 100)] {
 		e.To = append(e.To, r.To.String())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -506,6 +507,9 @@ func TestModel(t *testing.T) {
 func FuzzRecords(f *testing.F) {
 	m := &Message{Size: 1, Arrived: time.UnixMicro(5), Envelope: envelope.Envelope{From: envelope.Address{Local: "a", Domain: "x.test"}}}
 	r := &Recipient{Recipient: envelope.Recipient{To: envelope.Address{Local: "b", Domain: "y.test"}}, Next: time.UnixMicro(7)}
+	f.Add(m.encode(), r.encode())
+	fill(reflect.ValueOf(&m.Envelope).Elem())
+	fill(reflect.ValueOf(r).Elem())
 	f.Add(m.encode(), r.encode())
 	f.Fuzz(func(t *testing.T, mb, rb []byte) {
 		if m, err := decodeMessage(1, mb); err == nil {
