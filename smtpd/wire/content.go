@@ -35,8 +35,9 @@ func (r *Reader) Chunk(size int64) *Content {
 	return &r.content
 }
 
-// Bare reports, at the end of DATA, whether a CR without LF or an LF without CR was in it. Of a chunk it says
-// nothing: a line may go on in the next one; see LineWatch.
+// Bare reports, at the end of DATA, whether a CR without LF or an LF without CR was in it. Servers that relay such a
+// message have disagreed with others on where it ends, so that what follows may be content to its sender: a session that
+// refuses it should close. Of a chunk Bare says nothing: a line may go on in the next one; see LineWatch.
 func (c *Content) Bare() bool { return c.watch.Bare }
 
 // NUL reports, at the end of DATA, whether a NUL was in it.
