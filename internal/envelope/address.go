@@ -254,11 +254,15 @@ func parseDomain(s string) (given, canonical string, err error) {
 }
 
 // parseIDN reads a domain with international labels. What comes back is a fixed
-// point: read again, it is the same.
+// point: read again, it is the same. Beyond upper case nothing is mapped: a domain
+// with a character that is invisible, or stands for another, only serves to deceive.
 func parseIDN(s string) (given, canonical string, err error) {
 	canonical, err = idna.Lookup.ToASCII(s)
 	if err != nil {
 		return "", "", errors.New("the domain has a label that no domain has")
+	}
+	if plain, err := idna.Punycode.ToASCII(canonicalLocal(s)); err != nil || plain != canonical {
+		return "", "", errors.New("the domain has a character that no domain has")
 	}
 	if err := checkDomain(canonical); err != nil {
 		return "", "", err

@@ -68,6 +68,7 @@ func TestParseAddressRefuses(t *testing.T) {
 		`"=?utf-8?q?a b?="@h.org`, "a\u200bb@x.org", "a\u00adb@x.org", "a\u2060b@x.org", "a\U000e0040b@x.org", "a\ufeffb@x.org", "<a@b>c@d.org", "a@1.2.3.4", "a@x.1",
 		"a@[1.2.3.4", "a@[1.2.3]", "a@[256.1.1.1]", "a@[01.2.3.4]", "a@[IPv6:1.2.3.4]", "a@[::1]", "a@[IPv6:fe80::1%eth0]",
 		"a@[tag:x]", "a@[]", "a@[1.2.3.4]x", "a@xn--a.org", "a@xn--.org", "a@bü cher.org",
+		"a@x\u200by.org", "a@x\u00ady.org", "a@\uff58.org", "a@x\u3002org", "a@x\uff0eorg", "a@\u2460x.org",
 		strings.Repeat("a", 65) + "@x.org", `"` + strings.Repeat("a", 63) + `"@x.org`,
 		"a@" + strings.Repeat("a", 64) + ".org", "a@" + strings.Repeat("a.", 127) + "org",
 		strings.Repeat("a", 64) + "@" + strings.Repeat("abcd.", 37) + "exampl",
@@ -150,7 +151,7 @@ func TestParseDomain(t *testing.T) {
 		"Example.COM":        "example.com",
 		"localhost":          "localhost",
 		"bücher.example":     "xn--bcher-kva.example",
-		"BÜCHER。example":     "xn--bcher-kva.example",
+		"BÜCHER.example":     "xn--bcher-kva.example",
 		"[192.0.2.1]":        "[192.0.2.1]",
 		"[IPV6:2001:DB8::1]": "[IPv6:2001:db8::1]",
 	} {
