@@ -159,7 +159,19 @@ type server struct {
 	open   atomic.Int64 // connections over the socket
 }
 
+// serve starts a server on a socket and in memory.
 func (h *house) serve(kind smtpd.Kind, implicitTLS bool, change ...func(*smtpd.Config)) *server {
+	h.t.Helper()
+	s := h.inMemory(kind, implicitTLS, change...)
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	h.must(err)
+	s.addr = socket.Addr().String()
+	s.on(counted{socket, &s.open})
+	return s
+}
+
+// inMemory starts a server without a socket, for a bubble in which time is the test's.
+func (h *house) inMemory(kind smtpd.Kind, implicitTLS bool, change ...func(*smtpd.Config)) *server {
 	h.t.Helper()
 	c := smtpd.Config{
 		Hostname: hostname, Store: h.store, Spool: h.queue, Accounts: h.accounts,
@@ -171,10 +183,6 @@ func (h *house) serve(kind smtpd.Kind, implicitTLS bool, change ...func(*smtpd.C
 		f(&c)
 	}
 	s := &server{house: h, kind: kind, secure: implicitTLS, pipes: newEnds(), Server: smtpd.NewServer(kind, implicitTLS, c)}
-	socket, err := net.Listen("tcp", "127.0.0.1:0")
-	h.must(err)
-	s.addr = socket.Addr().String()
-	s.on(counted{socket, &s.open})
 	s.on(s.pipes)
 	return s
 }

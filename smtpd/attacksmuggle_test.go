@@ -29,9 +29,9 @@ const smuggled = "MAIL FROM:<evil@far.test>\r\nRCPT TO:<alice@example.test>\r\nD
 
 // smugglers are the ways of sending what has a false end in it. Each returns all that follows RCPT.
 var smugglers = map[string]func(body string) string{
-	"DATA":             func(body string) string { return "DATA\r\n" + body + "\r\n.\r\nQUIT\r\n" },
-	"BDAT":             func(body string) string { return fmt.Sprintf("BDAT %d LAST\r\n%sQUIT\r\n", len(body), body) },
-	"BDAT in three":    inThree,
+	"DATA":          func(body string) string { return "DATA\r\n" + body + "\r\n.\r\nQUIT\r\n" },
+	"BDAT":          func(body string) string { return fmt.Sprintf("BDAT %d LAST\r\n%sQUIT\r\n", len(body), body) },
+	"BDAT in three": inThree,
 }
 
 func inThree(body string) string {
