@@ -18,6 +18,7 @@ import (
 	"postroad/internal/config"
 	"postroad/internal/control"
 	"postroad/internal/envelope"
+	"postroad/internal/gate"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/internal/trace"
@@ -36,6 +37,7 @@ type AdminConfig struct {
 	Spool     *spool.Spool
 	Mailboxes *mailbox.Service
 	Trace     *trace.Log
+	Bans      *gate.Bans
 	Now       func() time.Time // nil is time.Now
 
 	Hostname  string
@@ -76,7 +78,7 @@ func OpenAdmin(dir string) (*Admin, io.Closer, error) {
 		return nil, nil, adminError(err)
 	}
 	return NewAdmin(AdminConfig{
-		Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace,
+		Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans,
 	}), h.store, nil
 }
 
@@ -126,6 +128,10 @@ var codes = []struct {
 	{account.ErrPassword, control.Invalid, ""},
 	{account.ErrSetting, control.Invalid, ""},
 	{account.ErrLoop, control.Invalid, ""},
+	{gate.ErrNoBan, control.NotFound, "see `postroad ban list`"},
+	{gate.ErrThisHost, control.Refused, ""},
+	{gate.ErrTooWide, control.Refused, ""},
+	{gate.ErrBanReason, control.Invalid, ""},
 	{envelope.ErrAddress, control.Invalid, ""},
 	{mailbox.ErrNotFound, control.NotFound, "see `postroad mailbox list`"},
 	{mailbox.ErrExists, control.Exists, ""},

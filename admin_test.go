@@ -30,7 +30,7 @@ func newAdmin(t *testing.T) *Admin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := NewAdmin(AdminConfig{Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace})
+	a := NewAdmin(AdminConfig{Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans})
 	t.Cleanup(func() {
 		r, err := a.Check(context.Background(), nil)
 		if err != nil || len(r.Problems) > 0 {
@@ -403,7 +403,7 @@ func TestCheckTellsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.store.Close()
-	a := NewAdmin(AdminConfig{Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace})
+	a := NewAdmin(AdminConfig{Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans})
 	accept(t, a, "<>")
 	var steps []string
 	if r, err := a.Check(t.Context(), func(p control.Progress) { steps = append(steps, p.What) }); err != nil || len(r.Problems) != 0 || len(steps) == 0 {

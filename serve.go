@@ -109,7 +109,7 @@ var routeTLS = map[config.TLSMode]smtpc.TLS{
 func (s *Server) adminConfig(o Options) AdminConfig {
 	h := s.house
 	return AdminConfig{
-		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace,
+		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans,
 		Now: o.Now, Hostname: s.cfg.Hostname, Started: s.started,
 		Listeners: func() map[string]string {
 			open := map[string]string{}

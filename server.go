@@ -28,6 +28,7 @@ import (
 	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/control"
+	"postroad/internal/gate"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/internal/trace"
@@ -80,6 +81,7 @@ type house struct {
 	spool     *spool.Spool
 	mailboxes *mailbox.Service
 	trace     *trace.Log
+	bans      *gate.Bans
 }
 
 // full reports whether an account's mailboxes hold all that they may.
@@ -102,6 +104,10 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 	if err != nil {
 		return nil, err
 	}
+	bans, err := gate.OpenBans(st, now, log)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
 	accounts := account.Open(st, now)
 	boxes := mailboxOptions(accounts)
 	boxes.Now = now
@@ -112,6 +118,7 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 		spool:     spool.Open(st, now),
 		mailboxes: mailbox.New(st, boxes),
 		trace:     trace.New(st, limits),
+		bans:      bans,
 	}, nil
 }
 
@@ -276,6 +283,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.maintain(background) })
 	g.Go(func() error { return part("full-text index", s.house.mailboxes.Index(background, s.indexFailed)) })
 	g.Go(func() error { return s.tidy(background) })
+	g.Go(func() error { s.house.bans.Run(background); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		s.shutdown()

@@ -74,6 +74,15 @@ func aliasNames(ctx context.Context, svc control.Service, _ []string, add func(s
 	return nil
 }
 
+func bannedNetworks(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Bans(ctx) {
+		if err != nil || !add(v.Network) {
+			return err
+		}
+	}
+	return nil
+}
+
 func queueIDs(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
 	for v, err := range svc.Queue(ctx, control.QueueFilter{Limit: 10 * completions}) {
 		if err != nil || !add(v.ID) {

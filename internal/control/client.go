@@ -252,6 +252,18 @@ func (c *Client) RemoveAlias(ctx context.Context, a Alias) error {
 	return tell(ctx, c, "RemoveAlias", a)
 }
 
+func (c *Client) Bans(ctx context.Context) iter.Seq2[Ban, error] {
+	return items[Ban](ctx, c, "Bans", none{})
+}
+
+func (c *Client) AddBan(ctx context.Context, b NewBan) (Ban, error) {
+	return ask[Ban](ctx, c, "AddBan", b, reply{})
+}
+
+func (c *Client) RemoveBan(ctx context.Context, network string) error {
+	return tell(ctx, c, "RemoveBan", network)
+}
+
 func (c *Client) Queue(ctx context.Context, f QueueFilter) iter.Seq2[QueueEntry, error] {
 	return items[QueueEntry](ctx, c, "Queue", f)
 }

@@ -55,6 +55,13 @@ type Service interface {
 	// RemoveAlias takes targets from an alias; without targets, all of it.
 	RemoveAlias(ctx context.Context, a Alias) error
 
+	// Bans lists the networks that are kept out.
+	Bans(ctx context.Context) iter.Seq2[Ban, error]
+	// AddBan keeps a network out, in place of a ban of it that there is.
+	AddBan(ctx context.Context, b NewBan) (Ban, error)
+	// RemoveBan lets a network in again; it is named as Bans lists it.
+	RemoveBan(ctx context.Context, network string) error
+
 	// Queue lists messages with the recipients that the filter chose, oldest first.
 	Queue(ctx context.Context, f QueueFilter) iter.Seq2[QueueEntry, error]
 	// QueueEntry returns one message with all recipients that are not settled.
@@ -239,6 +246,23 @@ type SetAccount struct {
 type Alias struct {
 	Address string   `json:"address"` // "@domain" is the catch-all
 	Targets []string `json:"targets"`
+}
+
+// Ban keeps a network out.
+type Ban struct {
+	Network string    `json:"network"` // an IPv4 address, or a network
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until,omitzero"` // zero is until it is removed
+	Reason  string    `json:"reason,omitempty"`
+	Count   int       `json:"times"` // how often misbehaviour has earned it one
+	By      string    `json:"by"`    // "gate" for misbehaviour, or "admin"
+}
+
+// NewBan is a ban to be made.
+type NewBan struct {
+	Network string  `json:"network"` // an address, or a network
+	For     Seconds `json:"for,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
 }
 
 // QueueFilter chooses recipients in the queue; empty fields choose all.

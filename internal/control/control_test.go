@@ -88,6 +88,13 @@ func (echo) Aliases(_ context.Context, d string) iter.Seq2[Alias, error] {
 }
 func (echo) AddAlias(_ context.Context, a Alias) (Alias, error) { return a, fails(a.Address) }
 func (echo) RemoveAlias(_ context.Context, a Alias) error       { return fails(a.Address) }
+func (echo) Bans(context.Context) iter.Seq2[Ban, error] {
+	return seq("good", Ban{Network: "192.0.2.0/24", Since: born, By: "gate"}, Ban{Until: born, Count: 3})
+}
+func (echo) AddBan(_ context.Context, b NewBan) (Ban, error) {
+	return Ban{Network: b.Network, Until: born.Add(time.Duration(b.For)), Reason: b.Reason}, fails(b.Network)
+}
+func (echo) RemoveBan(_ context.Context, n string) error { return fails(n) }
 func (echo) Queue(_ context.Context, f QueueFilter) iter.Seq2[QueueEntry, error] {
 	return seq(f.Sender, QueueEntry{ID: fmt.Sprint(f), Arrived: born, Recipients: []QueueRecipient{{To: "x", Next: born}, {To: "y"}}})
 }
@@ -251,6 +258,10 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	al, err := svc.AddAlias(ctx, Alias{n, []string{"t"}})
 	one("add alias")(al, err)
 	say("remove alias", describe(svc.RemoveAlias(ctx, Alias{n, nil})))
+	drain(say, "bans", svc.Bans(ctx))
+	bn, err := svc.AddBan(ctx, NewBan{n, Seconds(90 * time.Minute), "why"})
+	one("add ban")(bn, err)
+	say("remove ban", describe(svc.RemoveBan(ctx, n)))
 	f := QueueFilter{IDs: []string{"1", "2"}, Sender: n, Recipient: "r", Domain: "d", State: "s", OlderThan: Seconds(90 * time.Second), YoungerThan: Seconds(time.Hour), Limit: 3}
 	drain(say, "queue", svc.Queue(ctx, f))
 	q, err := svc.QueueEntry(ctx, n)

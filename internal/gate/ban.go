@@ -67,6 +67,7 @@ type Bans struct {
 	// Set by OpenBans, never changed.
 	st    Store
 	now   func() time.Time
+	log   *slog.Logger
 	dirty chan struct{} // holds one value when there is something to write
 
 	count atomic.Int64 // of list; most of the time there are none
@@ -78,7 +79,6 @@ type Bans struct {
 	lengths [2]lengths // of the prefixes in list: IPv4, IPv6
 	pending map[netip.Prefix]bool
 	watch   []func(Ban)
-	log     *slog.Logger
 }
 
 // lengths counts prefixes by their length.
@@ -98,25 +98,21 @@ func (l *lengths) add(bits, n int) {
 	}
 }
 
-// OpenBans reads the bans that the store has. now is the clock; nil is time.Now.
-func OpenBans(st Store, now func() time.Time) (*Bans, error) {
+// OpenBans reads the bans that the store has. now is the clock, nil is time.Now; a nil log discards.
+func OpenBans(st Store, now func() time.Time, log *slog.Logger) (*Bans, error) {
 	if now == nil {
 		now = time.Now
 	}
-	b := &Bans{st: st, now: now, dirty: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b := &Bans{st: st, now: now, log: log, dirty: make(chan struct{}, 1)}
 	b.list, b.pending = map[netip.Prefix]Ban{}, map[netip.Prefix]bool{}
 	list, err := readBans(st)
 	for _, ban := range list {
 		b.put(ban)
 	}
 	return b, err
-}
-
-// SetLog has bans for offences logged.
-func (b *Bans) SetLog(log *slog.Logger) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.log = log
 }
 
 // Watch has fn called with each new ban, while nothing is locked. It must not block.
@@ -280,9 +276,8 @@ func (b *Bans) punish(p netip.Prefix, reason string) (Ban, bool) {
 	b.put(ban)
 	b.pending[p] = true
 	b.makeRoom(now)
-	log := b.log
 	b.mu.Unlock()
-	log.Warn("banned", "network", p.String(), "for", term.String(), "reason", reason, "count", ban.Count)
+	b.log.Warn("banned", "network", p.String(), "for", term.String(), "reason", reason, "count", ban.Count)
 	b.tell(ban)
 	select {
 	case b.dirty <- struct{}{}:
@@ -355,8 +350,6 @@ func (b *Bans) Run(ctx context.Context) {
 
 func (b *Bans) writeLogged() {
 	if err := b.write(); err != nil {
-		b.mu.RLock()
-		defer b.mu.RUnlock()
 		b.log.Error("bans could not be written", "err", err)
 	}
 }

@@ -200,7 +200,7 @@ func TestNotBannedByItself(t *testing.T) {
 func TestBanByHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := storetest.Open(t)
-		b, err := OpenBans(st, nil)
+		b, err := OpenBans(st, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,13 +281,13 @@ func TestWhatTheBannedAreTold(t *testing.T) {
 func TestBansAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := storetest.Open(t)
-		b, err := OpenBans(st, nil)
+		b, err := OpenBans(st, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		again := func() []string {
 			t.Helper()
-			b, err := OpenBans(st, nil)
+			b, err := OpenBans(st, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -335,7 +335,7 @@ func TestBansAreKept(t *testing.T) {
 func TestBansExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := storetest.Open(t)
-		b, err := OpenBans(st, nil)
+		b, err := OpenBans(st, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -358,7 +358,7 @@ func TestBansExpire(t *testing.T) {
 // Beyond 100,000 bans the oldest are forgotten, and those by hand last.
 func TestBansAreBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	b, err := OpenBans(storetest.Open(t), func() time.Time { now = now.Add(time.Millisecond); return now })
+	b, err := OpenBans(storetest.Open(t), func() time.Time { now = now.Add(time.Millisecond); return now }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -403,7 +403,7 @@ func (f *failing) Update(fn func(store.Tx) error, drafts ...*store.Draft) error 
 // A ban that cannot be written is in force all the same, and is written later.
 func TestBansAreWrittenLater(t *testing.T) {
 	st := &failing{storetest.Open(t), store.ErrFull}
-	b, err := OpenBans(st, nil)
+	b, err := OpenBans(st, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +433,7 @@ func TestDamagedBan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := OpenBans(st, nil); !errors.Is(err, store.ErrRecord) || !strings.Contains(err.Error(), tt.key) {
+		if _, err := OpenBans(st, nil, nil); !errors.Is(err, store.ErrRecord) || !strings.Contains(err.Error(), tt.key) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -441,7 +441,7 @@ func TestDamagedBan(t *testing.T) {
 
 // Covers finds what a walk over all bans finds.
 func TestCoversTheLongestPrefix(t *testing.T) {
-	b, err := OpenBans(storetest.Open(t), nil)
+	b, err := OpenBans(storetest.Open(t), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 // newGate is a gate on a store of its own, with the clock of the bubble it is made in.
 func newGate(t testing.TB, l Limits, trusted ...string) *Gate {
 	t.Helper()
-	bans, err := OpenBans(storetest.Open(t), nil)
+	bans, err := OpenBans(storetest.Open(t), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
