@@ -131,9 +131,6 @@ func Open(cfg Config, o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if err := checkReach(cfg.Listen); err != nil {
-		return nil, err
-	}
 	h, err := openHouse(cfg.DataDir, trace.Limits{Age: cfg.Trace.Age.Std(), Events: cfg.Trace.Events}, o.Now, o.Log)
 	if err != nil {
 		return nil, err
@@ -166,21 +163,6 @@ func (s *Server) endSessions(id account.ID) {
 	for _, v := range s.serving {
 		v.server.End(id)
 	}
-}
-
-// checkReach refuses to offer SMTP beyond this machine. The engine in use has known
-// faults that a hostile peer can use (smtpd's package comment names them).
-func checkReach(l config.Listen) error {
-	for _, x := range []struct {
-		name string
-		addr config.Addr
-	}{{"smtp", l.SMTP}, {"submission", l.Submission}, {"submissions", l.Submissions}, {"lmtp", l.LMTP}} {
-		if !x.addr.Loopback() {
-			return fmt.Errorf("listen.%s: %s is not a loopback address, and this version's SMTP listeners "+
-				"are not yet fit to meet strangers; use 127.0.0.1 or [::1], behind a server that is", x.name, x.addr)
-		}
-	}
-	return nil
 }
 
 // listen binds the listeners of the config and makes their servers.

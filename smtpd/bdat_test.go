@@ -16,7 +16,7 @@ func TestBDAT(t *testing.T) {
 	c.talk(toAlice)
 	for _, chunk := range []string{"Subject: chunks\r\n\r\n.a", "", "b\r", "\nc\r\n.\r\nno end"} {
 		c.send(fmt.Sprintf("BDAT %d\r\n%s", len(chunk), chunk))
-		c.expect("250 2.0.0 Continue")
+		c.expect("250 2.0.0 chunk taken")
 	}
 	c.talk(`
 		> NOOP
@@ -50,7 +50,7 @@ func TestRefusedChunkDoesNotRun(t *testing.T) {
 		{"no MAIL", "", chunk(fmt.Sprint(len(inner), " LAST"))},
 		{"small letters", "", strings.Replace(chunk(fmt.Sprint(len(inner))), "BDAT", "bDat", 1)},
 		{"a bad argument", "MAIL FROM:<a@far.test>\r\nRCPT TO:<bob@example.test>\r\n", chunk(fmt.Sprint(len(inner), " LATE"))},
-		{"three arguments", "MAIL FROM:<a@far.test>\r\nRCPT TO:<bob@example.test>\r\n", chunk("9 LAST LAST")},
+		{"three arguments", "MAIL FROM:<a@far.test>\r\nRCPT TO:<bob@example.test>\r\n", chunk(fmt.Sprint(len(inner), " LAST LAST"))},
 		{"no argument", "MAIL FROM:<a@far.test>\r\nRCPT TO:<bob@example.test>\r\n", chunk("")},
 		{"a negative size", "MAIL FROM:<a@far.test>\r\nRCPT TO:<bob@example.test>\r\n", chunk("-1")},
 		{"a size of 2^63", "MAIL FROM:<a@far.test>\r\nRCPT TO:<bob@example.test>\r\n", chunk("9223372036854775808 LAST")},
@@ -121,14 +121,20 @@ func TestBDATGivenUp(t *testing.T) {
 			c.talk(toAlice)
 			c.send(fmt.Sprintf("BDAT %d\r\n%s", size, "abc"[:size]))
 			c.talk(`
-				< 250 2.0.0 Continue
+				< 250 2.0.0 chunk taken
 				> ` + command + `
 				< 250
+				> BDAT 0 LAST
+				< 503 5.5.1
 				> MAIL FROM:<sender@far.test>
-				< 421 4.7.0
-				<-`)
-			if n := len(h.queue.messages()); n != 0 {
-				t.Errorf("%s: %d messages", command, n)
+				< 250
+				> RCPT TO:<bob@example.test>
+				< 250`)
+			c.send("BDAT 3 LAST\r\nnewNOOP\r\n")
+			c.talk("< 250 2.0.0 queued\n< 250")
+			got := h.queue.messages()
+			if len(got) != 1 || h.queue.content(t, got[0]) != "new" || len(got[0].rcpts) != 1 {
+				t.Errorf("%s: got %+v", command, got)
 			}
 		}
 	}
@@ -140,7 +146,7 @@ func TestEndlessLineBetweenChunks(t *testing.T) {
 	c := h.dial(t)
 	c.talk(toAlice)
 	c.send("BDAT 3\r\nabc")
-	c.expect("250 2.0.0 Continue")
+	c.expect("250 2.0.0 chunk taken")
 	sent := 0
 	for junk := strings.Repeat("x", 1<<16); sent < 64<<20; sent += len(junk) {
 		if _, err := io.WriteString(c.Conn, junk); err != nil {

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"postroad/internal/envelope"
-	"postroad/internal/listen"
 	"postroad/spool"
 )
 
@@ -26,11 +25,8 @@ func (m *message) traceFields() (fields []byte, skip int64) {
 // there is one: two must not learn of each other (RFC 5321, 7.6).
 func (m *message) receivedField() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Received: from %s", m.tx.helo)
-	if m.s.ip.IsValid() {
-		fmt.Fprintf(&b, " (%s)", m.s.literal())
-	}
-	if name := m.s.tlsName(); name != "" {
+	fmt.Fprintf(&b, "Received: from %s%s", m.tx.hello.name, m.s.peer.comment())
+	if name := tlsName(m.s.tls); name != "" {
 		fmt.Fprintf(&b, "\r\n\t(using %s)", strings.Replace(name, " ", " with cipher ", 1))
 	}
 	fmt.Fprintf(&b, "\r\n\tby %s with %s id %s", m.s.srv.Hostname, m.s.protocol(m.tx), m.id())
@@ -68,7 +64,7 @@ func (s *session) protocol(tx *transaction) string {
 		word = "UTF8SMTP"
 	case s.srv.kind == LMTP:
 		word = "LMTP"
-	case !s.esmtp.Load():
+	case !tx.hello.esmtp:
 		return "SMTP"
 	}
 	if s.tls != nil {
@@ -81,7 +77,7 @@ func (s *session) protocol(tx *transaction) string {
 }
 
 func (s *session) origin(tx *transaction) spool.Origin {
-	o := spool.Origin{Protocol: s.protocol(tx), Peer: listen.Peer(s.raw.RemoteAddr()), Helo: tx.helo, TLS: s.tlsName()}
+	o := spool.Origin{Protocol: s.protocol(tx), Peer: s.peer.String(), Helo: tx.hello.name, TLS: tlsName(s.tls)}
 	if s.account != nil {
 		o.Account = s.account.Address.String()
 	}
@@ -125,13 +121,22 @@ func authors(h *header) (list []envelope.Address, err error) {
 		return nil, fmt.Errorf("the From field cannot be read as addresses")
 	}
 	for _, f := range found {
-		a, err := parse(f.Address)
+		a, err := addrSpec(f.Address)
 		if err != nil {
 			return nil, fmt.Errorf("the From field has a bad address: %w", err)
 		}
 		list = append(list, a)
 	}
 	return list, nil
+}
+
+// addrSpec reads an address that net/mail has taken the quotes off.
+func addrSpec(s string) (envelope.Address, error) {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return envelope.ParseAddress(s)
+	}
+	return envelope.ParseAddress(envelope.Address{Local: s[:at]}.String() + s[at:])
 }
 
 // unfold undoes the folding of a field (RFC 5322, 2.2.3).

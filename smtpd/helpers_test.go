@@ -333,8 +333,8 @@ func (h *house) serve(t testing.TB, l net.Listener) {
 		if err := <-ended; err != nil {
 			t.Errorf("serve: %v", err)
 		}
-		if strings.Contains(h.log.String(), "engine failed") {
-			t.Errorf("the engine failed:\n%s", h.log)
+		if h.Panics() != 0 {
+			t.Errorf("a session panicked:\n%s", h.log)
 		}
 	})
 }

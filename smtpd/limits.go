@@ -12,13 +12,15 @@ import (
 //	PerAddress                    100  421 4.7.0, closed
 //	Recipients                  1,000  452 4.5.3 at RCPT; announced as LIMITS RCPTMAX
 //	MessageSize                 50 MB  552 5.3.4 at MAIL (SIZE) or after the data; announced as SIZE
-//	Line                       12,288  500 5.5.6, closed
+//	(octets of a command)       2,048  500 5.5.6, closed; cannot be set; of AUTH and its responses 12,288
 //	CommandsPerMinute          30,000  421 4.7.0, closed
 //	Errors                         20  421 4.7.0, closed
+//	Junk                          100  421 4.7.0, closed
+//	UnknownRecipients             100  421 4.7.0, closed
 //	FailedLogins                    3  421 4.7.0, closed
 //	Hops                          100  554 5.4.6
 //	(octets of a header)        1 MiB  552 5.3.4; cannot be set
-//	TransactionsPerConnection  1 mio.  421 4.7.0, closed
+//	TransactionsPerConnection 999,999  421 4.7.0, closed
 //	CommandTimeout              5 min  421 4.4.2, closed
 //	DataTimeout                 3 min  closed
 //	DataRate                  500 B/s  closed
@@ -27,15 +29,14 @@ type Limits struct {
 	Connections int // open at once, on one listener
 	PerAddress  int // of these, from one IPv4 address or IPv6 /64, but not on a loopback listener
 
-	Recipients  int   // RCPT commands accepted in one transaction
-	MessageSize int64 // octets of a message, before our trace fields
-
-	// Line is the longest command line. RFC 4954 asks for 12,288 octets in AUTH. Lines
-	// of a message have no limit: real ones have reached 64 KiB, and none is
-	// ever held as a whole.
-	Line int
+	Recipients int // RCPT commands accepted in one transaction
+	// MessageSize is the octets of a message, before our trace fields. Its lines have no limit: real ones have reached
+	// 64 KiB, and none is ever held as a whole.
+	MessageSize int64
 
 	CommandsPerMinute int // since the last accepted message, in any minute
+	Junk              int // commands that bring no mail since the last accepted message: NOOP, RSET, VRFY and the like
+	UnknownRecipients int // on one connection
 	Errors            int // 4yz and 5yz replies since the last accepted message
 	FailedLogins      int // on one connection
 	Hops              int // Received fields: a message with more is in a loop
@@ -55,12 +56,13 @@ func (l Limits) WithDefaults() Limits {
 		PerAddress:                cmp.Or(l.PerAddress, 100),
 		Recipients:                cmp.Or(l.Recipients, 1000),
 		MessageSize:               cmp.Or(l.MessageSize, 50_000_000),
-		Line:                      cmp.Or(l.Line, 12288),
 		CommandsPerMinute:         cmp.Or(l.CommandsPerMinute, 30_000),
+		Junk:                      cmp.Or(l.Junk, 100),
+		UnknownRecipients:         cmp.Or(l.UnknownRecipients, 100),
 		Errors:                    cmp.Or(l.Errors, 20),
 		FailedLogins:              cmp.Or(l.FailedLogins, 3),
 		Hops:                      cmp.Or(l.Hops, 100),
-		TransactionsPerConnection: cmp.Or(l.TransactionsPerConnection, 1_000_000),
+		TransactionsPerConnection: cmp.Or(l.TransactionsPerConnection, maxLimit),
 		CommandTimeout:            cmp.Or(l.CommandTimeout, 5*time.Minute),
 		DataTimeout:               cmp.Or(l.DataTimeout, 3*time.Minute),
 		DataRate:                  cmp.Or(l.DataRate, 500),

@@ -18,6 +18,7 @@ import (
 	"postroad/internal/sasl"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
+	"postroad/smtpd/wire"
 	"postroad/spool"
 )
 
@@ -120,8 +121,8 @@ func TestErrorLimit(t *testing.T) {
 
 func TestCommandRate(t *testing.T) {
 	h := open(t, MX, false, limits(func(l *Limits) { l.CommandsPerMinute = 10 }))
-	c := h.dial(t) // the greeting and EHLO count
-	c.talk(hello + strings.Repeat("> NOOP\n< 250\n", 9) + "< 421 4.7.0\n<-")
+	c := h.dial(t)
+	c.talk(hello + strings.Repeat("> NOOP\n< 250\n", 9) + "> NOOP\n< 421 4.7.0\n<-")
 	c = h.dial(t)
 	c.talk(hello)
 	for range 5 { // four replies each: those who bring mail may go on
@@ -136,7 +137,9 @@ func TestTransactionLimit(t *testing.T) {
 
 func TestLineLimit(t *testing.T) {
 	h := open(t, MX, false)
-	h.dial(t).talk(hello + "> NOOP " + strings.Repeat("x", 12000) + "\n< 250")
+	h.dial(t).talk(hello + "> NOOP " + strings.Repeat("x", wire.MaxCommand-7) + "\n< 250")
+	h.dial(t).talk(hello + "> NOOP " + strings.Repeat("x", wire.MaxCommand-6) + "\n< 500 5.5.6\n<-")
+	h.dial(t).talk(hello + "> AUTH " + strings.Repeat("x", wire.MaxAuth-7) + "\n< 502")
 	c := h.dial(t)
 	c.talk(hello)
 	go io.Copy(c.Conn, strings.NewReader(strings.Repeat("x", 1<<20)))
@@ -243,17 +246,14 @@ func TestDawdlers(t *testing.T) {
 	}
 }
 
-// bare is a server without a store, for a bubble. Messages cannot be finished.
+// bare is a server for a bubble.
 func bare(t *testing.T) (*Server, *pipes) {
-	s := NewServer(MX, false, Config{Hostname: "mx.example.test", Store: noBodies{}, Accounts: &directory{}})
+	st := storetest.Open(t, new(spool.Spool).References)
+	s := NewServer(MX, false, Config{Hostname: "mx.example.test", Store: st, Accounts: &directory{}})
 	p := &pipes{listentest.NewPipes()}
 	go s.Serve(p)
 	return s, p
 }
-
-type noBodies struct{}
-
-func (noBodies) NewDraft() *store.Draft { return new(store.Draft) }
 
 func (p *pipes) dialQuietly(t *testing.T) *client {
 	c := p.dial(t)
@@ -265,7 +265,7 @@ func (p *pipes) dialQuietly(t *testing.T) *client {
 func TestShutdownEndsLogins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := slowLogins{&directory{}}
-		s := NewServer(Submission, false, Config{Hostname: "mx.example.test", Store: noBodies{}, Accounts: &directory{}, Logins: slow})
+		s := NewServer(Submission, false, Config{Hostname: "mx.example.test", Accounts: &directory{}, Logins: slow})
 		p := &pipes{listentest.NewPipes()}
 		go s.Serve(p)
 		c := p.dialQuietly(t)
@@ -333,7 +333,7 @@ func TestShutdownWhenIdle(t *testing.T) {
 // waiting tells of each connection whether the server waits for it.
 func (s *Server) waiting() (list []bool) {
 	for _, w := range s.group.Sessions() {
-		_, waits := w.(*wire).raw.Waiting()
+		_, waits := w.(*session).raw.Waiting()
 		list = append(list, waits)
 	}
 	return list

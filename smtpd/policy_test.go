@@ -75,7 +75,7 @@ func TestRecipients(t *testing.T) {
 		{"<nobody@example.test>", "550 5.1.1"},
 		{"<loop@example.test>", "550 5.4.6"},
 		{"<user@elsewhere.test>", "550 5.7.1"},
-		{"<a..b@example.test>", "550 5.1.1"},
+		{"<a..b@example.test>", "501 5.1.3"},
 		{"<jörg@example.test>", "553 5.6.7"},
 		{"<user@exämple.test>", "553 5.6.7"},
 		{"<alice@>", "501"},
@@ -85,9 +85,9 @@ func TestRecipients(t *testing.T) {
 		{"<alice@example.test> NOTIFY=", "501 5.5.4"},
 		{"<alice@example.test> ORCPT=rfc822;a+0D+0Ab", "501 5.5.4"},
 		{"<alice@example.test> ORCPT=rfc822;a+00", "501 5.5.4"},
-		{`<alice@example.test> ORCPT=utf-8;a\x{09}b`, "501 5.5.4"},
 		{"<" + strings.Repeat("a", 65) + "@example.test>", "501 5.1.3"},
-		{"<" + strings.Repeat("a", 10000) + "@example.test>", "501 5.1.3"},
+		{"<" + strings.Repeat("a", 1500) + "@example.test>", "501 5.1.3"},
+		{"<" + strings.Repeat("a", 10000) + "@example.test>", "500 5.5.6"},
 		{"<alice@" + strings.Repeat("a.", 150) + "test>", "501 5.1.3"},
 	}
 	h := open(t, MX, false, limits(func(l *Limits) { l.Errors = 1000 }))
@@ -140,18 +140,18 @@ func TestSenders(t *testing.T) {
 		{"<a@far.test> RET=HDRS ENVID=abc+2Bd", "250"},
 		{"<jörg@far.test> SMTPUTF8", "250"},
 		{"<jörg@far.test>", "553 5.6.7"},
-		{"<\xff@far.test> SMTPUTF8", "501 5.1.7"},
-		{"<a\x01b@far.test>", "501 5.1.7"},
-		{"<a@far.test\x0b>", "501 5.1.7"},
+		{"<\xff@far.test> SMTPUTF8", "500 5.5.2"},
+		{"<a\x01b@far.test>", "500 5.5.2"},
+		{"<a@far.test\x0b>", "500 5.5.2"},
 		{"<a@b@far.test>", "501 5.1.7"},
 		{"<a@far..test>", "501 5.1.7"},
-		{"<a@far.test> BODY=BINARYMIME", "504 5.5.4"},
+		{"<a@far.test> BODY=BINARYMIME", "250 2.1.0"},
 		{"<a@far.test> BODY=9BIT", "501 5.5.4"},
 		{"<a@far.test> FOO=BAR", "555 5.5.4"},
 		{"<a@far.test> ENVID=a+00b", "501 5.5.4"},
 		{"<a@far.test> ENVID=a+0D+0Ab", "501 5.5.4"},
 		{"a@far.test", "250"},
-		{"<a@far.test", "501 5.5.2"},
+		{"<a@far.test", "501 5.5.4"},
 	}
 	h := open(t, MX, false)
 	for _, test := range tests {
@@ -170,8 +170,8 @@ func TestHello(t *testing.T) {
 	h := open(t, MX, false)
 	for helo, want := range map[string]string{
 		"client.test": "250", "[192.0.2.1]": "250", "[IPv6:::1]": "250", "localhost": "250", "DESKTOP_1": "250", "müller.test": "250",
-		"a\x00b": "501 5.5.2", "a\x1b[0m": "501 5.5.2", "(a)": "501 5.5.2", "<a>": "501 5.5.2", "a;b": "501 5.5.2",
-		"a\rReceived:": "501 5.5.2", string([]byte{0xff}): "501 5.5.2", strings.Repeat("a", 256): "501 5.5.2",
+		"a\x00b": "500 5.5.2", "a\x1b[0m": "500 5.5.2", "(a)": "501 5.5.2", "<a>": "501 5.5.2", "a;b": "501 5.5.2",
+		"a\rReceived:": "500 5.5.2", string([]byte{0xff}): "500 5.5.2", strings.Repeat("a", 256): "501 5.5.2",
 	} {
 		for _, word := range []string{"EHLO", "HELO"} {
 			c := h.dial(t)
@@ -182,7 +182,7 @@ func TestHello(t *testing.T) {
 	c := h.dial(t)
 	c.talk("< 220\n> EHLO\n< 501\n> HELO\n< 501")
 	c = h.dial(t)
-	c.talk(hello + "> EHLO (bad)\n< 250\n> MAIL FROM:<>\n< 501 5.5.2")
+	c.talk(hello + "> MAIL FROM:<>\n< 250\n> EHLO (bad)\n< 501\n> RCPT TO:<alice@example.test>\n< 250")
 	c = h.dial(t)
 	c.talk("< 220\n> LHLO x\n< 500\n> MAIL FROM:<>\n< 503\n> VRFY alice\n< 252 2.1.5\n> EXPN x\n< 502\n> RSET\n< 250")
 }
@@ -334,7 +334,7 @@ func TestSubmittedHeaders(t *testing.T) {
 		{"foreign", "From: alice@elsewhere.test\r\n", "550 5.7.1", ""},
 		{"no address", "From: me\r\n", "550 5.6.0", ""},
 		{"empty", "From:\r\n", "550 5.6.0", ""},
-		{"From with two at signs", "From: <\"a@b\"@example.test>\r\n", "550 5.6.0", ""},
+		{"From with two at signs", "From: <\"a@b\"@example.test>\r\n", "550 5.7.1", ""},
 		{"From too long", "From: " + strings.Repeat("(x)\r\n ", 5000) + "alice@example.test\r\n", "550 5.6.0", ""},
 		{"From late", strings.Repeat(long, 2000) + whole, "250", ""},
 		{"nothing is added to a header that is too long to know", strings.Repeat(long, 2000) + own, "250", ""},

@@ -7,93 +7,158 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-smtp"
-
+	"postroad/internal/envelope"
+	"postroad/internal/listen"
 	"postroad/internal/store"
+	"postroad/smtpd/wire"
 	"postroad/spool"
 )
 
-// bufferSize is how much of a message is read at once; heldHeader is how much of a
-// header is held back, until it is known which fields are missing.
-const (
-	bufferSize = 32 << 10
-	heldHeader = 64 << 10
-)
+// heldHeader is how much of a header is held back, until it is known which fields are missing.
+const heldHeader = 64 << 10
 
-// receive takes one message and returns its reply: 250 when it is in the spool.
-func (s *session) receive(r io.Reader) error {
-	s.receiving.Lock()
-	defer s.receiving.Unlock()
-	_, chunked := r.(*io.PipeReader)
-	s.beginMessage(contentMode(chunked))
-	defer s.endMessage()
+// data is DATA.
+func (s *session) data(string) *wire.Reply {
+	switch {
+	case s.tx.message != nil:
+		return replyMidMessage
+	case s.tx.envelope.Body == envelope.BodyBinary:
+		return replyBinaryData
+	}
+	s.say(replyGoOn)
 	m := s.newMessage()
-	defer m.discard()
-	err := s.take(m, r)
-	if !chunked && s.ended.Load() {
-		s.endWithReply() // two ends can be read here: nobody shall profit from the second
+	if err := s.take(m, s.in.Data()); err != nil {
+		return s.cutOff(m, err)
 	}
-	if err == nil && (s.gone() || chunked && s.eof.Load()) {
-		// The engine takes the end of the connection for the end of a chunk.
-		err = replyCutOff
+	r := s.finish(m)
+	if m.lines.Bare {
+		// Who passed this on may have seen its end elsewhere: what follows may be no commands of its.
+		s.over = true
 	}
-	if err != nil && chunked {
-		// Unless the engine was told by a LAST chunk, it is still reading this message.
-		s.spoil.Store(s.spoil.Load() || errors.Is(err, smtp.ErrDataReset))
+	return r
+}
+
+// bdat is BDAT (RFC 3030): a chunk is read to its end whatever is wrong, so that it never runs as commands.
+func (s *session) bdat(arg string) *wire.Reply {
+	size, last, err := wire.ParseBDAT(arg)
+	switch {
+	case err == wire.ErrUncounted:
+		s.over = true
+		return answer(s.log, err)
+	case size > 2*s.srv.Limits.MessageSize:
+		s.over = true
+		return replyTooBig
 	}
+	if err == nil {
+		err = s.mayChunk()
+	}
+	if err != nil {
+		return s.skip(size, err)
+	}
+	if size == 0 && !last {
+		s.budget.junk++
+	}
+	return s.chunk(size, last)
+}
+
+// mayChunk returns what is wrong with a chunk coming now.
+func (s *session) mayChunk() error {
+	switch {
+	case s.hello.name == "":
+		return replyNoHello
+	case s.tx == nil:
+		return replyNoMail
+	case len(s.tx.given) == 0:
+		return replyNoRecipient
+	}
+	return nil
+}
+
+// skip reads a refused chunk, and then refuses it. What there is of the message is given up.
+func (s *session) skip(size int64, why error) *wire.Reply {
+	if err := s.take(nil, s.in.Chunk(size)); err != nil {
+		s.lost(err)
+		return nil
+	}
+	if s.tx != nil && s.tx.message != nil {
+		s.reset()
+	}
+	return answer(s.log, why)
+}
+
+// chunk takes the next chunk of a message. One that is refused takes the transaction with it: later chunks find none.
+func (s *session) chunk(size int64, last bool) *wire.Reply {
+	m := s.tx.message
+	if m == nil {
+		m = s.newMessage()
+	}
+	err := s.take(m, s.in.Chunk(size))
+	switch {
+	case err != nil:
+		return s.cutOff(m, err)
+	case last:
+		return s.finish(m)
+	case m.fault != nil:
+		defer s.reset()
+		return m.refused(m.fault)
+	}
+	return replyChunk
+}
+
+// take reads content to its end, whatever is wrong with it: what follows is commands again. m takes it, unless it is nil.
+func (s *session) take(m *message, content *wire.Content) error {
+	s.raw.SetPace(listen.Pace{Idle: s.srv.Limits.DataTimeout, Rate: s.srv.Limits.DataRate})
+	defer s.raw.SetPace(listen.Pace{Idle: s.srv.Limits.CommandTimeout})
+	to := io.Writer(m)
+	if m == nil {
+		to = io.Discard
+	}
+	_, err := content.WriteTo(to)
+	return err
+}
+
+// cutOff ends the session in a message whose end was never read.
+func (s *session) cutOff(m *message, err error) *wire.Reply {
+	if err == errFarTooBig {
+		s.over = true
+		return m.refused(replyTooBig)
+	}
+	s.log.Info("message cut off", "id", m.id(), "from", m.from(), "size", m.size, "err", err)
+	s.lost(err)
+	return nil
+}
+
+// finish decides about a message that has come whole, and ends the transaction. LMTP has a reply for each
+// recipient (RFC 2033, 4.2): this is the last of them.
+func (s *session) finish(m *message) *wire.Reply {
+	defer s.reset()
+	err := m.end()
 	if err == nil {
 		err = s.accept(m)
 	}
-	s.open.Store(false)
+	var r *wire.Reply
 	if err != nil {
-		return s.refuse("message refused", err, "id", m.id(), "from", m.from())
+		r = m.refused(err)
+	} else {
+		r = &wire.Reply{Code: 250, Enhanced: "2.0.0", Text: "queued as " + m.id()}
 	}
-	return reply(250, "2.0.0", "queued as %s", m.id())
+	if s.srv.kind == LMTP {
+		return s.toEach(m.tx.given, r)
+	}
+	return r
 }
 
-func contentMode(chunked bool) mode {
-	if chunked {
-		return inChunks
-	}
-	return inData
-}
-
-// take reads the message to its end, whatever is wrong with it: what follows the
-// end is commands again. It holds one buffer.
-func (s *session) take(m *message, r io.Reader) error {
-	buf := s.srv.buffer()
-	defer s.srv.buffers.Put(buf)
-	for {
-		n, err := r.Read(buf[:])
-		s.took()
-		m.write(buf[:n])
-		if m.size > 2*s.srv.Limits.MessageSize {
-			s.hangUp(text(replyTooBig)) // far beyond what was announced: no reason to go on reading
-			return replyTooBig
+// toEach says r for each of the recipients, and returns the last reply.
+func (s *session) toEach(given []envelope.Address, r *wire.Reply) *wire.Reply {
+	for i, a := range given {
+		each := *r
+		each.Text = a.Path() + " " + r.Text
+		if i == len(given)-1 {
+			return &each
 		}
-		if errors.Is(err, io.EOF) {
-			return m.end(s.bare.Load())
-		}
-		if err != nil {
-			return cutOff{err}
-		}
+		s.say(&each)
 	}
-}
-
-// cutOff is a message whose end was never read. The reply is for the log: the peer is
-// gone, or told by a hang-up.
-type cutOff struct{ err error }
-
-func (c cutOff) Error() string { return replyCutOff.Message + ": " + c.err.Error() }
-func (c cutOff) Unwrap() []error {
-	return []error{replyCutOff, c.err}
-}
-
-func (s *Server) buffer() *[bufferSize]byte {
-	if b, ok := s.buffers.Get().(*[bufferSize]byte); ok {
-		return b
-	}
-	return new([bufferSize]byte)
+	return r
 }
 
 // accept puts the message into the spool. When it returns nil, it is ours.
@@ -105,11 +170,14 @@ func (s *session) accept(m *message) error {
 		Origin:    s.origin(m.tx),
 		MessageID: m.header.messageID,
 	}
-	if err := s.srv.Spool.Accept(msg, m.rcpts, m.draft, nil); err != nil {
+	if s.isCut() {
+		return replyCutOff
+	}
+	if err := s.srv.Spool.Accept(msg, m.tx.rcpts, m.draft, nil); err != nil {
 		return err
 	}
 	m.kept = true
-	s.accepted()
+	s.budget.restore()
 	s.log.Info("message accepted", "id", m.id(), "from", m.from(), "to", m.tx.to(), "size", m.size,
 		"account", msg.Origin.Account, "outcome", "queued", "reply", "250 2.0.0")
 	return nil
@@ -136,7 +204,6 @@ type message struct {
 	// Set by newMessage, never changed.
 	s       *session
 	tx      *transaction
-	rcpts   []spool.Recipient
 	arrived time.Time
 	draft   *store.Draft
 	kept    bool // the spool has it
@@ -144,21 +211,16 @@ type message struct {
 	size    int64 // octets of content so far
 	skip    int64 // octets of our Return-Path field
 	header  header
-	lines   lines
+	lines   wire.LineWatch
 	held    []byte // content that waits for our fields to be written
 	started bool   // our fields are written
 	fault   error  // the first thing that was wrong; nothing is stored after it
 }
 
+// newMessage begins the message of the transaction.
 func (s *session) newMessage() *message {
-	m := &message{s: s, arrived: s.srv.Now(), draft: s.srv.Store.NewDraft()}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if m.tx = s.tx; m.tx == nil {
-		m.tx, m.fault = &transaction{}, replyOver
-	}
-	m.rcpts = append(m.rcpts, m.tx.rcpts...)
-	return m
+	s.tx.message = &message{s: s, tx: s.tx, arrived: s.srv.Now(), draft: s.srv.Store.NewDraft()}
+	return s.tx.message
 }
 
 func (m *message) id() string   { return m.draft.ID().String() }
@@ -170,13 +232,24 @@ func (m *message) discard() {
 	}
 }
 
-// write takes the next octets of content.
-func (m *message) write(p []byte) {
+// refused logs that a message was refused and returns the reply.
+func (m *message) refused(err error) *wire.Reply {
+	return m.s.refuse("message refused", err, "id", m.id(), "from", m.from())
+}
+
+// errFarTooBig ends a message that goes on and on after it was found too large.
+var errFarTooBig = errors.New("far too large")
+
+// Write takes the next octets of content. Its only error is errFarTooBig: what else is wrong is told at the end.
+func (m *message) Write(p []byte) (int, error) {
 	m.size += int64(len(p))
-	if m.fault != nil || len(p) == 0 {
-		return
+	if m.size > 2*m.s.srv.Limits.MessageSize {
+		return 0, errFarTooBig
 	}
-	m.lines.write(p)
+	m.lines.Write(p)
+	if m.fault != nil {
+		return len(p), nil
+	}
 	m.header.write(p)
 	if m.fault = m.judge(); m.fault == nil {
 		m.fault = m.store(p)
@@ -184,6 +257,7 @@ func (m *message) write(p []byte) {
 	if m.fault != nil {
 		m.draft.Discard() // its room is of more use to others
 	}
+	return len(p), nil
 }
 
 // judge returns what is wrong so far.
@@ -192,9 +266,9 @@ func (m *message) judge() error {
 	switch {
 	case m.size > limits.MessageSize:
 		return replyTooBig
-	case m.lines.nul:
+	case m.lines.NUL && !m.binary():
 		return replyNUL
-	case m.lines.bare:
+	case m.lines.Bare && !m.binary():
 		return replyBare
 	case m.header.tooBig:
 		return replyHeader
@@ -235,17 +309,16 @@ func (m *message) start() error {
 	return err
 }
 
-// end says whether the whole message may come in. dropped tells of a bare CR that the
-// engine did not pass on.
-func (m *message) end(dropped bool) error {
+// binary reports whether lines mean nothing in the message (RFC 3030, 3).
+func (m *message) binary() bool { return m.tx.envelope.Body == envelope.BodyBinary }
+
+// end says whether the whole message may come in.
+func (m *message) end() error {
 	if m.fault != nil {
 		return m.fault
 	}
-	m.lines.end()
+	m.lines.End()
 	m.header.end()
-	if dropped || m.lines.bare {
-		return replyBare
-	}
 	if err := m.judge(); err != nil {
 		return err
 	}

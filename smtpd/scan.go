@@ -6,43 +6,6 @@ import (
 	"postroad/internal/envelope"
 )
 
-// lines watches the line ends of a message. Content reaches us with dots taken off.
-type lines struct {
-	bare bool // a CR without LF, or an LF without CR, was seen
-	nul  bool // a NUL was seen
-	cr   bool // the last octet was a CR
-}
-
-// write looks at the next octets.
-func (l *lines) write(p []byte) {
-	l.nul = l.nul || bytes.IndexByte(p, 0) >= 0
-	if l.cr && len(p) > 0 && p[0] != '\n' {
-		l.bare = true
-	}
-	ends := bytes.Count(p, []byte("\n")) // that are to be preceded by CR
-	if l.cr && len(p) > 0 && p[0] == '\n' {
-		ends--
-	}
-	for rest := p; len(rest) > 0; {
-		l.cr = false
-		i := bytes.IndexByte(rest, '\r')
-		if i < 0 {
-			break
-		}
-		if rest = rest[i+1:]; len(rest) == 0 {
-			l.cr = true
-		} else if rest[0] == '\n' {
-			ends--
-		} else {
-			l.bare = true
-		}
-	}
-	l.bare = l.bare || ends != 0
-}
-
-// end tells that the message is over.
-func (l *lines) end() { l.bare = l.bare || l.cr }
-
 // Bounds of a header: how long it may be, which is also what package mime takes for one, and how much of a field is kept.
 const (
 	headerSize = 1 << 20

@@ -1,300 +1,239 @@
 package smtpd
 
 import (
-	"io"
-	"strings"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
 	"sync"
-	"unicode"
-	"unicode/utf8"
-
-	"github.com/emersion/go-smtp"
+	"sync/atomic"
+	"time"
 
 	"postroad/internal/account"
-	"postroad/internal/envelope"
-	"postroad/spool"
+	"postroad/internal/listen"
+	"postroad/smtpd/wire"
 )
 
-// maxHelo bounds the name that a peer gives, in octets (RFC 5321, 4.5.3.1.2).
-const maxHelo = 255
-
-// targetsPerRecipient bounds, on average, what aliases may make of one RCPT.
-const targetsPerRecipient = 10
-
-// session is what the engine asks, in the engine's goroutine; for BDAT and LMTP the
-// message comes in another.
+// A session is one connection. One goroutine owns it: it reads a command, runs it, and writes the reply; others may only
+// ask it to end (Leave, End).
 type session struct {
 	// Set by newSession, never changed.
-	*wire
-	conn *smtp.Conn
+	srv *Server
+	raw *listen.Conn
+	in  *wire.Reader
 
-	account *account.Account // who is logged in
+	whose atomic.Uint64 // the account that is logged in, for Server.End; 0 when none is
 
-	receiving sync.Mutex // held while a message is coming in
+	// Owned by the goroutine that serves the connection.
+	log   *slog.Logger
+	conn  net.Conn // raw, or TLS on it
+	out   *wire.Writer
+	tls   *tls.ConnectionState // nil in the clear
+	peer  peer
+	hello helo
+	// account is who is logged in; nil when nobody is.
+	account *account.Account
+	tx      *transaction // nil when none is open
+	budget  budget
+	over    bool // the connection ends with what has been said
 
-	mu sync.Mutex // guards what follows
-	tx *transaction
+	mu   sync.Mutex  // guards what follows
+	idle bool        // no transaction is open
+	cut  *wire.Reply // why the session is to end at once; nil when it is not
 }
 
-// transaction is one MAIL with its recipients.
-type transaction struct {
-	// Set by MAIL, never changed.
-	helo     string
-	envelope envelope.Envelope
-
-	given  []envelope.Address // as RCPT named them
-	rcpts  []spool.Recipient  // what they lead to
-	folded map[account.Target]bool
+// helo is what the peer has called itself.
+type helo struct {
+	name  string // empty before EHLO, HELO or LHLO
+	esmtp bool   // it knows of extensions
 }
 
-// newSession begins a session at EHLO, or refuses it.
-func (w *wire) newSession(c *smtp.Conn) (smtp.Session, error) {
-	if w.gone() {
-		return nil, replyOver
-	}
-	if !validHelo(c.Hostname()) {
-		return nil, replyBadHelo
-	}
-	return &session{wire: w, conn: c}, nil
+func newSession(srv *Server, raw *listen.Conn) *session {
+	s := &session{srv: srv, raw: raw, conn: raw, peer: peerOf(raw.RemoteAddr())}
+	s.log = s.logger()
+	s.in = wire.NewReader(raw)
+	s.in.Flush = s.flush
+	s.out = wire.NewWriter(raw)
+	return s
 }
 
-// gone reports whether what the engine still does is about commands that were read
-// before the connection's end.
-func (w *wire) gone() bool { return w.over.Load() || w.isUpgrading() }
-
-// validHelo takes any name that can stand in a Received field; many hosts do not know their own.
-func validHelo(s string) bool {
-	return s != "" && len(s) <= maxHelo && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._:[]", r)
-	}) < 0
+func (s *session) logger() *slog.Logger {
+	return s.srv.Log.With("server", s.srv.kind.String(), "peer", s.peer.String())
 }
 
-// Mail begins a transaction.
-func (s *session) Mail(from string, opts *smtp.MailOptions) error {
-	tx, err := s.begin(from, opts)
-	if err != nil {
-		return s.refuse("sender refused", err, "from", from)
-	}
-	// The engine takes a message of exactly the size it announces for one too large,
-	// so from here on sizes are ours to watch.
-	s.engine.MaxMessageBytes = 0
-	s.transactions++
-	s.set(tx)
-	return nil
-}
-
-func (s *session) begin(from string, opts *smtp.MailOptions) (*transaction, error) {
-	switch {
-	case s.gone():
-		return nil, replyOver
-	case s.srv.group.Draining():
-		return nil, replyLeaving
-	case s.spoil.Load():
-		return nil, replySpoiled
-	case s.current() != nil:
-		return nil, replyNested
-	case !validHelo(s.conn.Hostname()): // EHLO may be said again
-		return nil, replyBadHelo
-	case s.srv.kind == Submission && s.account == nil:
-		return nil, replyLogIn
-	case s.transactions >= s.srv.Limits.TransactionsPerConnection:
-		return nil, replyTooOften
-	}
-	addr, err := sender(from, opts.UTF8)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.maySend(addr); err != nil {
-		return nil, err
-	}
-	return &transaction{
-		helo:   s.conn.Hostname(),
-		folded: map[account.Target]bool{},
-		envelope: envelope.Envelope{
-			From: addr, Body: envelope.Body(opts.Body), UTF8: opts.UTF8,
-			Return: envelope.Return(opts.Return), ID: opts.EnvelopeID,
-		},
-	}, nil
-}
-
-// maySend holds a submitter to addresses of its own. The null reverse-path is
-// nobody's: receipts are sent with it (RFC 8098, 2.1).
-func (s *session) maySend(addr envelope.Address) error {
-	if s.srv.kind != Submission || addr.IsZero() {
-		return nil
-	}
-	ok, err := s.srv.Accounts.MaySend(s.account.ID, addr)
-	if err == nil && !ok {
-		err = reply(553, "5.7.1", "%s may not send as %s", s.account.Address, addr)
-	}
-	return err
-}
-
-// Rcpt adds a recipient to the transaction.
-func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
-	tx := s.current()
-	if s.gone() || tx == nil {
-		return replyOver
-	}
-	addr, err := s.recipient(to, tx.envelope.UTF8)
-	if err == nil {
-		err = s.add(tx, addr, opts)
-	}
-	if err != nil {
-		return s.refuse("recipient refused", err, "from", tx.envelope.From.Path(), "to", to)
-	}
-	return nil
-}
-
-// recipient reads a forward-path and says whether mail for it may come in here.
-func (s *session) recipient(to string, utf8 bool) (envelope.Address, error) {
-	addr, err := forward(to, utf8)
-	if err != nil || s.srv.kind == Submission {
-		return addr, err
-	}
-	local, err := s.srv.Accounts.IsLocal(addr.Domain)
-	if err == nil && !local {
-		err = replyRelay
-	}
-	return addr, err
-}
-
-// add puts what addr leads to into the spool's list, each target once.
-func (s *session) add(tx *transaction, addr envelope.Address, opts *smtp.RcptOptions) error {
-	targets, err := s.srv.Accounts.Resolve(addr)
-	if err == nil {
-		err = s.room(targets)
-	}
-	if err != nil {
-		return err
-	}
-	original, err := original(addr, targets, opts)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(tx.rcpts)+len(targets) > targetsPerRecipient*s.srv.Limits.Recipients {
-		return replyTargets
-	}
-	tx.given = append(tx.given, addr)
-	for _, t := range targets {
-		tx.fold(t, envelope.Recipient{To: t.Address, Notify: notify(opts), Original: original})
-	}
-	return nil
-}
-
-// room refuses an address when nobody that it leads to has room. It is asked here, as
-// mail that was accepted is delivered whatever the quota says.
-func (s *session) room(targets []account.Target) error {
-	if s.srv.Full == nil {
-		return nil
-	}
-	for _, t := range targets {
-		if t.Account == 0 {
-			return nil
-		}
-		if full, err := s.srv.Full(t.Account); err != nil || !full {
-			return err
-		}
-	}
-	return replyQuota
-}
-
-// fold adds a target unless it is there.
-func (tx *transaction) fold(t account.Target, r envelope.Recipient) {
-	t.Address = t.Address.Canonical()
-	if tx.folded[t] {
+// serve is the life of a connection. A panic in it ends it, and nothing else.
+func (s *session) serve() {
+	defer s.close()
+	defer s.recover()
+	if s.srv.implicitTLS && !s.startTLS() {
 		return
 	}
-	tx.folded[t] = true
-	tx.rcpts = append(tx.rcpts, spool.Recipient{
-		Recipient: r, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List, State: spool.Active,
-	})
+	s.greet()
+	for !s.over {
+		s.step()
+	}
 }
 
-// original is ORCPT: as it was given, or the address that an alias hides (RFC 3461, 5.2.7.3).
-func original(addr envelope.Address, targets []account.Target, opts *smtp.RcptOptions) (string, error) {
-	if opts.OriginalRecipient != "" {
-		if strings.ContainsFunc(opts.OriginalRecipient, unicode.IsControl) || !utf8.ValidString(opts.OriginalRecipient) {
-			return "", replyORCPT
-		}
-		return strings.ToLower(string(opts.OriginalRecipientType)) + ";" + opts.OriginalRecipient, nil
+// greet begins the dialogue: all that decides about a stranger before it is heard goes here.
+func (s *session) greet() {
+	if why := s.wait(); why != nil {
+		s.end(why)
+		return
 	}
-	if len(targets) == 1 && targets[0].Address.Canonical() == addr.Canonical() {
-		return "", nil
-	}
-	if a, ascii := addr.ASCII(); ascii {
-		return "rfc822;" + a.String(), nil
-	}
-	return "utf-8;" + addr.String(), nil
+	s.say(s.srv.banner())
 }
 
-func notify(opts *smtp.RcptOptions) (n envelope.Notify) {
-	for _, word := range opts.Notify {
-		switch word {
-		case smtp.DSNNotifyNever:
-			n |= envelope.NotifyNever
-		case smtp.DSNNotifyDelayed:
-			n |= envelope.NotifyDelay
-		case smtp.DSNNotifyFailure:
-			n |= envelope.NotifyFailure
-		case smtp.DSNNotifySuccess:
-			n |= envelope.NotifySuccess
-		}
+// step runs the peer's next command.
+func (s *session) step() {
+	if why := s.wait(); why != nil {
+		s.end(why)
+		return
 	}
-	return n
-}
-
-// Data takes the message of DATA, or of BDAT.
-func (s *session) Data(r io.Reader) error { return s.receive(r) }
-
-// LMTPData is Data for LMTP. All recipients are settled at once, by being in the
-// spool or not, so the engine's fallback gives each the one outcome.
-func (s *session) LMTPData(r io.Reader, _ smtp.StatusCollector) error { return s.receive(r) }
-
-// Reset ends the transaction. The engine can report the fate of a message in BDAT
-// that is given up as that of the next one, so there shall be no next one.
-func (s *session) Reset() {
-	if s.chunk.Load() {
-		s.spoil.Store(true)
+	cmd, err := s.in.Command()
+	switch {
+	case err == nil:
+		s.run(cmd)
+	case isSyntax(err):
+		s.conclude(s.junkLine(err))
+	default:
+		s.lost(err)
 	}
-	s.engine.MaxMessageBytes = s.srv.Limits.MessageSize
-	s.set(nil)
 }
 
-// Logout ends the session, once its last message has been let go of.
-func (s *session) Logout() error {
-	// A panic here would end the process: the engine calls this outside its recover.
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("the end of a session failed", "panic", p)
-		}
-	}()
-	s.set(nil)
-	s.receiving.Lock()
-	defer s.receiving.Unlock()
-	return nil
+func isSyntax(err error) bool {
+	_, ok := errors.AsType[*wire.SyntaxError](err)
+	return ok
 }
 
-func (s *session) set(tx *transaction) {
+// wait tells others whether a transaction is open from now on, and returns why there shall be no next command, if so.
+func (s *session) wait() *wire.Reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tx = tx
-	s.open.Store(tx != nil)
+	s.idle = s.tx == nil
+	return s.why()
 }
 
-func (s *session) current() *transaction {
+// why is the reason that others have given for the session's end; nil for none. mu must be held.
+func (s *session) why() *wire.Reply {
+	if s.cut == nil && s.idle && s.srv.group.Draining() {
+		return replyLeaving
+	}
+	return s.cut
+}
+
+// past is a deadline that wakes who reads.
+var past = time.Unix(1, 0)
+
+// Leave ends a session that has no transaction open. Any other ends after that.
+func (s *session) Leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tx
+	if s.idle {
+		s.raw.SetReadDeadline(past)
+	}
 }
 
-// refuse logs a refusal and returns the reply.
-func (s *session) refuse(what string, err error, keys ...any) error {
-	r := answer(s.log, err)
-	for i := 1; i < len(keys); i += 2 {
-		keys[i] = envelope.Sanitize(keys[i].(string), 320)
+// endNow ends the session; what is under way is not accepted.
+func (s *session) endNow(why *wire.Reply) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut == nil {
+		s.cut = why
 	}
-	s.log.Info(what, append(keys, "outcome", "refused", "reply", text(r))...)
-	return r
+	s.raw.SetReadDeadline(past)
+}
+
+// isCut reports whether endNow was called.
+func (s *session) isCut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cut != nil
+}
+
+// lost ends the session after the peer could not be heard, with a word where one can still reach it.
+func (s *session) lost(err error) {
+	s.over = true
+	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		s.end(replyTooLong)
+	case errors.Is(err, wire.ErrNotMail):
+		s.end(replyForeign)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.mu.Lock()
+		why := s.why()
+		s.mu.Unlock()
+		if why == nil {
+			why = replyTimeout
+		}
+		s.end(why)
+	}
+}
+
+// end says the last word.
+func (s *session) end(why *wire.Reply) {
+	s.log.Info("connection ended", "reply", text(why))
+	s.say(why)
+	s.over = true
+}
+
+// say adds a reply to those that leave when the peer is waited for next.
+func (s *session) say(r *wire.Reply) { s.out.Reply(*r) }
+
+// flush sends what was said.
+func (s *session) flush() error { return s.out.Flush() }
+
+// reset forgets the transaction: this is the one place where one ends.
+func (s *session) reset() {
+	if s.tx != nil {
+		s.tx.discard()
+	}
+	s.tx = nil
+}
+
+// forget is reset, and as if the peer had said nothing yet.
+func (s *session) forget() {
+	s.reset()
+	s.hello = helo{}
+	s.account = nil
+	s.whose.Store(0)
+}
+
+// recover ends a session that has panicked.
+func (s *session) recover() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	s.srv.panics.Add(1)
+	s.log.Error("the session ended by a panic", "err", p, "stack", string(debug.Stack()))
+	s.say(replyPanic)
+}
+
+// close sends what was said and lets go of everything. What is left of a transaction is not accepted.
+func (s *session) close() {
+	defer s.raw.Close()
+	s.reset()
+	s.flush()
+	if tc, ok := s.conn.(*tls.Conn); ok {
+		tc.Close()
+	}
+}
+
+// startTLS begins TLS on the connection. There is no way back: without it the connection ends.
+func (s *session) startTLS() bool {
+	ctx, cancel := context.WithTimeout(s.srv.ctx, s.srv.Limits.HandshakeTimeout)
+	defer cancel()
+	tc := tls.Server(s.raw, s.srv.TLS)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		s.log.Info("TLS handshake failed", "outcome", "closed", "err", err)
+		return false
+	}
+	state := tc.ConnectionState()
+	s.conn, s.tls = tc, &state
+	s.in.Reset(tc)
+	s.out = wire.NewWriter(tc)
+	return true
 }

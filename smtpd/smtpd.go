@@ -8,29 +8,23 @@
 // streams: whatever its size, its connection holds 32 KiB of it, 16 KiB of a header
 // field, up to 64 KiB of a submission's header, and the store's draft of 128 KiB.
 //
-// The protocol is spoken by go-smtp's server, one of its values for each connection,
-// with a wire between it and the network: there every octet passes in the clear, so that
-// what the engine gets wrong can be noticed, put right in the reply, or ended. The
-// wire never parses a command: it looks for signs (BDAT was said; an end of data that
-// the engine does not see) and hangs up where a doubt is left. STARTTLS ends the engine's
-// life; the handshake is ours, and a new engine begins after it.
+//	wire         octets to commands and content, and replies to octets: a package of its own
+//	session      one connection: reads a command, runs it, replies; why it ends
+//	commands     which there are, where they may be given, what they need
+//	capability   what EHLO offers, and when
+//	transaction  MAIL and RCPT; params is what may follow an address
+//	receive      DATA and BDAT; scan looks into the header, fields is what we put in front
+//	login        AUTH
+//	budget       what a peer may spend before it is sent away
 //
-// BUG: A recipient of a bare <postmaster> is refused with 501 by the engine (RFC 5321, 4.5.1).
+// What is promised of the protocol, whatever a peer says:
 //
-// BUG: A quoted local part with an @ in it is refused: the engine takes the quotes off
-// before we see it, and "a@b"@c is then a@b@c, which is a relay trick.
-//
-// BUG: The engine takes command lines that end in a bare LF, any command that begins
-// with STARTTLS, parameters glued to a path or given twice, and MAIL without a space
-// before its parameters.
-//
-// BUG: SIZE above 4 GiB gets 501 (552 in RFC 1870). A fourth syntax error ends the
-// connection, whatever Limits.Errors says.
-//
-// BUG: DELIVERBY, MT-PRIORITY, REQUIRETLS, BINARYMIME, HELP and ETRN are not offered.
-//
-// BUG: A BDAT that is out of place, of a bad form, or followed by RSET ends the
-// connection, since the engine cannot find where its octets end.
+//   - A transaction is one value. What ends it drops that whole, so nothing of one is left for the next.
+//   - Octets of a message never run as commands: a refused chunk is read to its end, and where the end of a message or
+//     the size of a chunk can be doubted, the connection ends with the reply.
+//   - A message is accepted when it has come whole, and not before.
+//   - Nothing that came in the clear is known after STARTTLS.
+//   - A panic ends one session and is counted.
 package smtpd
 
 import (
@@ -39,13 +33,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
 	"postroad/internal/listen"
 	"postroad/internal/store"
+	"postroad/smtpd/wire"
 	"postroad/spool"
 )
 
@@ -105,11 +100,12 @@ type Server struct {
 	Config
 	kind        Kind
 	implicitTLS bool
-	buffers     sync.Pool       // of *[bufferSize]byte, for messages on their way
+	help        *wire.Reply
 	ctx         context.Context // ends when Shutdown begins: no login is looked at any more
 	stop        context.CancelFunc
 
-	group listen.Group // connections, and wires as its sessions
+	panics atomic.Int64
+	group  listen.Group // connections, and sessions
 }
 
 // NewServer returns a server that starts nothing. With implicitTLS its listeners
@@ -126,7 +122,7 @@ func NewServer(kind Kind, implicitTLS bool, c Config) *Server {
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = []string{"smtp", "esmtp"}
 	}
-	s := &Server{Config: c, kind: kind, implicitTLS: implicitTLS}
+	s := &Server{Config: c, kind: kind, implicitTLS: implicitTLS, help: helpText(kind)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -154,54 +150,32 @@ func (s *Server) listenOptions() listen.Options {
 	return o
 }
 
-// serve is the life of a connection.
+// serve is what happens to each connection.
 func (s *Server) serve(raw *listen.Conn) {
 	defer s.group.Ended()
-	defer raw.Close()
-	v := newVisit(s, raw)
-	conn := net.Conn(raw)
-	secured := s.implicitTLS
-	for {
-		if secured {
-			tc, ok := s.handshake(v)
-			if !ok {
-				return
-			}
-			conn = tc
-		}
-		w := newWire(v, conn, secured && !s.implicitTLS)
-		if !s.group.Add(w) {
-			w.hangUp(leaving)
-			return
-		}
-		w.run()
-		s.group.Remove(w)
-		if !w.mayUpgrade() {
-			return
-		}
-		secured = true
-	}
+	ses := newSession(s, raw)
+	s.group.Add(ses) // where that is too late, the session sees it before its first command
+	defer s.group.Remove(ses)
+	ses.serve()
 }
 
-// handshake begins TLS on a connection.
-func (s *Server) handshake(v *visit) (net.Conn, bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.Limits.HandshakeTimeout)
-	defer cancel()
-	tc := tls.Server(v.raw, s.TLS)
-	if err := tc.HandshakeContext(ctx); err != nil {
-		v.log.Info("TLS handshake failed", "outcome", "closed", "err", err)
-		return nil, false
+// banner is how a peer is greeted (RFC 5321, 4.2; RFC 2033, 4.1).
+func (s *Server) banner() *wire.Reply {
+	protocol := "ESMTP"
+	if s.kind == LMTP {
+		protocol = "LMTP"
 	}
-	state := tc.ConnectionState()
-	v.tls = &state
-	return tc, true
+	return &wire.Reply{Code: 220, Text: s.Hostname + " " + protocol + " postroad"}
 }
+
+// Panics is how many sessions have ended by a panic. Each is a defect.
+func (s *Server) Panics() int64 { return s.panics.Load() }
 
 // End hangs up on who is logged in to an account; what is under way is not accepted.
 func (s *Server) End(id account.ID) {
 	for _, v := range s.group.Sessions() {
-		if w := v.(*wire); w.loggedIn.Load() == uint64(id) {
-			go w.hangUp(accountOver) // a goodbye may wait for a peer that does not read
+		if ses := v.(*session); ses.whose.Load() == uint64(id) {
+			ses.endNow(replyAccountOver)
 		}
 	}
 }

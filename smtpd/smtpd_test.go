@@ -57,7 +57,7 @@ func TestOtherProtocols(t *testing.T) {
 	h, p := piped(t, MX)
 	for _, first := range []string{"POST / HTTP/1.1\r\n", "GET / HTTP/1.0\r\n", "CONNECT x:25 HTTP/1.1\r\n", "SSH-2.0-OpenSSH_9\r\n", "\x16\x03\x01\x00\x05hello"} {
 		said := p.throw(t, first+opening+"\r\n.\r\n")
-		if _, after, _ := strings.Cut(said, "Service Ready\r\n"); !strings.HasPrefix(after, "554 5.5.0") || strings.Count(after, "\n") != 1 {
+		if _, after, _ := strings.Cut(said, "ESMTP postroad\r\n"); !strings.HasPrefix(after, "554 5.5.0") || strings.Count(after, "\n") != 1 {
 			t.Errorf("%q was answered\n%s", first, said)
 		}
 	}

@@ -161,30 +161,12 @@ func TestLineEnds(t *testing.T) {
 				if want := map[bool]int{true: 1}[test.want[0] == '2']; len(h.queue.messages()) != want {
 					t.Errorf("%d messages", len(h.queue.messages()))
 				}
-				c.talk("> NOOP\n< 250") // the session is in step
+				if way == "DATA" && strings.HasPrefix(test.want, "550 5.6.11") {
+					c.talk("<-") // where the message ends is in doubt
+				} else {
+					c.talk("> NOOP\n< 250") // the session is in step
+				}
 			})
-		}
-	}
-}
-
-func TestLinesScanInPieces(t *testing.T) {
-	for _, s := range []string{"", "a", "\r\n", "\n", "\r", "\r\n\r\n", "\r\r\n", "a\r\nb\r\n", "\r\na\n", "x\r\ny\rz\r\n", "\x00"} {
-		var whole lines
-		whole.write([]byte(s))
-		whole.end()
-		wantBare := strings.ContainsAny(strings.ReplaceAll(s, "\r\n", ""), "\r\n")
-		if whole.bare != wantBare || whole.nul != strings.Contains(s, "\x00") {
-			t.Errorf("%q: %+v", s, whole)
-		}
-		for i := range len(s) + 1 {
-			var l lines
-			l.write([]byte(s[:i]))
-			l.write(nil)
-			l.write([]byte(s[i:]))
-			l.end()
-			if l != whole {
-				t.Errorf("%q cut at %d: %+v, want %+v", s, i, l, whole)
-			}
 		}
 	}
 }

@@ -174,21 +174,3 @@ func (g *Group) drain() map[*Listener]bool {
 	}
 	return g.listeners
 }
-
-// One returns a listener that accepts c and then is closed, for an engine that wants a
-// listener to serve.
-func One(c net.Conn) net.Listener { return &one{c} }
-
-type one struct{ conn net.Conn }
-
-func (l *one) Accept() (net.Conn, error) {
-	c := l.conn
-	l.conn = nil
-	if c == nil {
-		return nil, net.ErrClosed
-	}
-	return c, nil
-}
-
-func (l *one) Close() error   { return nil }
-func (l *one) Addr() net.Addr { return nil }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,17 +85,5 @@ func TestGroupShutdown(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestOne(t *testing.T) {
-	a, b := net.Pipe()
-	defer b.Close()
-	l := One(a)
-	if c, err := l.Accept(); c != a || err != nil {
-		t.Errorf("accepted %v, %v", c, err)
-	}
-	if _, err := l.Accept(); err != net.ErrClosed {
-		t.Errorf("then %v", err)
 	}
 }

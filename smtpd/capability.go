@@ -1,0 +1,61 @@
+package smtpd
+
+import (
+	"strconv"
+	"strings"
+
+	"postroad/internal/sasl"
+)
+
+// An extension is a line of EHLO's reply, which stands there while it is true of the session that what it
+// stands for is to be had.
+type extension struct {
+	line string
+	now  bool
+}
+
+// extensions are all of them, in the order in which they are announced.
+func (s *session) extensions() []extension {
+	l := &s.srv.Limits
+	return []extension{
+		{"PIPELINING", true},
+		{"SIZE " + strconv.FormatInt(l.MessageSize, 10), true},
+		{"8BITMIME", true},
+		{"BINARYMIME", true},
+		{"CHUNKING", true},
+		{"SMTPUTF8", true},
+		{"ENHANCEDSTATUSCODES", true},
+		{"DSN", true},
+		{"STARTTLS", s.tls == nil && s.srv.TLS != nil},
+		{"AUTH " + strings.Join(s.mechanisms(), " "), s.mayAuth() == nil},
+		{s.limits(), true},
+		{"HELP", true},
+	}
+}
+
+// announced are the lines of EHLO's reply after the first.
+func (s *session) announced() (lines []string) {
+	for _, e := range s.extensions() {
+		if e.now {
+			lines = append(lines, e.line)
+		}
+	}
+	return lines
+}
+
+// mechanisms are the ways to log in.
+func (s *session) mechanisms() []string {
+	if s.mayAuth() != nil {
+		return nil
+	}
+	return append(s.srv.Logins.Mechanisms(s.client()), sasl.Login)
+}
+
+// maxLimit is the largest value that a limit of RFC 9422, 3 is announced with: six digits.
+const maxLimit = 999_999
+
+// limits announces how much one transaction and one connection take (RFC 9422).
+func (s *session) limits() string {
+	line := "LIMITS RCPTMAX=" + strconv.Itoa(min(s.srv.Limits.Recipients, maxLimit))
+	return line + " MAILMAX=" + strconv.Itoa(min(s.srv.Limits.TransactionsPerConnection, maxLimit))
+}

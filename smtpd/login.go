@@ -1,0 +1,130 @@
+package smtpd
+
+import (
+	"encoding/base64"
+	"errors"
+	"strings"
+
+	"postroad/internal/account"
+	"postroad/internal/envelope"
+	"postroad/internal/sasl"
+	"postroad/smtpd/wire"
+)
+
+// client is the peer as one that wants to log in. Its TLS connection is not offered for
+// SCRAM-SHA-256-PLUS: Mutt with GNU SASL would choose that, have nothing to bind to, and give up.
+func (s *session) client() account.Client { return account.Client{From: s.peer.ip} }
+
+// mayAuth returns why nobody may log in here now, or nil. In the clear only this machine may.
+func (s *session) mayAuth() *wire.Reply {
+	switch {
+	case s.srv.kind != Submission:
+		return replyNoAuth
+	case s.tls == nil && !s.peer.near():
+		return replyClear
+	case s.account != nil:
+		return replyLoggedIn
+	}
+	return nil
+}
+
+// auth is AUTH (RFC 4954).
+func (s *session) auth(arg string) *wire.Reply {
+	if r := s.mayAuth(); r != nil {
+		return r
+	}
+	mechanism, initial, given := strings.Cut(arg, " ")
+	x, err := s.srv.Logins.Begin(s.srv.ctx, s.client(), strings.ToUpper(mechanism))
+	if err != nil {
+		return replyMechanism
+	}
+	var response []byte
+	if given {
+		if response, err = initialResponse(initial); err != nil {
+			return replyBase64
+		}
+	}
+	return s.exchange(x, response)
+}
+
+// initialResponse reads the response that came with AUTH: "=" is an empty one.
+func initialResponse(s string) ([]byte, error) {
+	if s == "=" {
+		return []byte{}, nil
+	}
+	return base64.StdEncoding.DecodeString(s)
+}
+
+// exchange plays the dialogue of a mechanism to its end. A nil response is none.
+func (s *session) exchange(x account.Exchange, response []byte) *wire.Reply {
+	for {
+		challenge, done, err := x.Next(response)
+		switch {
+		case err != nil:
+			return s.loginFailed(x.User(), err)
+		case done:
+			return s.logIn(x.Account())
+		}
+		var r *wire.Reply
+		if response, r = s.ask(challenge); response == nil {
+			return r
+		}
+	}
+}
+
+// ask gives a challenge and takes the response to it. A nil response ends the login, with a reply if the peer is there.
+func (s *session) ask(challenge []byte) ([]byte, *wire.Reply) {
+	s.say(&wire.Reply{Code: 334, Text: base64.StdEncoding.EncodeToString(challenge)})
+	line, err := s.in.Line(wire.MaxAuth)
+	switch {
+	case isSyntax(err):
+		return nil, s.junkLine(err)
+	case err != nil:
+		s.lost(err)
+		return nil, nil
+	case string(line) == "*":
+		return nil, replyGivenUp
+	}
+	response := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
+	n, err := base64.StdEncoding.Decode(response, line)
+	if err != nil {
+		return nil, replyBase64
+	}
+	return response[:n], nil
+}
+
+func (s *session) logIn(a account.Account) *wire.Reply {
+	s.account = &a
+	s.whose.Store(uint64(a.ID))
+	s.log.Info("logged in", "account", a.Address.String())
+	return replyWelcome
+}
+
+// loginFailed returns the reply to a login that failed. One failure too many ends the connection.
+func (s *session) loginFailed(user string, err error) *wire.Reply {
+	r := s.loginReply(err)
+	log := s.log.With("account", envelope.Sanitize(user, 320))
+	if r == replyBusy && !errors.Is(err, account.ErrBusy) && s.srv.ctx.Err() == nil {
+		log.Error("login failed", "err", err)
+	} else {
+		log.Warn("login refused", "outcome", "refused", "reply", text(r))
+	}
+	return r
+}
+
+func (s *session) loginReply(err error) *wire.Reply {
+	switch {
+	case errors.Is(err, sasl.ErrSyntax):
+		return replySASL
+	case errors.Is(err, sasl.ErrBinding):
+		return replyBinding
+	case errors.Is(err, account.ErrGuessing):
+		return replyGuessing
+	case !errors.Is(err, account.ErrCredentials):
+		return replyBusy
+	}
+	if s.budget.failedLogins++; s.budget.failedLogins >= s.srv.Limits.FailedLogins {
+		return replyTooManyLogins
+	}
+	return replyBadLogin
+}

@@ -1,0 +1,220 @@
+package smtpd
+
+import (
+	"postroad/internal/account"
+	"postroad/internal/envelope"
+	"postroad/smtpd/wire"
+	"postroad/spool"
+)
+
+// targetsPerRecipient bounds, on average, what aliases may make of one RCPT.
+const targetsPerRecipient = 10
+
+// A transaction is one MAIL with its recipients, and its message as far as it has come.
+type transaction struct {
+	hello    helo
+	envelope envelope.Envelope
+	given    []envelope.Address // as RCPT named them
+	rcpts    []spool.Recipient  // what they lead to
+	folded   map[account.Target]bool
+	message  *message // nil before its first octet
+}
+
+// discard gives up what has come of the message.
+func (tx *transaction) discard() {
+	if tx.message != nil {
+		tx.message.discard()
+	}
+}
+
+// mail is MAIL: it begins a transaction.
+func (s *session) mail(arg string) *wire.Reply {
+	tx, err := s.begin(arg)
+	if err != nil {
+		return s.refuse("sender refused", err, "from", arg)
+	}
+	s.budget.transactions++
+	s.tx = tx
+	return replySender
+}
+
+func (s *session) begin(arg string) (*transaction, error) {
+	if s.budget.transactions >= s.srv.Limits.TransactionsPerConnection {
+		return nil, replyTooOften
+	}
+	path, params, err := wire.Path(arg, "FROM:")
+	if err != nil {
+		return nil, err
+	}
+	tx := &transaction{hello: s.hello}
+	if err := s.mailParams(&tx.envelope, params); err != nil {
+		return nil, err
+	}
+	if tx.envelope.From, err = sender(path, tx.envelope.UTF8); err != nil {
+		return nil, err
+	}
+	return tx, s.maySend(tx.envelope.From)
+}
+
+// sender reads a reverse-path.
+func sender(path string, utf8 bool) (envelope.Address, error) {
+	if !utf8 && !envelope.IsASCII(path) {
+		return envelope.Address{}, replyNeedUTF8
+	}
+	addr, err := envelope.ParsePath(path)
+	switch {
+	case err != nil:
+		return addr, reply(501, "5.1.7", "%s", err)
+	case addr.Domain == "" && !addr.IsZero():
+		return addr, reply(501, "5.1.7", "a sender has a domain")
+	}
+	return addr, nil
+}
+
+// maySend holds a submitter to addresses of its own. The null reverse-path is
+// nobody's: receipts are sent with it (RFC 8098, 2.1).
+func (s *session) maySend(addr envelope.Address) error {
+	if s.srv.kind != Submission || addr.IsZero() {
+		return nil
+	}
+	ok, err := s.srv.Accounts.MaySend(s.account.ID, addr)
+	if err == nil && !ok {
+		err = reply(553, "5.7.1", "%s may not send as %s", s.account.Address, addr)
+	}
+	return err
+}
+
+// rcpt is RCPT: it adds a recipient to the transaction.
+func (s *session) rcpt(arg string) *wire.Reply {
+	if len(s.tx.given) >= s.srv.Limits.Recipients {
+		return replyTooManyRecipients
+	}
+	if s.tx.message != nil {
+		return replyMidMessage
+	}
+	if err := s.addRecipient(arg); err != nil {
+		return s.refuse("recipient refused", err, "from", s.tx.envelope.From.Path(), "to", arg)
+	}
+	return replyRecipient
+}
+
+func (s *session) addRecipient(arg string) error {
+	path, params, err := wire.Path(arg, "TO:")
+	if err != nil {
+		return err
+	}
+	var r envelope.Recipient
+	if err := s.rcptParams(&r, params); err != nil {
+		return err
+	}
+	addr, err := s.recipient(path)
+	if err != nil {
+		return err
+	}
+	return s.add(addr, r)
+}
+
+// recipient reads a forward-path and says whether mail for it may come in here.
+func (s *session) recipient(path string) (envelope.Address, error) {
+	addr, err := forward(path, s.tx.envelope.UTF8)
+	if err != nil || s.srv.kind == Submission || addr.Domain == "" {
+		return addr, err
+	}
+	local, err := s.srv.Accounts.IsLocal(addr.Domain)
+	if err == nil && !local {
+		err = replyRelay
+	}
+	return addr, err
+}
+
+// forward reads a forward-path. A postmaster without domain is ours (RFC 5321, 4.5.1).
+func forward(path string, utf8 bool) (envelope.Address, error) {
+	if !utf8 && !envelope.IsASCII(path) {
+		return envelope.Address{}, replyNeedUTF8
+	}
+	addr, err := envelope.ParsePath(path)
+	switch {
+	case err != nil:
+		return addr, reply(501, "5.1.3", "%s", err)
+	case addr.IsZero():
+		return addr, replyNobody
+	}
+	return addr, nil
+}
+
+// add puts what addr leads to into the spool's list, each target once.
+func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
+	targets, err := s.srv.Accounts.Resolve(addr)
+	if err == nil {
+		err = s.room(targets)
+	}
+	if err != nil {
+		return err
+	}
+	tx := s.tx
+	if len(tx.rcpts)+len(targets) > targetsPerRecipient*s.srv.Limits.Recipients {
+		return replyTargets
+	}
+	if r.Original == "" {
+		r.Original = original(addr, targets)
+	}
+	tx.given = append(tx.given, addr)
+	for _, t := range targets {
+		tx.fold(t, r)
+	}
+	return nil
+}
+
+// room refuses an address when nobody that it leads to has room. It is asked here, as
+// mail that was accepted is delivered whatever the quota says.
+func (s *session) room(targets []account.Target) error {
+	if s.srv.Full == nil {
+		return nil
+	}
+	for _, t := range targets {
+		if t.Account == 0 {
+			return nil
+		}
+		if full, err := s.srv.Full(t.Account); err != nil || !full {
+			return err
+		}
+	}
+	return replyQuota
+}
+
+// fold adds a target unless it is there.
+func (tx *transaction) fold(t account.Target, r envelope.Recipient) {
+	r.To = t.Address
+	t.Address = t.Address.Canonical()
+	if tx.folded[t] {
+		return
+	}
+	if tx.folded == nil {
+		tx.folded = map[account.Target]bool{}
+	}
+	tx.folded[t] = true
+	tx.rcpts = append(tx.rcpts, spool.Recipient{
+		Recipient: r, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List, State: spool.Active,
+	})
+}
+
+// original is the ORCPT of a recipient for whom none was given: the address that an alias hides (RFC 3461, 5.2.7.3).
+func original(addr envelope.Address, targets []account.Target) string {
+	if len(targets) == 1 && targets[0].Address.Canonical() == addr.Canonical() {
+		return ""
+	}
+	if a, ascii := addr.ASCII(); ascii {
+		return "rfc822;" + a.String()
+	}
+	return "utf-8;" + addr.String()
+}
+
+// refuse logs a refusal and returns the reply.
+func (s *session) refuse(what string, err error, keys ...any) *wire.Reply {
+	r := answer(s.log, err)
+	for i := 1; i < len(keys); i += 2 {
+		keys[i] = envelope.Sanitize(keys[i].(string), 320)
+	}
+	s.log.Info(what, append(keys, "outcome", "refused", "reply", text(r))...)
+	return r
+}
