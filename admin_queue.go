@@ -128,7 +128,8 @@ func (a *Admin) showEntry(e spool.Entry) control.QueueEntry {
 	}
 	shown := control.QueueEntry{
 		ID: m.ID.String(), Arrived: m.Arrived, Size: m.Size, From: m.Envelope.From.Path(), MessageID: text(m.MessageID),
-		Protocol: m.Origin.Protocol, Peer: m.Origin.Peer, Account: m.Origin.Account,
+		Protocol: m.Origin.Protocol, Peer: m.Origin.Peer, TLS: m.Origin.TLS, Account: m.Origin.Account,
+		Asked:      showAsked(m.Envelope),
 		Recipients: make([]control.QueueRecipient, len(e.Recipients)),
 	}
 	if !m.Envelope.From.IsZero() {
@@ -140,9 +141,22 @@ func (a *Admin) showEntry(e spool.Entry) control.QueueEntry {
 	return shown
 }
 
+func showAsked(e envelope.Envelope) control.QueueAsked {
+	asked := control.QueueAsked{
+		Release: e.Release, Deadline: e.DeliverBy.Deadline, Priority: e.Priority, Body: string(e.Body), UTF8: e.UTF8,
+		RequireTLS: e.RequireTLS, Return: string(e.Return), EnvelopeID: text(e.ID), Solicit: text(e.Solicit),
+	}
+	if !asked.Deadline.IsZero() {
+		asked.DeadlineMode = e.DeliverBy.Mode()
+	}
+	return asked
+}
+
 func showRecipient(r spool.Recipient) control.QueueRecipient {
 	shown := control.QueueRecipient{
 		To: r.To.String(), State: r.State.String(), Local: r.Account != 0, Next: r.Next, Attempts: r.Attempts,
+		Mailbox: text(r.Mailbox), List: r.List,
+		Notify: r.Notify.String(), Original: text(r.Original), ValidSince: r.ValidSince, ValidContinue: r.ValidContinue,
 	}
 	if r.State == spool.Hold {
 		shown.Next = time.Time{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,7 +97,7 @@ func noneWaits(f control.QueueFilter) string {
 func queueRows(t *table, e control.QueueEntry) {
 	id, arrived, octets, from := e.ID, when(e.Arrived), size(e.Size), e.From
 	for _, r := range e.Recipients {
-		t.row(id, arrived, octets, from, r.To, r.State, when(r.Next), brief(r.Reply, 60))
+		t.row(id, arrived, octets, from, r.To, r.State, when(r.Next), brief(lastWord(e, r), 60))
 		id, arrived, octets, from = "", "", "", ""
 	}
 }
@@ -115,13 +116,21 @@ func (a *app) queueShow() *cobra.Command {
 	}.cobra()
 }
 
+// lastWord is the reply of the last attempt, or why there was none.
+func lastWord(e control.QueueEntry, r control.QueueRecipient) string {
+	if r.Reply == "" && r.Attempts == 0 && e.Asked.Release.After(time.Now()) {
+		return "waits for the release time that the sender asked for"
+	}
+	return r.Reply
+}
+
 func showQueueEntry(w io.Writer, e control.QueueEntry) {
 	fields := newTable(w, "id", e.ID)
-	for _, f := range [][2]string{
+	for _, f := range append([][2]string{
 		{"arrived", fmt.Sprintf("%s (%s ago)", when(e.Arrived), lasting(time.Since(e.Arrived)))},
 		{"size", size(e.Size)}, {"from", e.From}, {"message-id", e.MessageID},
-		{"protocol", e.Protocol}, {"peer", e.Peer}, {"account", e.Account},
-	} {
+		{"protocol", e.Protocol}, {"peer", e.Peer}, {"tls", e.TLS}, {"account", e.Account},
+	}, askedFields(e.Asked)...) {
 		if f[1] != "" {
 			fields.row(f[0], f[1])
 		}
@@ -130,9 +139,79 @@ func showQueueEntry(w io.Writer, e control.QueueEntry) {
 	fmt.Fprintln(w)
 	t := newTable(w, "TO", "STATE", "ATTEMPTS", "NEXT", "LAST REPLY")
 	for _, r := range e.Recipients {
-		t.row(r.To, r.State, r.Attempts, when(r.Next), r.Reply)
+		t.row(r.To, r.State, r.Attempts, when(r.Next), lastWord(e, r))
 	}
 	flush(t)
+	showWishes(w, e.Recipients)
+}
+
+// showWishes tells what was asked for single recipients, if anything was.
+func showWishes(w io.Writer, rcpts []control.QueueRecipient) {
+	var t *table
+	for _, r := range rcpts {
+		to := r.To
+		for _, wish := range wishes(r) {
+			if t == nil {
+				fmt.Fprintln(w)
+				t = newTable(w, "TO", "WITH")
+			}
+			t.row(to, wish)
+			to = ""
+		}
+	}
+	if t != nil {
+		flush(t)
+	}
+}
+
+// askedFields are what the sender asked for, in words; empty ones were not asked for.
+func askedFields(a control.QueueAsked) [][2]string {
+	return [][2]string{
+		{"release", ifAny(!a.Release.IsZero(), "not before "+when(a.Release))},
+		{"deadline", ifAny(!a.Deadline.IsZero(), deadline(a))},
+		{"priority", ifAny(a.Priority != 0, fmt.Sprintf("%+d, of -9 to +9", a.Priority))},
+		{"body", a.Body},
+		{"addresses", ifAny(a.UTF8, "may be in UTF-8 (SMTPUTF8)")},
+		{"security", ifAny(a.RequireTLS, "goes on by verified TLS only (REQUIRETLS)")},
+		{"reports have", map[string]string{"FULL": "the whole message (RET=FULL)", "HDRS": "the header only (RET=HDRS)"}[a.Return]},
+		{"envelope id", a.EnvelopeID},
+		{"solicitation", a.Solicit},
+	}
+}
+
+// deadline says when a message is to be delivered, and what else (RFC 2852).
+func deadline(a control.QueueAsked) string {
+	words := when(a.Deadline) + ", else the sender is told of the delay"
+	if strings.HasPrefix(a.DeadlineMode, "R") {
+		words = when(a.Deadline) + ", else it goes back to the sender"
+	}
+	return words + ifAny(strings.HasSuffix(a.DeadlineMode, "T"), "; the sender is told of relays too")
+}
+
+// wishes are what the sender asked for one recipient, and where it goes, in words.
+func wishes(r control.QueueRecipient) (words []string) {
+	for _, w := range []string{
+		ifAny(r.List, "a list: its members get it"),
+		ifAny(r.Mailbox != "", "into the mailbox "+r.Mailbox),
+		ifAny(r.Notify == "NEVER", "reports never (NOTIFY=NEVER)"),
+		ifAny(r.Notify != "" && r.Notify != "NEVER", "reports on "+strings.ReplaceAll(strings.ToLower(r.Notify), ",", ", ")),
+		ifAny(r.Original != "", "sent to "+r.Original+" at first"),
+		ifAny(!r.ValidSince.IsZero(), "only if its owner is the same since "+when(r.ValidSince)+
+			ifAny(r.ValidContinue, ", or that cannot be checked")),
+	} {
+		if w != "" {
+			words = append(words, w)
+		}
+	}
+	return words
+}
+
+// ifAny is text where it applies.
+func ifAny(applies bool, text string) string {
+	if !applies {
+		return ""
+	}
+	return text
 }
 
 // queueChange is a command that changes recipients.

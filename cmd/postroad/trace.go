@@ -81,7 +81,7 @@ func eventText(e control.Event) string {
 		{"account ", e.Account},
 		{"ordered by ", e.By},
 		{"reply: ", e.Reply},
-		{"next attempt ", nextAttempt(e.Next)},
+		{nextWords(e), nextAttempt(e.Next)},
 		{"message-id ", e.MessageID},
 		{"see ", e.Related},
 	} {
@@ -90,6 +90,14 @@ func eventText(e control.Event) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// nextWords say what the time is that an event names.
+func nextWords(e control.Event) string {
+	if e.Kind == "received" {
+		return "to be released at "
+	}
+	return "next attempt "
 }
 
 // nextAttempt is the time that an event holds as text, as all times are shown.

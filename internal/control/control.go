@@ -300,8 +300,24 @@ type QueueEntry struct {
 	MessageID  string           `json:"message_id,omitempty"`
 	Protocol   string           `json:"protocol,omitempty"`
 	Peer       string           `json:"peer,omitempty"`
+	TLS        string           `json:"tls,omitempty"` // version and cipher suite
 	Account    string           `json:"account,omitempty"`
+	Asked      QueueAsked       `json:"asked,omitzero"`
 	Recipients []QueueRecipient `json:"recipients"`
+}
+
+// QueueAsked is what the sender of a message asked for; what is zero was not asked for.
+type QueueAsked struct {
+	Release      time.Time `json:"release,omitzero"`        // not to be delivered before it
+	Deadline     time.Time `json:"deadline,omitzero"`       // to be delivered by then
+	DeadlineMode string    `json:"deadline_mode,omitempty"` // R: else it goes back, N: else the sender is told; T: and of relays
+	Priority     int       `json:"priority,omitempty"`      // -9 to 9
+	Body         string    `json:"body,omitempty"`          // 7BIT, 8BITMIME, BINARYMIME
+	UTF8         bool      `json:"smtputf8,omitempty"`
+	RequireTLS   bool      `json:"require_tls,omitempty"`
+	Return       string    `json:"return,omitempty"` // FULL or HDRS
+	EnvelopeID   string    `json:"envelope_id,omitempty"`
+	Solicit      string    `json:"solicit,omitempty"` // solicitation class keywords
 }
 
 // QueueRecipient is a recipient that is not settled.
@@ -311,7 +327,15 @@ type QueueRecipient struct {
 	Local    bool      `json:"local"`
 	Next     time.Time `json:"next,omitzero"`
 	Attempts int       `json:"attempts"`
-	Reply    string    `json:"reply,omitempty"` // of the last attempt
+	Reply    string    `json:"reply,omitempty"`   // of the last attempt
+	Mailbox  string    `json:"mailbox,omitempty"` // where it goes, when not to the INBOX
+	List     bool      `json:"list,omitempty"`    // it is a list of ours
+
+	// What the sender asked for.
+	Notify        string    `json:"notify,omitempty"`   // NEVER, or of SUCCESS, FAILURE, DELAY
+	Original      string    `json:"original,omitempty"` // "type;address"
+	ValidSince    time.Time `json:"valid_since,omitzero"`
+	ValidContinue bool      `json:"valid_continue,omitempty"` // it may go where that cannot be checked
 }
 
 // Changed is how many recipients an order changed.
