@@ -173,29 +173,12 @@ func (a *Admin) RemoveAccount(ctx context.Context, address string) error {
 
 // Aliases lists aliases.
 func (a *Admin) Aliases(ctx context.Context, domain string) iter.Seq2[control.Alias, error] {
-	return func(yield func(control.Alias, error) bool) {
-		list, err := a.c.Accounts.Aliases(domain)
-		if err != nil {
-			yield(control.Alias{}, adminError(err))
-			return
-		}
-		for _, al := range list {
-			if !yield(showAlias(al), nil) {
-				return
-			}
-		}
-	}
+	list, err := a.c.Accounts.Aliases(domain)
+	return shown(showAlias, list, err)
 }
 
 func showAlias(al account.Alias) control.Alias {
-	shown := control.Alias{Address: al.Address.String(), Targets: make([]string, len(al.Targets))}
-	if al.Address.Local == "" {
-		shown.Address = "@" + al.Address.Domain
-	}
-	for i, t := range al.Targets {
-		shown.Targets[i] = t.String()
-	}
-	return shown
+	return control.Alias{Address: orDomain(al.Address), Targets: texts(al.Targets)}
 }
 
 // AddAlias adds targets to an alias.
@@ -263,20 +246,9 @@ func (a *Admin) alias(addr envelope.Address) (account.Alias, error) {
 
 // parseAlias reads an alias's addresses; "@domain" is the catch-all.
 func parseAlias(c control.Alias) (addr envelope.Address, targets []envelope.Address, err error) {
-	if len(c.Address) > 0 && c.Address[0] == '@' {
-		addr.Domain, err = parseDomain(c.Address[1:])
-	} else {
-		addr, err = parseAddress(c.Address)
-	}
-	if err != nil {
+	if addr, err = parseOrDomain(c.Address); err != nil {
 		return addr, nil, err
 	}
-	for _, t := range c.Targets {
-		target, err := parseAddress(t)
-		if err != nil {
-			return addr, nil, err
-		}
-		targets = append(targets, target.Canonical())
-	}
-	return addr.Canonical(), targets, nil
+	targets, err = parseCanonical(c.Targets)
+	return addr, targets, err
 }

@@ -17,7 +17,7 @@ import (
 func (a *app) accountCommands() *cobra.Command {
 	return a.group("account", "the people and programs that have mailboxes",
 		a.accountAdd(), a.accountList(), a.accountShow(), a.accountPassword(),
-		a.accountDisable(), a.accountEnable(), a.accountSet(), a.accountRemove())
+		a.accountDisable(), a.accountEnable(), a.accountSet(), a.accountForward(), a.accountDelegate(), a.accountRemove())
 }
 
 // madeAccount is an account with the password that was generated for it.

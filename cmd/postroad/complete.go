@@ -65,6 +65,66 @@ func domainNames(ctx context.Context, svc control.Service, _ []string, add func(
 	return err
 }
 
+// nothing is for a place where no name can be offered.
+func nothing(context.Context, control.Service, []string, func(string) bool) error { return nil }
+
+func domainAliasNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	list, err := svc.Domains(ctx)
+	for _, v := range list {
+		if v.Alias != "" {
+			add(v.Name)
+		}
+	}
+	return err
+}
+
+func forwardNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Forwards(ctx, "") {
+		if err != nil || !add(v.Account) {
+			return err
+		}
+	}
+	return nil
+}
+
+func delegationNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Delegations(ctx) {
+		if err != nil || !add(v.As) {
+			return err
+		}
+	}
+	return nil
+}
+
+// delegateNames are those who may send as the first argument.
+func delegateNames(ctx context.Context, svc control.Service, args []string, add func(string) bool) error {
+	for v, err := range svc.Delegations(ctx) {
+		if err != nil || v.As == args[0] && !add(v.Delegate) {
+			return err
+		}
+	}
+	return nil
+}
+
+func listNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Lists(ctx, "") {
+		if err != nil || !add(v.Address) {
+			return err
+		}
+	}
+	return nil
+}
+
+// memberNames are the members of the list that is the first argument.
+func memberNames(ctx context.Context, svc control.Service, args []string, add func(string) bool) error {
+	for v, err := range svc.Members(ctx, args[0]) {
+		if err != nil || !add(v.Address) {
+			return err
+		}
+	}
+	return nil
+}
+
 func aliasNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
 	for v, err := range svc.Aliases(ctx, "") {
 		if err != nil || !add(v.Address) {

@@ -118,9 +118,9 @@ func (l *List) check() error {
 	return nil
 }
 
-// AddList makes a list. ErrExists, ErrNoDomain, ErrSetting.
-func (d *Directory) AddList(l List) (List, error) {
-	l.Address, l.Created, l.Members = l.Address.Canonical(), d.now(), 0
+// AddList makes a list with members. ErrExists, ErrNoDomain, ErrSetting, ErrTargets.
+func (d *Directory) AddList(l List, members ...envelope.Address) (List, error) {
+	l.Address, l.Created = l.Address.Canonical(), d.now()
 	if err := l.check(); err != nil {
 		return List{}, err
 	}
@@ -130,6 +130,10 @@ func (d *Directory) AddList(l List) (List, error) {
 		}
 		if isTaken(tx, l.Address) || isTaken(tx, l.Owner()) {
 			return fmt.Errorf("%s or %s: %w", l.Address, l.Owner(), ErrExists)
+		}
+		l.Members = 0 // it may run again
+		if err := l.add(tx, members); err != nil {
+			return err
 		}
 		l.put(tx)
 		return nil
@@ -174,25 +178,26 @@ func (d *Directory) RemoveList(addr envelope.Address) error {
 	})
 }
 
-// AddMembers adds members to a list and returns how many it has then; who is one already stays. All or none are added.
-// ErrNotFound, ErrTargets.
+// AddMembers adds members to a list; who is one already stays. All or none are added. ErrNotFound, ErrTargets.
 func (d *Directory) AddMembers(addr envelope.Address, members []envelope.Address) (List, error) {
-	return d.changeMembers(addr, func(tx store.Tx, l *List) error {
-		for _, m := range members {
-			if m.Canonical() == l.Address || m.Canonical() == l.Owner() {
-				return fmt.Errorf("list %s: %w: it cannot be its own member", l.Address, ErrSetting)
-			}
-			key := memberKey(l.Address, m)
-			if tx.Get(key) == nil {
-				l.Members++
-				tx.Put(key, []byte(m.String()))
-			}
+	return d.changeMembers(addr, func(tx store.Tx, l *List) error { return l.add(tx, members) })
+}
+
+func (l *List) add(tx store.Tx, members []envelope.Address) error {
+	for _, m := range members {
+		if m.Canonical() == l.Address || m.Canonical() == l.Owner() {
+			return fmt.Errorf("list %s: %w: it cannot be its own member", l.Address, ErrSetting)
 		}
-		if l.Members > maxMembers {
-			return fmt.Errorf("list %s: %w: a list has at most %d members", l.Address, ErrTargets, maxMembers)
+		key := memberKey(l.Address, m)
+		if tx.Get(key) == nil {
+			l.Members++
+			tx.Put(key, []byte(m.String()))
 		}
-		return nil
-	})
+	}
+	if l.Members > maxMembers {
+		return fmt.Errorf("list %s: %w: a list has at most %d members", l.Address, ErrTargets, maxMembers)
+	}
+	return nil
 }
 
 // RemoveMembers takes members from a list. All or none are taken. ErrNotFound.

@@ -171,7 +171,7 @@ func TestC09AliasLoops(t *testing.T) {
 	}
 	fwd := func(from string, keep bool, to string) error {
 		_, err := d.ChangeForward(addr(from), func(f *Forward) error {
-			*f = Forward{[]envelope.Address{addr(to)}, keep}
+			f.Targets, f.Keep = []envelope.Address{addr(to)}, keep
 			return nil
 		})
 		return err
@@ -426,7 +426,7 @@ func drawModel(t *rapid.T) *model {
 			m.accounts[at] = true
 		case 1:
 			m.accounts[at] = true
-			m.forwards[at] = Forward{rapid.SliceOfN(name, 1, 3).Draw(t, n+" to"), rapid.Bool().Draw(t, n+" keeps")}
+			m.forwards[at] = Forward{at, rapid.SliceOfN(name, 1, 3).Draw(t, n+" to"), rapid.Bool().Draw(t, n+" keeps")}
 		case 2:
 			m.aliases[at] = rapid.SliceOfN(name, 1, 3).Draw(t, n+" is")
 		}

@@ -264,6 +264,70 @@ func (c *Client) RemoveBan(ctx context.Context, network string) error {
 	return tell(ctx, c, "RemoveBan", network)
 }
 
+func (c *Client) AliasDomain(ctx context.Context, a DomainAlias) (Domain, error) {
+	return ask[Domain](ctx, c, "AliasDomain", a, reply{})
+}
+
+func (c *Client) RemoveDomainAlias(ctx context.Context, name string) error {
+	return tell(ctx, c, "RemoveDomainAlias", name)
+}
+
+func (c *Client) Forwards(ctx context.Context, domain string) iter.Seq2[Forward, error] {
+	return items[Forward](ctx, c, "Forwards", domain)
+}
+
+func (c *Client) AddForward(ctx context.Context, f Forward) (Forward, error) {
+	return ask[Forward](ctx, c, "AddForward", f, reply{})
+}
+
+func (c *Client) RemoveForward(ctx context.Context, f Forward) (Forward, error) {
+	return ask[Forward](ctx, c, "RemoveForward", f, reply{})
+}
+
+func (c *Client) Delegations(ctx context.Context) iter.Seq2[Delegation, error] {
+	return items[Delegation](ctx, c, "Delegations", none{})
+}
+
+func (c *Client) Delegate(ctx context.Context, d Delegation) (Delegation, error) {
+	return ask[Delegation](ctx, c, "Delegate", d, reply{})
+}
+
+func (c *Client) Undelegate(ctx context.Context, d Delegation) error {
+	return tell(ctx, c, "Undelegate", d)
+}
+
+func (c *Client) Lists(ctx context.Context, domain string) iter.Seq2[List, error] {
+	return items[List](ctx, c, "Lists", domain)
+}
+
+func (c *Client) List(ctx context.Context, address string) (List, error) {
+	return ask[List](ctx, c, "List", address, reply{})
+}
+
+func (c *Client) AddList(ctx context.Context, l NewList) (List, error) {
+	return ask[List](ctx, c, "AddList", l, reply{})
+}
+
+func (c *Client) SetList(ctx context.Context, l SetList) (List, error) {
+	return ask[List](ctx, c, "SetList", l, reply{})
+}
+
+func (c *Client) RemoveList(ctx context.Context, address string) error {
+	return tell(ctx, c, "RemoveList", address)
+}
+
+func (c *Client) Members(ctx context.Context, address string) iter.Seq2[Member, error] {
+	return items[Member](ctx, c, "Members", address)
+}
+
+func (c *Client) AddMembers(ctx context.Context, m ListMembers) (List, error) {
+	return ask[List](ctx, c, "AddMembers", m, reply{})
+}
+
+func (c *Client) RemoveMembers(ctx context.Context, m ListMembers) (List, error) {
+	return ask[List](ctx, c, "RemoveMembers", m, reply{})
+}
+
 func (c *Client) Queue(ctx context.Context, f QueueFilter) iter.Seq2[QueueEntry, error] {
 	return items[QueueEntry](ctx, c, "Queue", f)
 }

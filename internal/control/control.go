@@ -30,8 +30,11 @@ type Service interface {
 	// Domains lists the domains whose mail ends here.
 	Domains(ctx context.Context) ([]Domain, error)
 	AddDomain(ctx context.Context, name string) (Domain, error)
-	// RemoveDomain removes a domain without accounts and aliases.
+	// RemoveDomain removes a domain without accounts, aliases and lists, of which no other is an alias.
 	RemoveDomain(ctx context.Context, name string) error
+	// AliasDomain makes a domain another name of one of ours; RemoveDomainAlias takes that back.
+	AliasDomain(ctx context.Context, a DomainAlias) (Domain, error)
+	RemoveDomainAlias(ctx context.Context, name string) error
 
 	// Accounts lists the accounts of a domain; of all domains when it is empty.
 	Accounts(ctx context.Context, domain string) iter.Seq2[Account, error]
@@ -61,6 +64,32 @@ type Service interface {
 	AddBan(ctx context.Context, b NewBan) (Ban, error)
 	// RemoveBan lets a network in again; it is named as Bans lists it.
 	RemoveBan(ctx context.Context, network string) error
+
+	// Forwards lists the accounts of a domain that send their mail on; of all domains when it is empty.
+	Forwards(ctx context.Context, domain string) iter.Seq2[Forward, error]
+	// AddForward adds targets to where an account's mail is sent on; Keep, unless nil, says whether the account gets a
+	// copy. RemoveForward takes targets away; without targets, all of them.
+	AddForward(ctx context.Context, f Forward) (Forward, error)
+	RemoveForward(ctx context.Context, f Forward) (Forward, error)
+
+	// Delegations lists who may send as an address that is not its own.
+	Delegations(ctx context.Context) iter.Seq2[Delegation, error]
+	Delegate(ctx context.Context, d Delegation) (Delegation, error)
+	Undelegate(ctx context.Context, d Delegation) error
+
+	// Lists lists the lists of a domain; of all domains when it is empty.
+	Lists(ctx context.Context, domain string) iter.Seq2[List, error]
+	List(ctx context.Context, address string) (List, error)
+	// AddList makes a list with members.
+	AddList(ctx context.Context, l NewList) (List, error)
+	// SetList changes a list's settings and returns the list.
+	SetList(ctx context.Context, l SetList) (List, error)
+	// RemoveList removes a list with its members; who they are is lost.
+	RemoveList(ctx context.Context, address string) error
+	Members(ctx context.Context, address string) iter.Seq2[Member, error]
+	// AddMembers and RemoveMembers change all or nothing.
+	AddMembers(ctx context.Context, m ListMembers) (List, error)
+	RemoveMembers(ctx context.Context, m ListMembers) (List, error)
 
 	// Queue lists messages with the recipients that the filter chose, oldest first.
 	Queue(ctx context.Context, f QueueFilter) iter.Seq2[QueueEntry, error]
@@ -263,6 +292,63 @@ type NewBan struct {
 	Network string  `json:"network"` // an address, or a network
 	For     Seconds `json:"for,omitempty"`
 	Reason  string  `json:"reason,omitempty"`
+}
+
+// DomainAlias makes a domain another name of one of ours.
+type DomainAlias struct {
+	Name string `json:"name"`
+	Of   string `json:"of"`
+}
+
+// Forward sends an account's mail on.
+type Forward struct {
+	Account string   `json:"account"`
+	Targets []string `json:"targets"`
+	Keep    *bool    `json:"keep,omitempty"` // the account gets a copy
+}
+
+// Delegation lets an account send as an address, or as all of a domain.
+type Delegation struct {
+	As       string `json:"as"` // an address or "@domain"
+	Delegate string `json:"delegate"`
+}
+
+// List is one address for many.
+type List struct {
+	Address string    `json:"address"`
+	Owners  []string  `json:"owners"`
+	Post    string    `json:"post"` // members, owners or anyone: who may write to it
+	Title   string    `json:"title,omitempty"`
+	Members int       `json:"members"`
+	Created time.Time `json:"created"`
+}
+
+// NewList is a list to be made.
+type NewList struct {
+	Address string   `json:"address"`
+	Owners  []string `json:"owners"`
+	Post    string   `json:"post,omitempty"` // members when empty
+	Title   string   `json:"title,omitempty"`
+	Members []string `json:"members,omitempty"`
+}
+
+// SetList changes a list's settings; what is nil stays.
+type SetList struct {
+	Address string   `json:"address"`
+	Owners  []string `json:"owners,omitempty"` // all of them
+	Post    *string  `json:"post,omitempty"`
+	Title   *string  `json:"title,omitempty"`
+}
+
+// ListMembers names members of a list.
+type ListMembers struct {
+	Address string   `json:"address"`
+	Members []string `json:"members"`
+}
+
+// Member is a member of a list.
+type Member struct {
+	Address string `json:"address"`
 }
 
 // QueueFilter chooses recipients in the queue; empty fields choose all.

@@ -95,6 +95,42 @@ func (echo) AddBan(_ context.Context, b NewBan) (Ban, error) {
 	return Ban{Network: b.Network, Until: born.Add(time.Duration(b.For)), Reason: b.Reason}, fails(b.Network)
 }
 func (echo) RemoveBan(_ context.Context, n string) error { return fails(n) }
+func (echo) AliasDomain(_ context.Context, a DomainAlias) (Domain, error) {
+	return Domain{Name: a.Name, Alias: a.Of}, fails(a.Name)
+}
+func (echo) RemoveDomainAlias(_ context.Context, n string) error { return fails(n) }
+func (echo) Forwards(_ context.Context, d string) iter.Seq2[Forward, error] {
+	return seq(d, Forward{Account: d, Targets: []string{"x"}, Keep: new(bool)})
+}
+func (echo) AddForward(_ context.Context, f Forward) (Forward, error) { return f, fails(f.Account) }
+func (echo) RemoveForward(_ context.Context, f Forward) (Forward, error) {
+	return Forward{Account: f.Account}, fails(f.Account)
+}
+func (echo) Delegations(_ context.Context) iter.Seq2[Delegation, error] {
+	return seq("good", Delegation{"@a.example", "b"})
+}
+func (echo) Delegate(_ context.Context, d Delegation) (Delegation, error) { return d, fails(d.As) }
+func (echo) Undelegate(_ context.Context, d Delegation) error             { return fails(d.Delegate) }
+func (echo) Lists(_ context.Context, d string) iter.Seq2[List, error] {
+	return seq(d, List{Address: d, Owners: []string{"x"}, Post: "anyone", Title: "t", Members: 3, Created: born})
+}
+func (echo) List(_ context.Context, n string) (List, error) { return List{Address: n}, fails(n) }
+func (echo) AddList(_ context.Context, l NewList) (List, error) {
+	return List{Address: l.Address, Owners: l.Owners, Post: l.Post, Title: l.Title, Members: len(l.Members)}, fails(l.Address)
+}
+func (echo) SetList(_ context.Context, l SetList) (List, error) {
+	return List{Address: l.Address, Post: *l.Post, Title: *l.Title}, fails(l.Address)
+}
+func (echo) RemoveList(_ context.Context, n string) error { return fails(n) }
+func (echo) Members(_ context.Context, n string) iter.Seq2[Member, error] {
+	return seq(n, Member{n}, Member{"2"})
+}
+func (echo) AddMembers(_ context.Context, m ListMembers) (List, error) {
+	return List{Address: m.Address, Members: len(m.Members)}, fails(m.Address)
+}
+func (echo) RemoveMembers(_ context.Context, m ListMembers) (List, error) {
+	return List{Address: m.Address, Members: -len(m.Members)}, fails(m.Address)
+}
 func (echo) Queue(_ context.Context, f QueueFilter) iter.Seq2[QueueEntry, error] {
 	return seq(f.Sender, QueueEntry{ID: fmt.Sprint(f), Arrived: born, Recipients: []QueueRecipient{{To: "x", Next: born}, {To: "y"}}})
 }
@@ -262,6 +298,31 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	bn, err := svc.AddBan(ctx, NewBan{n, Seconds(90 * time.Minute), "why"})
 	one("add ban")(bn, err)
 	say("remove ban", describe(svc.RemoveBan(ctx, n)))
+	d, err = svc.AliasDomain(ctx, DomainAlias{n, "of"})
+	one("alias domain")(d, err)
+	say("remove domain alias", describe(svc.RemoveDomainAlias(ctx, n)))
+	drain(say, "forwards", svc.Forwards(ctx, n))
+	fw, err := svc.AddForward(ctx, Forward{Account: n, Targets: []string{"t"}})
+	one("add forward")(fw, err)
+	fw, err = svc.RemoveForward(ctx, Forward{Account: n})
+	one("remove forward")(fw, err)
+	drain(say, "delegations", svc.Delegations(ctx))
+	de, err := svc.Delegate(ctx, Delegation{n, "d"})
+	one("delegate")(de, err)
+	say("undelegate", describe(svc.Undelegate(ctx, Delegation{"a", n})))
+	drain(say, "lists", svc.Lists(ctx, n))
+	li, err := svc.List(ctx, n)
+	one("list")(li, err)
+	li, err = svc.AddList(ctx, NewList{n, []string{"o"}, "p", "t", []string{"1", "2"}})
+	one("add list")(li, err)
+	li, err = svc.SetList(ctx, SetList{n, nil, new("p"), new("t")})
+	one("set list")(li, err)
+	say("remove list", describe(svc.RemoveList(ctx, n)))
+	drain(say, "members", svc.Members(ctx, n))
+	li, err = svc.AddMembers(ctx, ListMembers{n, []string{"1"}})
+	one("add members")(li, err)
+	li, err = svc.RemoveMembers(ctx, ListMembers{n, []string{"1"}})
+	one("remove members")(li, err)
 	f := QueueFilter{IDs: []string{"1", "2"}, Sender: n, Recipient: "r", Domain: "d", State: "s", OlderThan: Seconds(90 * time.Second), YoungerThan: Seconds(time.Hour), Limit: 3}
 	drain(say, "queue", svc.Queue(ctx, f))
 	q, err := svc.QueueEntry(ctx, n)

@@ -56,6 +56,23 @@ func operations(s Service) map[string]operation {
 		"ReadMessage":   readMessage(s),
 		"Import":        importMessages(s),
 		"Trace":         list(s.Trace),
+
+		"AliasDomain":       call(s.AliasDomain),
+		"RemoveDomainAlias": do(s.RemoveDomainAlias),
+		"Forwards":          list(s.Forwards),
+		"AddForward":        call(s.AddForward),
+		"RemoveForward":     call(s.RemoveForward),
+		"Delegations":       list(func(ctx context.Context, _ none) iter.Seq2[Delegation, error] { return s.Delegations(ctx) }),
+		"Delegate":          call(s.Delegate),
+		"Undelegate":        do(s.Undelegate),
+		"Lists":             list(s.Lists),
+		"List":              call(s.List),
+		"AddList":           call(s.AddList),
+		"SetList":           call(s.SetList),
+		"RemoveList":        do(s.RemoveList),
+		"Members":           list(s.Members),
+		"AddMembers":        call(s.AddMembers),
+		"RemoveMembers":     call(s.RemoveMembers),
 	}
 }
 
