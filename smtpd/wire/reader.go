@@ -47,10 +47,16 @@ const (
 // idleSize is what a waiting Reader reads into: few commands, pipelined, are longer.
 const idleSize = 512
 
-type block [32 << 10]byte
+type (
+	page  [4 << 10]byte
+	block [32 << 10]byte
+)
 
-// blocks are buffers for all Readers: only the long lines and the content of the moment need one.
-var blocks = sync.Pool{New: func() any { return new(block) }}
+// Buffers for all Readers and Writers: only what is said in the moment needs one.
+var (
+	pages  = sync.Pool{New: func() any { return new(page) }}
+	blocks = sync.Pool{New: func() any { return new(block) }}
+)
 
 // A Reader takes apart what a peer says. It is for one goroutine.
 type Reader struct {
@@ -64,10 +70,11 @@ type Reader struct {
 	src     io.Reader
 	pending error // given by src together with octets, due when those are used up
 
-	buf    []byte // octets that were read and not used are buf[r:w]; small or block
+	buf    []byte // octets that were read and not used are buf[r:w]; small, page or block
+	page   *page  // from the pool, or nil
 	block  *block // from the pool, or nil
 	r, w   int
-	filled bool // the last read filled its buffer: more is waiting
+	filled bool // the last read filled its buffer: more may be waiting
 
 	spoiled int // octets of the present line that were read away; its fault was told
 	content Content
@@ -106,10 +113,13 @@ func (r *Reader) Release() {
 }
 
 func (r *Reader) release() {
+	if r.page != nil {
+		pages.Put(r.page)
+	}
 	if r.block != nil {
 		blocks.Put(r.block)
 	}
-	r.block, r.buf, r.r, r.w = nil, nil, 0, 0
+	r.page, r.block, r.buf, r.r, r.w = nil, nil, nil, 0, 0
 }
 
 // fill reads more behind what is there. There must be room for it.
@@ -121,20 +131,45 @@ func (r *Reader) fill() error {
 	return err
 }
 
-// makeRoom leaves a Reader that waits for a command with its small buffer.
+// makeRoom makes room behind what is buffered.
 func (r *Reader) makeRoom() {
-	if r.r == r.w && !r.filled && !r.content.open {
-		r.release()
-		r.buf = r.small[:]
+	size, n := r.size(), r.Buffered()
+	if len(r.buf) < size || n == 0 && len(r.buf) > size {
+		r.move(size)
 		return
 	}
-	to := r.buf
-	if r.block == nil && (r.content.open || r.filled || r.Buffered() == idleSize) {
-		r.block = blocks.Get().(*block)
-		to = r.block[:]
+	copy(r.buf, r.buf[r.r:r.w])
+	r.r, r.w = 0, n
+}
+
+// size is that of the buffer which the Reader needs now. Many wait, and few send much: a peer that sends no content is not
+// to hold a block.
+func (r *Reader) size() int {
+	switch n := r.Buffered(); {
+	case r.content.open || n >= len(page{}):
+		return len(block{})
+	case r.filled || n >= idleSize:
+		return len(page{})
 	}
-	r.w = copy(to, r.buf[r.r:r.w])
-	r.r, r.buf = 0, to
+	return idleSize
+}
+
+// move goes on in a buffer of another size.
+func (r *Reader) move(size int) {
+	var p *page
+	var b *block
+	to := r.small[:]
+	switch size {
+	case len(page{}):
+		p = pages.Get().(*page)
+		to = p[:]
+	case len(block{}):
+		b = blocks.Get().(*block)
+		to = b[:]
+	}
+	n := copy(to, r.buf[r.r:r.w])
+	r.release()
+	r.page, r.block, r.buf, r.w = p, b, to, n
 }
 
 // read reads at least one octet from the source.

@@ -4,7 +4,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"postroad/internal/envelope"
@@ -24,14 +23,6 @@ func (r *Reply) Error() string {
 
 // maxReplyLine is the length of a line of a reply, CRLF included (RFC 5321, 4.5.3.1.5).
 const maxReplyLine = 512
-
-// maxGathered is how many octets of replies wait for Flush at most; more are written at once.
-const maxGathered = 4 << 10
-
-type page [maxGathered]byte
-
-// pages are buffers for all Writers: only the replies of the moment need one.
-var pages = sync.Pool{New: func() any { return new(page) }}
 
 // A Writer gathers replies and writes them in Flush, or when 4 KiB are together. Its first error stays: nothing is
 // written after it, and Flush tells it. It is for one goroutine.
@@ -97,7 +88,7 @@ func (w *Writer) release() {
 
 // line gathers one line.
 func (w *Writer) line(code int, enhanced, text string, more bool) {
-	if w.n+maxReplyLine > maxGathered {
+	if w.n+maxReplyLine > len(page{}) {
 		w.Flush()
 	}
 	if w.page == nil {

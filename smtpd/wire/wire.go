@@ -12,6 +12,6 @@
 //     passed on as it comes, whatever the length of its lines.
 //   - No control octet goes out in a reply, and no line of more than 512 octets.
 //
-// A Reader that waits for a command holds 0.8 KiB and a Writer 0.1 KiB. Longer lines, pipelined ones and content borrow
-// 32 KiB, replies that wait borrow 4 KiB.
+// A Reader that waits for a command holds 0.8 KiB and a Writer 0.1 KiB. Lines of more than 512 octets, one or several
+// together, borrow 4 KiB; content and the longest lines of AUTH 32 KiB; replies that wait for Flush 4 KiB.
 package wire

@@ -294,14 +294,6 @@ func command(r *Reader) error {
 }
 
 func TestMemory(t *testing.T) {
-	r := NewReader(strings.NewReader(strings.Repeat("x", 600) + "\r\nNOOP\r\n"))
-	if r.block != nil {
-		t.Error("a new Reader has a block")
-	}
-	told(r)
-	if r.block != nil {
-		t.Error("a waiting Reader has a block")
-	}
 	w := NewWriter(io.Discard)
 	w.Reply(Reply{250, "", "ok"})
 	if w.page == nil {
@@ -311,12 +303,65 @@ func TestMemory(t *testing.T) {
 		t.Error("a flushed Writer has a page")
 	}
 	// As the package comment says.
-	if n := unsafe.Sizeof(*r); n > 8*1024/10 {
+	if n := unsafe.Sizeof(Reader{}); n > 8*1024/10 {
 		t.Errorf("a Reader holds %d octets", n)
 	}
 	if n := unsafe.Sizeof(*w); n > 1024/10 {
 		t.Errorf("a Writer holds %d octets", n)
 	}
+}
+
+// What a peer says decides which buffer it has, and none stays with one that waits.
+func TestBuffers(t *testing.T) {
+	command := func(octets int) string { return strings.Repeat("x", octets-2) + "\r\n" }
+	tests := []struct {
+		name string
+		said []string // in one read each
+		want string
+	}{
+		{"nothing", nil, "small"},
+		{"a command", []string{command(511)}, "small small"},
+		{"many, one by one", []string{command(500), command(500)}, "small small small"},
+		{"a line as long as the buffer", []string{command(512)}, "small page"},
+		{"a long line", []string{command(1500)}, "page small"},
+		{"a line in pieces", []string{"NOOP", " x\r\n"}, "small small small"},
+		{"many at once", []string{strings.Repeat(command(100), 30)}, "page small"},
+		{"AUTH", []string{"AUTH " + command(5000)}, "block small"},
+		{"a chunk, which lies in the buffer", []string{"BDAT 3\r\nabc"}, "small small"},
+		{"a chunk, read past the buffer", []string{"BDAT 3\r\n", "abc"}, "small small small"},
+		{"content", []string{"DATA\r\n", "abc\r\n.\r\n"}, "small block small"},
+		{"a flood in pages", []string{strings.Repeat(command(64), 1024)}, "page page small"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			src := &held{in: test.said}
+			src.r = NewReader(src)
+			told(src.r)
+			if !strings.HasSuffix(strings.Join(src.sizes, " "), test.want) {
+				t.Errorf("got %q, want %q", src.sizes, test.want)
+			}
+		})
+	}
+}
+
+// held gives its texts, and notes before each read which buffer its Reader has.
+type held struct {
+	in    []string
+	r     *Reader
+	sizes []string
+}
+
+func (h *held) Read(p []byte) (int, error) {
+	name := map[int]string{idleSize: "small", len(page{}): "page", len(block{}): "block"}[len(h.r.buf)]
+	h.sizes = append(h.sizes, name)
+	if len(h.in) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, h.in[0])
+	if h.in[0] = h.in[0][n:]; h.in[0] == "" {
+		h.in = h.in[1:]
+	}
+	return n, nil
 }
 
 // Messages and replies take no memory of their own.
