@@ -398,6 +398,7 @@ func (p *peer) send(s string) { io.WriteString(p.Conn, s) } // when the server h
 // reply reads the next reply, which must be a good one.
 func (p *peer) reply() (reply, error) {
 	p.t.Helper()
+	p.SetDeadline(time.Now().Add(30 * time.Second))
 	got, fault, err := readReply(p.r)
 	if fault != "" {
 		p.t.Errorf("bad reply: %s", fault)
