@@ -65,11 +65,14 @@ func foreign(line []byte) bool {
 	if bytes.HasPrefix(line, []byte{0x16, 0x03}) || bytes.HasPrefix(line, []byte("SSH-")) {
 		return true
 	}
-	line, _, _ = bytes.Cut(line, []byte("\n"))
-	verb, rest, _ := bytes.Cut(line, []byte(" "))
+	line, _, whole := bytes.Cut(line, []byte("\n"))
+	line = bytes.ToUpper(bytes.TrimRight(line, "\r"))
+	verb, _, spaced := bytes.Cut(line, []byte(" "))
 	switch string(verb) {
 	case "GET", "POST", "CONNECT", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "TRACE":
-		return bytes.Contains(rest, []byte("HTTP/"))
+		return spaced || whole
 	}
-	return false
+	// A page may have a browser send a verb of its own, too.
+	version := bytes.LastIndexByte(line, ' ') + 1
+	return whole && version > 0 && bytes.HasPrefix(line[version:], []byte("HTTP/"))
 }

@@ -54,7 +54,11 @@ func TestCommand(t *testing.T) {
 		{"POST", "POST / HTTP/1.1\r\n\r\nMAIL FROM:<a@b>\r\n", "this is not SMTP\n"},
 		{"POST with bare LF", "POST / HTTP/1.1\n\nMAIL FROM:<a@b>\r\n", "this is not SMTP\n"},
 		{"CONNECT", "CONNECT mx.test:25 HTTP/1.0\r\n", "this is not SMTP\n"},
-		{"GET of another kind", "GET x\r\n", "GET|x\nEOF\n"},
+		{"GET without a version", "GET /x\r\n", "this is not SMTP\n"},
+		{"lower case", "post / http/1.1\r\n", "this is not SMTP\n"},
+		{"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "this is not SMTP\n"},
+		{"a verb of its own", "MAIL FROM:<a@b> HTTP/1.1\r\n", "this is not SMTP\n"},
+		{"HTTP elsewhere", "NOOP HTTP/1.1 x\r\n", "NOOP|HTTP/1.1 x\nEOF\n"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -93,7 +97,7 @@ func TestLimits(t *testing.T) {
 		{"without an end", strings.Repeat("x", MaxCommand), ErrTooLong},
 		{"with half an end, too late", strings.Repeat("x", MaxCommand-1) + "\r", ErrTooLong},
 		{"its end could still come", strings.Repeat("x", MaxCommand-2) + "\r", io.ErrUnexpectedEOF},
-		{"another protocol, too long", "GET " + strings.Repeat("x", MaxCommand) + " HTTP/1.1\r\n", ErrTooLong},
+		{"another protocol, too long", "GET " + strings.Repeat("x", MaxCommand) + " HTTP/1.1\r\n", ErrNotMail},
 	}
 	for _, test := range tests {
 		for _, src := range []io.Reader{
