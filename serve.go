@@ -1,8 +1,11 @@
 package postroad
 
 import (
+	"context"
 	"crypto/tls"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"postroad/delivery"
 	"postroad/delivery/smtpc"
@@ -11,6 +14,7 @@ import (
 	"postroad/internal/config"
 	"postroad/internal/dns"
 	"postroad/smtpd"
+	"postroad/spool"
 )
 
 // What each part of the server is told of the config.
@@ -46,7 +50,18 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 			Recipients: l.Recipients, MessageSize: int64(l.MessageSize), Hops: l.Hops,
 			CommandsPerMinute: l.CommandsPerMinute, Errors: l.Errors, CommandTimeout: l.SMTPTimeout.Std(),
 		},
+		Proxies: config.Prefixes(s.cfg.Trust.XCLIENT), Flush: s.flush, Routed: s.isRouted,
 	}
+}
+
+// flush makes mail that waits for a domain due now.
+func (s *Server) flush(ctx context.Context, domain, by string) (int, error) {
+	return s.house.spool.Retry(ctx, spool.Filter{Domain: domain, State: spool.Deferred.String()}, by)
+}
+
+// isRouted reports whether a domain has a route of its own.
+func (s *Server) isRouted(domain string) bool {
+	return slices.ContainsFunc(s.cfg.Routes, func(r config.Route) bool { return strings.EqualFold(r.Domain, domain) })
 }
 
 func (s *Server) imapConfig(o Options, cert *tls.Config) imapd.Config {

@@ -66,6 +66,9 @@ var commands = [...]command{
 	{verb: "EXPN", kinds: all, junk: true, run: (*session).expn},
 	{verb: "HELP", kinds: all, junk: true, run: (*session).help},
 	{verb: "STARTTLS", kinds: all, needs: closed, arg: none, run: (*session).starttls},
+	{verb: "ETRN", kinds: smtp, needs: greeting | closed, arg: required, junk: true, run: (*session).etrn},
+	{verb: "XCLIENT", kinds: all, needs: closed, arg: required, junk: true, run: (*session).xclient},
+	{verb: "XFORWARD", kinds: all, needs: closed, arg: required, run: (*session).xforward},
 	{verb: "AUTH", kinds: all, needs: closed, arg: required, run: (*session).auth},
 }
 

@@ -25,7 +25,7 @@ func (m *message) traceFields() (fields []byte, skip int64) {
 // there is one: two must not learn of each other (RFC 5321, 7.6).
 func (m *message) receivedField() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Received: from %s%s", m.tx.hello.name, m.s.peer.comment())
+	fmt.Fprintf(&b, "Received: from %s%s", m.s.hello.name, m.s.peer.comment())
 	if name := tlsName(m.s.tls); name != "" {
 		fmt.Fprintf(&b, "\r\n\t(using %s)", strings.Replace(name, " ", " with cipher ", 1))
 	}
@@ -64,7 +64,7 @@ func (s *session) protocol(tx *transaction) string {
 		word = "UTF8SMTP"
 	case s.srv.kind == LMTP:
 		word = "LMTP"
-	case !tx.hello.esmtp:
+	case !s.hello.esmtp:
 		return "SMTP"
 	}
 	if s.tls != nil {
@@ -77,7 +77,7 @@ func (s *session) protocol(tx *transaction) string {
 }
 
 func (s *session) origin(tx *transaction) spool.Origin {
-	o := spool.Origin{Protocol: s.protocol(tx), Peer: s.peer.String(), Helo: tx.hello.name, TLS: tlsName(s.tls)}
+	o := spool.Origin{Protocol: s.protocol(tx), Peer: tx.origin.peer.String(), Helo: tx.origin.hello.name, TLS: tlsName(s.tls)}
 	if s.account != nil {
 		o.Account = s.account.Address.String()
 	}

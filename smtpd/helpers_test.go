@@ -120,6 +120,14 @@ func (x *exchange) Account() account.Account {
 	return account.Account{ID: town[x.user][0].Account, Address: addr(x.user)}
 }
 
+func (d *directory) Get(a envelope.Address) (account.Account, error) {
+	targets, ok := town[a.Canonical().String()]
+	if !ok {
+		return account.Account{}, account.ErrNotFound
+	}
+	return account.Account{ID: targets[0].Account, Address: a}, d.failure()
+}
+
 func (d *directory) MaySend(id account.ID, a envelope.Address) (bool, error) {
 	targets, err := d.Resolve(a)
 	if errors.Is(err, account.ErrUnknown) {

@@ -54,6 +54,11 @@ var (
 	replyMidMessage  = reply(503, "5.5.1", "the message has begun with BDAT: finish it, or say RSET")
 	replyBinaryData  = reply(503, "5.5.1", "BODY=BINARYMIME comes with BDAT only")
 
+	replyNoProxy   = reply(550, "5.7.0", "you are none of those that may speak for others")
+	replyAttribute = reply(501, "5.5.4", "an attribute is not known here, comes twice, or has a bad value")
+	replyNode      = reply(501, "5.5.4", "only a domain can be named here, without @ or #")
+	replyNoQueue   = reply(502, "5.5.1", "no mail is kept here for others")
+
 	replyHasTLS   = reply(503, "5.5.1", "TLS is in use")
 	replyNoTLS    = reply(502, "5.5.1", "this server has no certificate for TLS")
 	replyInjected = reply(554, "5.5.1", "there were commands behind STARTTLS")

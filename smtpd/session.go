@@ -37,8 +37,10 @@ type session struct {
 	// account is who is logged in; nil when nobody is.
 	account *account.Account
 	tx      *transaction // nil when none is open
-	budget  budget
-	over    bool // the connection ends with what has been said
+	// forwarded is whose the next message is by a proxy's word; nil without that.
+	forwarded *origin
+	budget    budget
+	over      bool // the connection ends with what has been said
 
 	mu   sync.Mutex  // guards what follows
 	idle bool        // no transaction is open
@@ -190,7 +192,7 @@ func (s *session) reset() {
 	if s.tx != nil {
 		s.tx.discard()
 	}
-	s.tx = nil
+	s.tx, s.forwarded = nil, nil
 }
 
 // forget is reset, and as if the peer had said nothing yet.

@@ -33,6 +33,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +73,7 @@ type Accounts interface {
 	IsLocal(domain string) (bool, error)
 	Resolve(addr envelope.Address) ([]account.Target, error)
 	MaySend(id account.ID, addr envelope.Address) (bool, error)
+	Get(addr envelope.Address) (account.Account, error)
 }
 
 // Logins is how clients log in.
@@ -90,8 +92,17 @@ type Config struct {
 	Full     func(account.ID) (bool, error) // whether an account has no room for mail; nil is never
 	TLS      *tls.Config                    // nil offers no STARTTLS
 	Limits   Limits                         // zero fields take their defaults
-	Log      *slog.Logger
-	Now      func() time.Time // nil is time.Now
+
+	// Proxies are the peers that may say for whom they speak (XCLIENT, XFORWARD).
+	Proxies []netip.Prefix
+
+	// Flush makes mail that waits for a domain due now (ETRN), and returns for how many recipients there is some; by says in
+	// the trace who wanted it. nil offers no ETRN. Routed reports whether a domain has a route of its own.
+	Flush  func(ctx context.Context, domain, by string) (int, error)
+	Routed func(domain string) bool
+
+	Log *slog.Logger
+	Now func() time.Time // nil is time.Now
 }
 
 // Server answers on any number of listeners of one kind.
@@ -104,8 +115,9 @@ type Server struct {
 	ctx         context.Context // ends when Shutdown begins: no login is looked at any more
 	stop        context.CancelFunc
 
-	panics atomic.Int64
-	group  listen.Group // connections, and sessions
+	panics  atomic.Int64
+	flushes flushes
+	group   listen.Group // connections, and sessions
 }
 
 // NewServer returns a server that starts nothing. With implicitTLS its listeners

@@ -12,7 +12,7 @@ const targetsPerRecipient = 10
 
 // A transaction is one MAIL with its recipients, and its message as far as it has come.
 type transaction struct {
-	hello    helo
+	origin   origin // whose the message is
 	envelope envelope.Envelope
 	given    []envelope.Address // as RCPT named them
 	rcpts    []spool.Recipient  // what they lead to
@@ -46,7 +46,10 @@ func (s *session) begin(arg string) (*transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	tx := &transaction{hello: s.hello}
+	tx := &transaction{origin: origin{s.peer, s.hello}}
+	if s.forwarded != nil {
+		tx.origin = *s.forwarded
+	}
 	if err := s.mailParams(&tx.envelope, params); err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type Config struct {
 	Listen          Listen   `toml:"listen"`
 	TLS             TLS      `toml:"tls"`
 	Limits          Limits   `toml:"limits"`
+	Trust           Trust    `toml:"trust"`
 	Retry           Retry    `toml:"retry"`
 	Delivery        Delivery `toml:"delivery"`
 	Routes          []Route  `toml:"route"`
@@ -66,6 +67,11 @@ type Limits struct {
 	Hops                  int      `toml:"hops"`
 	SMTPTimeout           Duration `toml:"smtp_timeout"`
 	IMAPTimeout           Duration `toml:"imap_timeout"`
+}
+
+// Trust names peers that may do what others may not.
+type Trust struct {
+	XCLIENT []Network `toml:"xclient"`
 }
 
 // Retry is the schedule of a recipient that was deferred.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -56,6 +57,8 @@ key = "k3.pem"
 [limits]
 message_size = "64MiB"
 recipients = 200
+[trust]
+xclient = ["192.0.2.1", "2001:db8::/32", "::ffff:192.0.2.2"]
 [retry]
 first = "10m"
 expire = "2d12h"
@@ -82,6 +85,9 @@ func TestParseReadsWhatIsWritten(t *testing.T) {
 	want.Listen = Listen{":25", Off, "[::1]:465", "127.0.0.1:0", "127.0.0.1:2993", "unix:/run/lmtp.sock"}
 	want.TLS = TLS{Cert: "c.pem", Key: "k.pem", ClientCA: "users.pem", Certificates: []Certificate{{"c2.pem", "k2.pem"}, {"c3.pem", "k3.pem"}}}
 	want.Limits.MessageSize, want.Limits.Recipients = 64<<20, 200
+	want.Trust.XCLIENT = []Network{
+		Network(netip.MustParsePrefix("192.0.2.1/32")), Network(netip.MustParsePrefix("2001:db8::/32")), Network(netip.MustParsePrefix("192.0.2.2/32")),
+	}
 	want.Retry = Retry{Duration(10 * time.Minute), Duration(4 * time.Hour), Duration(60 * time.Hour), 0, 0}
 	want.Routes = []Route{
 		{Domain: "*", Host: "smtp.example.net", Port: 587, TLS: TLSRequired, Username: "u", Password: `p"w\d`},
@@ -137,6 +143,8 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"one route table", "[route]\ndomain=\"*\"", `route`},
 		{"a key twice", "hostname = \"a\"\nhostname = \"b\"", `line 2: `},
 		{"not TOML", "hostname = \n", `line 1: `},
+		{"a network that is none", "[trust]\nxclient = [\"192.0.2.1\", \"192.0.2.1/24\"]", `line 2: trust.xclient: "192.0.2.1/24" is not a network; write it as`},
+		{"one network", "[trust]\nxclient = \"192.0.2.1\"", `line 2: trust.xclient: is a TOML string, but a list of networks belongs here`},
 		{"a control character", "hostname = \"a\\u0007\"", `control character`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

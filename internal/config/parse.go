@@ -91,6 +91,9 @@ func decode(text []byte) (Config, error) {
 	if len(c.TLS.Certificates) == 0 {
 		c.TLS.Certificates = nil
 	}
+	if len(c.Trust.XCLIENT) == 0 {
+		c.Trust.XCLIENT = nil
+	}
 	places.completeRoutes(c.Routes)
 	if err := places.checkCase(); err != nil {
 		return Config{}, err
@@ -144,6 +147,8 @@ func wanted(goType string) string {
 		return "a size belongs here, as in \"50MB\""
 	case "config.Addr":
 		return "an address belongs here, as in \"127.0.0.1:2525\""
+	case "[]config.Network", "config.Network":
+		return "a list of networks belongs here, as in [\"192.0.2.1\", \"2001:db8::/32\"]"
 	case "int":
 		return "a whole number belongs here"
 	case "float64":

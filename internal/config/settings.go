@@ -84,11 +84,15 @@ change. With none named, a self-signed certificate is made in the data directory
 			{"connections_per_address", &c.Limits.ConnectionsPerAddress, `Those of one address; a network of IPv6 (/64) counts as one. A listener
 on a loopback address has no such bound.`, between(&c.Limits.ConnectionsPerAddress, 1, 1_000_000)},
 			{"commands_per_minute", &c.Limits.CommandsPerMinute, `SMTP commands on one connection in any minute, without a message accepted in between.`, between(&c.Limits.CommandsPerMinute, 60, 100_000_000)},
-			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed; four that are no commands suffice.`, between(&c.Limits.Errors, 1, 10_000)},
+			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed.`, between(&c.Limits.Errors, 1, 10_000)},
 			{"hops", &c.Limits.Hops, `Received fields after which a message is taken to be in a loop; RFC 5321 asks for
 at least 100.`, between(&c.Limits.Hops, 10, 1000)},
 			{"smtp_timeout", &c.Limits.SMTPTimeout, `Silence after which an SMTP connection is closed; RFC 5321 asks for 5 minutes.`, between(&c.Limits.SMTPTimeout, Duration(time.Second), Duration(day))},
 			{"imap_timeout", &c.Limits.IMAPTimeout, `Silence after which an IMAP connection is closed; RFC 9051 asks for 30 minutes.`, between(&c.Limits.IMAPTimeout, Duration(time.Second), Duration(7*day))},
+		}},
+		{"trust", `Peers that may do what others may not, by address or network.`, false, []setting{
+			{"xclient", &c.Trust.XCLIENT, `Proxies and filters that say for whom they speak (XCLIENT, XFORWARD), also who has
+logged in there, and that may ask for mail that waits for any domain (ETRN).`, nil},
 		}},
 		{"retry", `When mail is tried again that could not be delivered yet. The wait grows with
 the age of the message, from first to max.`, false, []setting{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -129,6 +130,43 @@ func (s *Size) UnmarshalText(b []byte) error {
 
 // MarshalText writes what String writes.
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// A Network is written "192.0.2.1", "192.0.2.0/24" or "2001:db8::/32".
+type Network netip.Prefix
+
+// Std is the network as the standard library knows it.
+func (n Network) Std() netip.Prefix { return netip.Prefix(n) }
+
+// String writes what UnmarshalText reads; a single address without its length.
+func (n Network) String() string {
+	if p := n.Std(); p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return n.Std().String()
+}
+
+// UnmarshalText reads an address or a network, which has no bits set behind its length.
+func (n *Network) UnmarshalText(b []byte) error {
+	s := string(b)
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		*n = Network(netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()))
+		return nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Masked() != p {
+		return fmt.Errorf("%q is not a network; write it as \"192.0.2.1\", \"192.0.2.0/24\" or \"2001:db8::/32\"", s)
+	}
+	*n = Network(p)
+	return nil
+}
+
+// Prefixes are networks as the standard library knows them.
+func Prefixes(list []Network) (prefixes []netip.Prefix) {
+	for _, n := range list {
+		prefixes = append(prefixes, n.Std())
+	}
+	return prefixes
+}
 
 // An Addr is where a listener waits: "host:port", "unix:" and the path of a socket,
 // or "off". Port 0 picks a free one.

@@ -133,6 +133,12 @@ func literal(v any) string {
 		return tomlFloat(*v)
 	case *string:
 		return quote(*v)
+	case *[]Network:
+		words := make([]string, len(*v))
+		for i, n := range *v {
+			words[i] = quote(n.String())
+		}
+		return "[" + strings.Join(words, ", ") + "]"
 	case *TLSMode:
 		return quote(string(*v))
 	case *Addr:
