@@ -114,7 +114,7 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 	return &house{
 		store:     st,
 		accounts:  accounts,
-		logins:    account.NewLogins(accounts, account.NewGuard(now)),
+		logins:    account.NewLogins(accounts, account.NewGuard(now, accounts)),
 		spool:     spool.Open(st, now),
 		mailboxes: mailbox.New(st, boxes),
 		trace:     trace.New(st, limits),

@@ -36,7 +36,7 @@ func (s *session) startTLS() reply {
 
 // client is the client as one that wants to log in.
 func (s *session) client() account.Client {
-	c := account.Client{From: listen.IP(s.conn.raw.RemoteAddr())}
+	c := account.Client{Protocol: account.IMAP, From: listen.IP(s.conn.raw.RemoteAddr())}
 	if s.conn.tls != nil {
 		state := s.conn.tls.ConnectionState()
 		c.Bindings = sasl.BindingsOf(&state, s.conn.raw.ShownCertificate())

@@ -120,7 +120,7 @@ func NewServer(implicitTLS bool, c Config) *Server {
 		c.Now = time.Now
 	}
 	if c.Logins == nil {
-		c.Logins = account.NewLogins(c.Accounts, account.NewGuard(c.Now))
+		c.Logins = account.NewLogins(c.Accounts, account.NewGuard(c.Now, c.Accounts))
 	}
 	if c.TLS != nil { // who asks for another protocol by ALPN, as a browser does, is sent away
 		c.TLS = c.TLS.Clone()

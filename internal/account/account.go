@@ -1,6 +1,6 @@
 // Package account knows who is local: domains, accounts and aliases, and whose
-// password is right. Passwords are kept as argon2id hashes, and as what SCRAM-SHA-256
-// needs; one that was verified is remembered for minutes, in memory, as a keyed hash.
+// password is right. Passwords are kept as argon2id hashes, and as what SCRAM needs; one
+// that was verified is remembered for minutes, in memory, as a keyed hash.
 //
 //	ad  domain               a domain whose mail ends here, or an alias of one
 //	aa  account id           an account, as JSON
@@ -10,7 +10,9 @@
 //	ag  domain, local part, account id    the account may send as the address; an empty local part is the domain
 //	li  domain, local part   a list, as JSON
 //	lm  domain, local part, then the member's    a member of a list, as it was given
+//	ap  account id, number   an app password, as JSON
 //	as                       the secret from which salts of unknown users are made
+//	ak  address, network     until when the account knows a network that logged in to it
 //
 // Domains and local parts are in canonical form (envelope.Address.Canonical).
 package account
@@ -54,6 +56,7 @@ type Account struct {
 	Created  time.Time
 	Quota    Quota
 	Admin    bool     // may set quotas over IMAP
+	AppOnly  bool     // its own password opens nothing; app passwords do
 	Hidden   []string // IMAP capabilities that its clients are not told of, in upper case and order
 }
 
@@ -91,6 +94,7 @@ type Directory struct {
 	sub      Subaddress
 	verifier *verifier
 	ends     watchers
+	sha1     bool // keys for SCRAM-SHA-1 are kept; set before use, never changed
 }
 
 // Open returns the directory kept in st. now is the clock; nil is time.Now. Subaddresses are not taken apart.
@@ -106,12 +110,18 @@ func OpenWith(st *store.Store, now func() time.Time, sub Subaddress) *Directory 
 	return &Directory{st: st, now: now, sub: sub, verifier: newVerifier(now)}
 }
 
+// KeepSHA1 has SCRAM-SHA-1 offered, and what it needs stored of passwords from then on. It is called before the
+// directory is used.
+func (d *Directory) KeepSHA1() { d.sha1 = true }
+
 // record is an account as it is stored.
 type record struct {
-	Local    string    `json:"local"`
-	Domain   string    `json:"domain"`
-	Hash     string    `json:"hash"`
-	Scram    *scram    `json:"scram,omitempty"`
+	Local  string `json:"local"`
+	Domain string `json:"domain"`
+	Hash   string `json:"hash"`
+	derivation
+	Keys     keyring   `json:"keys"`
+	AppOnly  bool      `json:"app_only,omitempty"`
 	Disabled bool      `json:"disabled,omitempty"`
 	Created  time.Time `json:"created"`
 	Octets   int64     `json:"octets,omitempty"`
@@ -124,7 +134,7 @@ func (r *record) account(id ID) Account {
 	return Account{
 		ID: id, Address: envelope.Address{Local: r.Local, Domain: r.Domain},
 		Disabled: r.Disabled, Created: r.Created, Quota: Quota{r.Octets, r.Messages},
-		Admin: r.Admin, Hidden: r.Hidden,
+		Admin: r.Admin, AppOnly: r.AppOnly, Hidden: r.Hidden,
 	}
 }
 
@@ -163,7 +173,8 @@ func (d *Directory) Add(addr envelope.Address, password string, created func(sto
 	if err != nil {
 		return Account{}, err
 	}
-	rec := record{Local: addr.Local, Domain: addr.Domain, Hash: hash, Scram: newScram(password), Created: d.now()}
+	rec := record{Local: addr.Local, Domain: addr.Domain, Hash: hash, derivation: newDerivation(), Created: d.now()}
+	rec.Keys = rec.keyring(d.sha1, password)
 	a := rec.account(ID(d.st.NewID()))
 	err = d.st.Update(func(tx store.Tx) error {
 		if err := isOwn(tx, addr.Domain); err != nil {
@@ -195,6 +206,7 @@ func (d *Directory) Remove(addr envelope.Address, removed func(store.Tx, Account
 		tx.Delete(nameKey(a.Address))
 		tx.Delete(forwardKey(a.ID))
 		dropDelegations(tx, func(_ envelope.Address, id ID) bool { return id == a.ID })
+		removeLogins(tx, a)
 		if removed != nil {
 			return removed(tx, a)
 		}
@@ -250,8 +262,12 @@ func (d *Directory) SetPassword(addr envelope.Address, password string) error {
 	if err != nil {
 		return err
 	}
-	scram := newScram(password)
-	a, err := d.change(addr, func(rec *record) { rec.Hash, rec.Scram = hash, scram })
+	_, rec, err := d.record(addr)
+	if err != nil {
+		return err
+	}
+	keys := rec.keyring(d.sha1, password)
+	a, err := d.change(addr, func(rec *record) { rec.Hash, rec.Keys = hash, keys })
 	if err == nil {
 		d.ends.tell(a.ID)
 	}
@@ -271,6 +287,7 @@ func (d *Directory) SetDisabled(addr envelope.Address, disabled bool) error {
 type Settings struct {
 	Octets, Messages *int64 // Quota
 	Admin            *bool
+	AppOnly          *bool    // setting it ends the sessions
 	Hide, Show       []string // added to Hidden, and taken from it, in any case
 }
 
@@ -283,8 +300,12 @@ func (d *Directory) Set(addr envelope.Address, s Settings) (Account, error) {
 		set(&rec.Octets, s.Octets)
 		set(&rec.Messages, s.Messages)
 		set(&rec.Admin, s.Admin)
+		set(&rec.AppOnly, s.AppOnly)
 		rec.Hidden = without(union(rec.Hidden, s.Hide), s.Show)
 	})
+	if err == nil && s.AppOnly != nil && *s.AppOnly {
+		d.ends.tell(a.ID)
+	}
 	return a, err
 }
 
@@ -353,12 +374,30 @@ func without(a, b []string) (rest []string) {
 }
 
 // Get returns an account by its own address. ErrNotFound.
-func (d *Directory) Get(addr envelope.Address) (a Account, err error) {
+func (d *Directory) Get(addr envelope.Address) (Account, error) {
+	a, _, err := d.record(addr)
+	return a, err
+}
+
+func (d *Directory) record(addr envelope.Address) (a Account, rec record, err error) {
 	err = d.st.View(func(r store.Reader) error {
-		a, _, err = lookup(r, addr.Canonical())
+		a, rec, err = lookup(r, addr.Canonical())
 		return err
 	})
-	return a, err
+	return a, rec, err
+}
+
+// removeLogins drops what only a login needs.
+func removeLogins(tx store.Tx, a Account) {
+	var keys [][]byte
+	for _, from := range []store.Key{appsKey(a.ID), handsKey(a.Address.String())} {
+		for k := range tx.Scan(from, from.End()) {
+			keys = append(keys, slices.Clone(k))
+		}
+	}
+	for _, k := range keys {
+		tx.Delete(k)
+	}
 }
 
 // ByID returns an account. ErrNotFound.

@@ -182,11 +182,11 @@ func TestVerify(t *testing.T) {
 }
 
 func hashOf(t *testing.T, d *Directory, user string) string {
-	_, rec, _ := d.credentials(user)
-	if rec.Hash == "" {
+	w, _ := d.holder(user)
+	if w.record.Hash == "" {
 		t.Fatal("no hash")
 	}
-	return rec.Hash
+	return w.record.Hash
 }
 
 func TestVerifyIsBusy(t *testing.T) {

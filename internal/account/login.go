@@ -2,10 +2,10 @@ package account
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"postroad/internal/envelope"
 	"postroad/internal/sasl"
@@ -16,6 +16,7 @@ var ErrMechanism = errors.New("there is no such way to log in here")
 
 // Client is who wants to log in, as far as its connection tells.
 type Client struct {
+	Protocol string        // SMTP or IMAP: what it wants to log in for
 	From     netip.Addr    // invalid is this machine
 	Bindings sasl.Bindings // of its TLS connection; empty in the clear
 }
@@ -32,24 +33,51 @@ func NewLogins(d *Directory, g *Guard) *Logins { return &Logins{d, g} }
 
 // Mechanisms are those to offer a client, the best first. Whether passwords may go over its connection at
 // all is the protocol's to decide.
-func (l *Logins) Mechanisms(c Client) []string {
-	list := []string{sasl.ScramSHA256, sasl.Plain}
-	if len(c.Bindings) > 0 {
-		list = append([]string{sasl.ScramSHA256Plus}, list...)
+func (l *Logins) Mechanisms(c Client) []string { return append(l.scrams(c), sasl.Plain) }
+
+// scrams are the forms of SCRAM to offer a client.
+func (l *Logins) scrams(c Client) (list []string) {
+	for _, x := range []struct {
+		name string
+		now  bool
+	}{
+		{sasl.ScramSHA256Plus, len(c.Bindings) > 0},
+		{sasl.ScramSHA256, true},
+		{sasl.ScramSHA1Plus, l.dir.sha1 && len(c.Bindings) > 0},
+		{sasl.ScramSHA1, l.dir.sha1},
+	} {
+		if x.now {
+			list = append(list, x.name)
+		}
 	}
 	return list
 }
 
-// LogIn returns the account that user (its address) and password open. A failure is
+// LogIn returns the account that user (its address) and password open: its own, or an app password. A failure is
 // answered late, but not after ctx ends. Errors: ErrCredentials; ErrGuessing and ErrBusy, of which
 // nothing follows about the password; and others, which are trouble of ours.
 func (l *Logins) LogIn(ctx context.Context, c Client, user, password string) (Account, error) {
+	w, err := l.dir.holder(user)
+	if err != nil {
+		return Account{}, fmt.Errorf("log in: %w", err)
+	}
+	if used := w.app(password, c.Protocol, l.dir.now()); used != nil {
+		return l.welcome(c, w, used, password), nil
+	}
 	t, err := l.guard.Enter(ctx, c.From, nameOf(user))
 	if err != nil {
 		return Account{}, err
 	}
 	a, err := l.dir.Verify(ctx, user, password)
 	return a, l.settle(ctx, t, password, err)
+}
+
+// welcome lets a client in that has shown an app password. Nobody guesses one, so nothing that others tried can keep
+// it out; and where it comes from is known from then on.
+func (l *Logins) welcome(c Client, w *holder, used *app, password string) Account {
+	l.guard.Welcome(c.From, nameOf(w.Address.String()))
+	l.dir.noteUse(w, used, c, password)
+	return w.Account
 }
 
 // settle tells the guard what became of a login.
@@ -83,11 +111,8 @@ func (l *Logins) Begin(ctx context.Context, c Client, mechanism string) (Exchang
 		e.server = sasl.NewPlain(e.logInAs)
 	case mechanism == sasl.Login:
 		e.server = sasl.NewLogin(e.logIn)
-	case mechanism == sasl.ScramSHA256, mechanism == sasl.ScramSHA256Plus && len(c.Bindings) > 0:
-		e.server = sasl.NewScram(sasl.Scram{
-			Lookup: e.credentials, Check: e.proven,
-			Plus: mechanism == sasl.ScramSHA256Plus, Bindings: c.Bindings,
-		})
+	case slices.Contains(l.scrams(c), mechanism):
+		e.server = e.scram(mechanism)
 	default:
 		return nil, ErrMechanism
 	}
@@ -110,7 +135,7 @@ type exchange struct {
 	server sasl.Server
 
 	user    string
-	stored  [sha256.Size]byte // what SCRAM's proof is held against
+	sha1    bool // of SCRAM
 	account Account
 }
 
@@ -137,27 +162,49 @@ func actsAsItself(identity, user string) bool {
 	return identity == "" || nameOf(identity) == nameOf(user)
 }
 
+func (e *exchange) scram(mechanism string) sasl.Server {
+	o := sasl.Scram{Hash: sasl.SHA256, Lookup: e.credentials, Check: e.proven, Bindings: e.client.Bindings}
+	o.Plus = mechanism == sasl.ScramSHA256Plus || mechanism == sasl.ScramSHA1Plus
+	if e.sha1 = mechanism == sasl.ScramSHA1 || mechanism == sasl.ScramSHA1Plus; e.sha1 {
+		o.Hash = sasl.SHA1
+	}
+	return sasl.NewScram(o)
+}
+
 func (e *exchange) credentials(user string) (sasl.Credentials, error) {
-	c, err := e.logins.dir.scramCredentials(user)
-	e.user, e.stored = user, c.StoredKey
-	return c, err
+	e.user = user
+	w, err := e.logins.dir.holder(user)
+	if err != nil {
+		return sasl.Credentials{}, fmt.Errorf("look up credentials: %w", err)
+	}
+	return e.logins.dir.scramCredentials(w, user, e.client.Protocol, e.sha1)
 }
 
 // proven ends a SCRAM dialogue. The account is read anew: it may have changed since it began.
-func (e *exchange) proven(identity, user string, proven bool) error {
-	t, err := e.logins.guard.Enter(e.ctx, e.client.From, nameOf(user))
+func (e *exchange) proven(identity, user string, k *sasl.Keys) error {
+	l, c := e.logins, e.client
+	w, err := l.dir.holder(user)
+	if err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	if !actsAsItself(identity, user) {
+		k = nil
+	}
+	if used := w.appWith(k, c.Protocol, e.sha1, l.dir.now()); used != nil {
+		e.account = l.welcome(c, w, used, "")
+		return nil
+	}
+	t, err := l.guard.Enter(e.ctx, c.From, nameOf(user))
 	if err != nil {
 		return err
 	}
-	a, rec, err := e.logins.dir.credentials(user)
-	switch {
-	case err != nil:
+	if w, err = l.dir.holder(user); err != nil {
 		err = fmt.Errorf("log in: %w", err)
-	case !proven || !actsAsItself(identity, user) || rec.Disabled || !rec.Scram.readable() || [sha256.Size]byte(rec.Scram.Stored) != e.stored:
+	} else if !w.ownPassword() || !hold(w.record.Keys.of(e.sha1), k) {
 		err = ErrCredentials
 	}
-	if err = e.logins.settle(e.ctx, t, "", err); err == nil {
-		e.account = a
+	if err = l.settle(e.ctx, t, "", err); err == nil {
+		e.account = w.Account
 	}
 	return err
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/pbkdf2"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +22,10 @@ import (
 	"postroad/internal/store"
 )
 
-func newLogins(t *testing.T) *Logins { return NewLogins(populated(t), NewGuard(nil)) }
+func newLogins(t *testing.T) *Logins {
+	d := populated(t)
+	return NewLogins(d, NewGuard(nil, d))
+}
 
 func (l *Logins) change(t *testing.T, err error) {
 	t.Helper()
@@ -29,7 +34,7 @@ func (l *Logins) change(t *testing.T, err error) {
 	}
 }
 
-// scramLogin plays a client of SCRAM-SHA-256; between is called before the proof is sent.
+// scramLogin plays a client of SCRAM; between is called before the proof is sent.
 func scramLogin(t *testing.T, l *Logins, mechanism string, c Client, header, user, password string, between func()) (Exchange, error) {
 	t.Helper()
 	x, err := l.Begin(t.Context(), c, mechanism)
@@ -44,7 +49,11 @@ func scramLogin(t *testing.T, l *Logins, mechanism string, c Client, header, use
 	if between != nil {
 		between()
 	}
-	last, _, err := x.Next([]byte(proof(string(first), bare, header, password, c.Bindings[sasl.Exporter])))
+	h := sha256.New
+	if strings.HasPrefix(mechanism, sasl.ScramSHA1) {
+		h = sha1.New
+	}
+	last, _, err := x.Next([]byte(proof(h, string(first), bare, header, password, c.Bindings[sasl.Exporter])))
 	if err != nil {
 		return x, err
 	}
@@ -65,33 +74,33 @@ func challenged(first string) (nonce string, salt []byte, iterations int) {
 	return f[0][2:], salt, iterations
 }
 
-func proof(first, bare, header, password string, binding []byte) string {
+func proof(h func() hash.Hash, first, bare, header, password string, binding []byte) string {
 	nonce, salt, iterations := challenged(first)
 	if !strings.HasPrefix(header, "p=") {
 		binding = nil
 	}
 	without := "c=" + base64.StdEncoding.EncodeToString(append([]byte(header), binding...)) + ",r=" + nonce
-	salted, _ := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
-	key := macOf(salted, "Client Key")
-	stored := sha256.Sum256(key)
-	p := make([]byte, sha256.Size)
-	subtle.XORBytes(p, key, macOf(stored[:], bare+","+first+","+without))
+	salted, _ := pbkdf2.Key(h, password, salt, iterations, h().Size())
+	key := macOf(h, salted, "Client Key")
+	stored := h()
+	stored.Write(key)
+	p := make([]byte, len(key))
+	subtle.XORBytes(p, key, macOf(h, stored.Sum(nil), bare+","+first+","+without))
 	return without + ",p=" + base64.StdEncoding.EncodeToString(p)
 }
 
-func macOf(key []byte, text string) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(text))
-	return h.Sum(nil)
+func macOf(h func() hash.Hash, key []byte, text string) []byte {
+	m := hmac.New(h, key)
+	m.Write([]byte(text))
+	return m.Sum(nil)
 }
 
-var overTLS = Client{From: honest, Bindings: sasl.Bindings{sasl.Exporter: []byte("of this connection")}}
+var overTLS = Client{Protocol: IMAP, From: honest, Bindings: sasl.Bindings{sasl.Exporter: []byte("of this connection")}}
 
 func TestScramLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogins(t)
 		d := l.dir
-		const alice, secret = "a@x.test", "secret-a@x.test"
 		for _, c := range []struct {
 			name, mechanism, header, user, password string
 			between                                 func()
@@ -110,13 +119,14 @@ func TestScramLogin(t *testing.T) {
 			{"another mechanism", "SCRAM-SHA-1", "n,,", alice, secret, nil, ErrMechanism},
 			{"disabled meanwhile", sasl.ScramSHA256, "n,,", alice, secret, func() { l.change(t, d.SetDisabled(addr(alice), true)) }, ErrCredentials},
 			{"disabled", sasl.ScramSHA256, "n,,", alice, secret, nil, ErrCredentials},
-			{"enabled again", sasl.ScramSHA256, "n,,", alice, secret, func() { l.change(t, d.SetDisabled(addr(alice), false)) }, nil},
+			{"enabled meanwhile", sasl.ScramSHA256, "n,,", alice, secret, func() { l.change(t, d.SetDisabled(addr(alice), false)) }, ErrCredentials},
+			{"enabled again", sasl.ScramSHA256, "n,,", alice, secret, nil, nil},
 			{"a new password meanwhile", sasl.ScramSHA256, "n,,", alice, secret, func() { l.change(t, d.SetPassword(addr(alice), "new")) }, ErrCredentials},
 			{"the old password", sasl.ScramSHA256, "n,,", alice, secret, nil, ErrCredentials},
 			{"the new password", sasl.ScramSHA256, "n,,", alice, "new", nil, nil},
 			{"removed meanwhile", sasl.ScramSHA256, "n,,", alice, "new", func() { l.change(t, d.Remove(addr(alice), nil)) }, ErrCredentials},
 		} {
-			l.guard = NewGuard(nil)
+			l.guard = NewGuard(nil, nil)
 			began := time.Now()
 			x, err := scramLogin(t, l, c.mechanism, overTLS, c.header, c.user, c.password, c.between)
 			if !errors.Is(err, c.err) {
@@ -187,7 +197,7 @@ func TestSaltsOfUnknownUsers(t *testing.T) {
 	}
 	salts := map[string]string{}
 	for _, dir := range []*Directory{d, Open(st, nil)} {
-		l := NewLogins(dir, NewGuard(nil))
+		l := NewLogins(dir, NewGuard(nil, nil))
 		for _, user := range []string{"a@x.test", "z@x.test", "Z@X.TEST", "zz@x.test", "nothing"} {
 			x, _ := l.Begin(t.Context(), Client{}, sasl.ScramSHA256)
 			first, _, err := x.Next([]byte("n,,n=" + user + ",r=client"))
@@ -212,34 +222,48 @@ func TestSaltsOfUnknownUsers(t *testing.T) {
 	}
 }
 
-// An account whose record has nothing for SCRAM, or little, gets it with the next password that is seen.
-func TestScramIsRenewed(t *testing.T) {
+// What SCRAM-SHA-1 needs is kept while it is on, and of older passwords learned with the next that is seen.
+func TestScramSHA1(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, old := range []*scram{nil, {Salt: []byte("salt"), Iterations: 4096, Stored: make([]byte, 32), Server: make([]byte, 32)}} {
-			l := newLogins(t)
-			if _, err := l.dir.change(addr("a@x.test"), func(r *record) { r.Scram = old }); err != nil {
-				t.Fatal(err)
-			}
-			login := func() error {
-				_, err := scramLogin(t, l, sasl.ScramSHA256, Client{From: near}, "n,,", "a@x.test", "secret-a@x.test", nil)
-				return err
-			}
-			if err := login(); !errors.Is(err, ErrCredentials) {
-				t.Errorf("before: %v", err)
-			}
-			if _, err := l.LogIn(t.Context(), Client{From: near}, "a@x.test", "wrong"); !errors.Is(err, ErrCredentials) {
-				t.Fatal(err)
-			}
-			if _, rec, _ := l.dir.credentials("a@x.test"); rec.Scram != nil && rec.Scram.Iterations == scramIterations {
-				t.Error("a false password was kept")
-			}
-			if _, err := l.LogIn(t.Context(), Client{From: near}, "a@x.test", "secret-a@x.test"); err != nil {
-				t.Fatal(err)
-			}
-			if err := login(); err != nil {
-				t.Errorf("after: %v", err)
+		l := newLogins(t)
+		_, app, err := l.dir.AddAppPassword(addr(alice), AppPassword{Name: "phone", Protocols: []string{IMAP}})
+		l.change(t, err)
+		login := func(what, mechanism, header, password string, want error) {
+			t.Helper()
+			l.guard = NewGuard(nil, nil)
+			if _, err := scramLogin(t, l, mechanism, overTLS, header, alice, password, nil); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", what, err, want)
 			}
 		}
+		shown := func(password string, want error) {
+			t.Helper()
+			if _, err := l.LogIn(t.Context(), overTLS, alice, password); !errors.Is(err, want) {
+				t.Errorf("%q: %v, want %v", password, err, want)
+			}
+		}
+		login("off", sasl.ScramSHA1, "n,,", secret, ErrMechanism)
+		if slices.Contains(l.Mechanisms(overTLS), sasl.ScramSHA1) {
+			t.Error("offered when off")
+		}
+		l.dir.KeepSHA1()
+		if !slices.Contains(l.Mechanisms(overTLS), sasl.ScramSHA1) || slices.Contains(l.Mechanisms(Client{}), sasl.ScramSHA1Plus) {
+			t.Error("not offered when on, or bound to nothing")
+		}
+		login("not known yet", sasl.ScramSHA1, "n,,", secret, ErrCredentials)
+		login("nor of the app password", sasl.ScramSHA1, "n,,", app, ErrCredentials)
+		shown("wrong", ErrCredentials)
+		login("a false password teaches nothing", sasl.ScramSHA1, "n,,", "wrong", ErrCredentials)
+		shown(secret, nil)
+		login("learned", sasl.ScramSHA1, "n,,", secret, nil)
+		login("bound", sasl.ScramSHA1Plus, "p=tls-exporter,,", secret, nil)
+		login("the offer was hidden", sasl.ScramSHA1, "y,,", secret, sasl.ErrBinding)
+		shown(strings.ToUpper(app), nil)
+		login("learned of the app password", sasl.ScramSHA1, "n,,", app, nil)
+		login("without separators", sasl.ScramSHA1, "n,,", strings.ReplaceAll(app, "-", ""), nil)
+		login("SHA-256 as before", sasl.ScramSHA256, "n,,", app, nil)
+		l.change(t, l.dir.SetPassword(addr(alice), "new"))
+		login("a new password", sasl.ScramSHA1, "n,,", "new", nil)
+		login("the old one", sasl.ScramSHA1, "n,,", secret, ErrCredentials)
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -15,9 +14,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
-	"postroad/internal/envelope"
 	"postroad/internal/sasl"
-	"postroad/internal/store"
 )
 
 // The cost of an argon2id hash: about 25 ms on one core, 19 MiB. It is stored with
@@ -66,41 +63,25 @@ func checkPassword(hash, password string) bool {
 	return subtle.ConstantTimeCompare(got, key) == 1
 }
 
-// Verify returns the account that user (its address) and password open, or
+// Verify returns the account that user (its address) and its own password open, or
 // ErrCredentials; a disabled account is opened by none. An unknown user costs as
 // much time as a wrong password. At most two hashes are computed at once, so that
 // logins cannot use up the memory: who waits for half a minute gets ErrBusy, and ctx
 // may end the wait before.
 func (d *Directory) Verify(ctx context.Context, user, password string) (Account, error) {
-	a, rec, err := d.credentials(user)
+	w, err := d.holder(user)
 	if err != nil {
 		return Account{}, fmt.Errorf("check a password: %w", err)
 	}
-	ok, err := d.verifier.verify(ctx, rec.Hash, password)
+	ok, err := d.verifier.verify(ctx, w.record.Hash, password)
 	if err != nil {
 		return Account{}, fmt.Errorf("check a password: %w", err)
 	}
-	if !ok || rec.Disabled || rec.Hash == "" {
+	if !ok || !w.ownPassword() {
 		return Account{}, ErrCredentials
 	}
-	d.renew(a, rec, password)
-	return a, nil
-}
-
-// credentials finds the account that user names; a zero record stands for none.
-func (d *Directory) credentials(user string) (a Account, rec record, err error) {
-	addr, err := envelope.ParseAddress(sasl.Prepare(user))
-	if err != nil {
-		return a, rec, nil
-	}
-	err = d.st.View(func(r store.Reader) error {
-		a, rec, err = lookup(r, addr.Canonical())
-		return err
-	})
-	if errors.Is(err, ErrNotFound) {
-		return Account{}, record{}, nil
-	}
-	return a, rec, err
+	d.learn(w.Account, w.record, password)
+	return w.Account, nil
 }
 
 const (

@@ -11,57 +11,89 @@ import (
 )
 
 // scramIterations is what a SCRAM client has to compute for a login, some 15 ms: the most that
-// Cyrus SASL does. Passwords that were stored with fewer are stored anew when they are next seen.
+// Cyrus SASL does. It is stored with each account, so that it can be raised for new ones.
 const scramIterations = 65_536
 
-// scram is what is stored for SCRAM-SHA-256.
-type scram struct {
+// derivation is how the keys of all of an account's passwords are made: a SCRAM client is told of one salt and one
+// count, before it shows which password it has. It stays when a password is replaced.
+type derivation struct {
 	Salt       []byte `json:"salt"`
 	Iterations int    `json:"iterations"`
-	Stored     []byte `json:"stored"`
-	Server     []byte `json:"server"`
 }
 
-func newScram(password string) *scram {
+func newDerivation() derivation {
 	salt := make([]byte, 16)
 	rand.Read(salt)
-	c := sasl.Derive(password, salt, scramIterations)
-	return &scram{Salt: salt, Iterations: c.Iterations, Stored: c.StoredKey[:], Server: c.ServerKey[:]}
+	return derivation{salt, scramIterations}
 }
 
-// scramCredentials returns what SCRAM needs of a user. Of one who cannot log in by it they are made up: the
-// same for the same name, and nobody has the password.
-func (d *Directory) scramCredentials(user string) (sasl.Credentials, error) {
-	_, rec, err := d.credentials(user)
-	if err != nil {
-		return sasl.Credentials{}, fmt.Errorf("look up credentials: %w", err)
+// keyring is what SCRAM needs of one password: keys for each way to write it, by hash function.
+type keyring struct {
+	SHA256 []sasl.Keys `json:"sha256,omitempty"`
+	SHA1   []sasl.Keys `json:"sha1,omitempty"` // empty unless SCRAM-SHA-1 was on when the password was seen
+}
+
+// keyring derives the keys of a password that may be written in each of the ways given.
+func (d derivation) keyring(sha1 bool, ways ...string) (k keyring) {
+	for _, password := range ways {
+		k.SHA256 = append(k.SHA256, sasl.Derive(sasl.SHA256, password, d.Salt, d.Iterations))
+		if sha1 {
+			k.SHA1 = append(k.SHA1, sasl.Derive(sasl.SHA1, password, d.Salt, d.Iterations))
+		}
 	}
+	return k
+}
+
+// lacks reports whether there are keys missing.
+func (k keyring) lacks(sha1 bool) bool { return len(k.SHA256) == 0 || sha1 && len(k.SHA1) == 0 }
+
+// of returns the keys for SCRAM with SHA-1 or SHA-256.
+func (k keyring) of(sha1 bool) []sasl.Keys {
+	if sha1 {
+		return k.SHA1
+	}
+	return k.SHA256
+}
+
+// scramKeys is with how many keys each proof is compared: as many as an account can have. Who has fewer, or does not
+// exist, is given random ones, so that the time does not tell.
+const scramKeys = 1 + maxAppPasswords*waysToWrite
+
+// scramCredentials returns what SCRAM needs of a user for a protocol. Of one who does not exist the salt is made up: the
+// same for the same name.
+func (d *Directory) scramCredentials(who *holder, user, protocol string, sha1 bool) (sasl.Credentials, error) {
 	secret, err := d.decoySecret()
 	if err != nil {
 		return sasl.Credentials{}, fmt.Errorf("look up credentials: %w", err)
 	}
-	if s := rec.Scram; s.readable() {
-		return sasl.Credentials{
-			Salt: s.Salt, Iterations: s.Iterations,
-			StoredKey: [sha256.Size]byte(s.Stored), ServerKey: [sha256.Size]byte(s.Server),
-		}, nil
+	c := sasl.Credentials{Salt: decoySalt(secret, user), Iterations: scramIterations}
+	if len(who.record.Salt) > 0 {
+		c.Salt, c.Iterations = who.record.Salt, who.record.Iterations
 	}
-	salt := decoyOf(secret, "salt", user)
-	return sasl.Credentials{
-		Salt: salt[:16], Iterations: scramIterations,
-		StoredKey: decoyOf(secret, "stored", user), ServerKey: decoyOf(secret, "server", user),
-	}, nil
+	c.Keys = who.keys(protocol, sha1, d.now())
+	nobodys := nobodysKeys(sha1)
+	for len(c.Keys) < scramKeys {
+		c.Keys = append(c.Keys, nobodys)
+	}
+	return c, nil
 }
 
-func (s *scram) readable() bool {
-	return s != nil && len(s.Salt) > 0 && s.Iterations > 0 && len(s.Stored) == sha256.Size && len(s.Server) == sha256.Size
+// nobodysKeys are those of a password that does not exist.
+func nobodysKeys(sha1 bool) sasl.Keys {
+	size := sasl.SHA256().Size()
+	if sha1 {
+		size = sasl.SHA1().Size()
+	}
+	k := sasl.Keys{Stored: make([]byte, size), Server: make([]byte, size)}
+	rand.Read(k.Stored)
+	rand.Read(k.Server)
+	return k
 }
 
-func decoyOf(secret []byte, what, user string) (sum [sha256.Size]byte) {
+func decoySalt(secret []byte, user string) []byte {
 	h := hmac.New(sha256.New, secret)
-	fmt.Fprintf(h, "%s %s", what, nameOf(user))
-	h.Sum(sum[:0])
-	return sum
+	fmt.Fprintf(h, "salt %s", nameOf(user))
+	return h.Sum(nil)[:16]
 }
 
 func secretKey() store.Key { return store.NewKey("as") }
@@ -87,16 +119,16 @@ func (d *Directory) decoySecret() (secret []byte, err error) {
 	return secret, err
 }
 
-// renew stores what SCRAM needs of a password that has just been found right, where that
-// is missing or too cheap. The login does not depend on it.
-func (d *Directory) renew(a Account, old record, password string) {
-	if old.Scram != nil && old.Scram.Iterations >= scramIterations {
+// learn stores the keys that are missing of a password that has just been found right. The login
+// does not depend on it.
+func (d *Directory) learn(a Account, old record, password string) {
+	if !old.Keys.lacks(d.sha1) {
 		return
 	}
-	fresh := newScram(password)
+	keys := old.derivation.keyring(d.sha1, password)
 	_, _ = d.change(a.Address, func(rec *record) {
 		if rec.Hash == old.Hash {
-			rec.Scram = fresh
+			rec.Keys = keys
 		}
 	})
 }

@@ -1,7 +1,7 @@
 // Package sasl is the server's end of the mechanisms by which a client logs in: PLAIN
-// (RFC 4616), LOGIN, SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). It knows
-// neither a protocol nor an account: a mechanism takes the octets that a protocol has
-// decoded, and asks the functions that it was given.
+// (RFC 4616), LOGIN, and SCRAM with SHA-1 and SHA-256, with and without channel binding
+// (RFC 5802, RFC 7677). It knows neither a protocol nor an account: a mechanism takes the
+// octets that a protocol has decoded, and asks the functions that it was given.
 //
 // What is promised: no password and no key is in an error, and how long a response takes
 // to be judged does not depend on what is secret. A SCRAM dialogue looks the same for a
@@ -18,6 +18,8 @@ import (
 const (
 	Plain           = "PLAIN"
 	Login           = "LOGIN"
+	ScramSHA1       = "SCRAM-SHA-1"
+	ScramSHA1Plus   = "SCRAM-SHA-1-PLUS"
 	ScramSHA256     = "SCRAM-SHA-256"
 	ScramSHA256Plus = "SCRAM-SHA-256-PLUS"
 )

@@ -6,53 +6,75 @@ import (
 	"crypto/hmac"
 	"crypto/pbkdf2"
 	"crypto/rand"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"hash"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// Credentials are what a server keeps of a password to check it by SCRAM-SHA-256 (RFC
-// 5802, 3). From them nobody can log in, but passwords can be tried against them.
+// Hash is the hash function that a form of SCRAM is built on.
+type Hash func() hash.Hash
+
+// The hash functions of the forms that are known here. SHA-1 is weak where two texts shall not have one hash, which is
+// not what SCRAM asks of it.
+var (
+	SHA1   Hash = sha1.New
+	SHA256 Hash = sha256.New
+)
+
+// Keys are what a server keeps of a password to check it by SCRAM (RFC 5802, 3). From them
+// nobody can log in, but passwords can be tried against them.
+type Keys struct {
+	Stored []byte `json:"stored"`
+	Server []byte `json:"server"`
+}
+
+// Credentials are a user's: any of several passwords may be proven. They are derived with one
+// salt and count, because a client is told of one before it shows which it has.
 type Credentials struct {
 	Salt       []byte
 	Iterations int
-	StoredKey  [sha256.Size]byte
-	ServerKey  [sha256.Size]byte
+	Keys       []Keys
 }
 
-// Derive returns the credentials of a password; its cost grows with the iterations.
-func Derive(password string, salt []byte, iterations int) Credentials {
-	salted, err := pbkdf2.Key(sha256.New, Prepare(password), salt, iterations, sha256.Size)
+// Derive returns the keys of a password; its cost grows with the iterations.
+func Derive(h Hash, password string, salt []byte, iterations int) Keys {
+	salted, err := pbkdf2.Key(h, Prepare(password), salt, iterations, h().Size())
 	if err != nil {
 		panic(fmt.Sprintf("sasl: PBKDF2 refuses its parameters: %v", err)) // only FIPS 140 does: salts under 16 octets
 	}
-	return Credentials{
-		Salt: salt, Iterations: iterations,
-		StoredKey: sha256.Sum256(mac(salted, "Client Key")),
-		ServerKey: [sha256.Size]byte(mac(salted, "Server Key")),
-	}
+	return Keys{Stored: h.sum(h.mac(salted, "Client Key")), Server: h.mac(salted, "Server Key")}
 }
 
-func mac(key []byte, text string) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(text))
-	return h.Sum(nil)
+func (h Hash) sum(b []byte) []byte {
+	x := h()
+	x.Write(b)
+	return x.Sum(nil)
 }
 
-// Scram says how the server's end of SCRAM-SHA-256 is to decide.
+func (h Hash) mac(key []byte, text string) []byte {
+	x := hmac.New(h, key)
+	x.Write([]byte(text))
+	return x.Sum(nil)
+}
+
+// Scram says how the server's end of SCRAM is to decide.
 type Scram struct {
+	Hash Hash
 	// Lookup returns a user's credentials. Of a user who does not exist it returns some that
-	// are always the same for the name: the client shall not see the difference.
+	// are always the same for the name, with as many keys as others have: the client shall
+	// not see the difference.
 	Lookup func(user string) (Credentials, error)
-	// Check is told once whether the client has proven that it knows the password, and is
-	// the last to decide. identity is as whom it wants to act, or empty.
-	Check func(identity, user string, proven bool) error
+	// Check is told once which of the keys the client has proven to know the password of; nil
+	// is none. It is the last to decide. identity is as whom the client wants to act, or empty.
+	Check func(identity, user string, proven *Keys) error
 
-	Plus     bool     // the client chose SCRAM-SHA-256-PLUS
+	Plus     bool     // the client chose the PLUS form
 	Bindings Bindings // of the connection; not empty means that the PLUS form is offered
 
 	nonce string // ours, for tests; empty is a random one
@@ -196,24 +218,35 @@ func (s *scram) prove(message string) ([]byte, error) {
 	bound, ok := strings.CutPrefix(f[0], "c=")
 	input, err1 := base64.StdEncoding.Strict().DecodeString(bound)
 	proof, err2 := base64.StdEncoding.Strict().DecodeString(encoded)
-	if !ok || err1 != nil || err2 != nil || len(proof) != sha256.Size || !bytes.HasPrefix(input, []byte(s.header)) {
+	if !ok || err1 != nil || err2 != nil || len(proof) != s.Hash().Size() || !bytes.HasPrefix(input, []byte(s.header)) {
 		return nil, ErrSyntax
 	}
 	message = s.transcript + "," + without
-	proven := s.proves(proof, message) && subtle.ConstantTimeCompare(input[len(s.header):], s.binding) == 1
-	if err := s.Check(s.identity, s.user, proven); err != nil || !proven {
+	proven := s.proven(proof, message)
+	if subtle.ConstantTimeCompare(input[len(s.header):], s.binding) != 1 {
+		proven = nil
+	}
+	if err := s.Check(s.identity, s.user, proven); err != nil || proven == nil {
 		return nil, cmp.Or(err, ErrBinding)
 	}
-	signature := mac(s.credentials.ServerKey[:], message)
-	return []byte("v=" + base64.StdEncoding.EncodeToString(signature)), nil
+	return []byte("v=" + base64.StdEncoding.EncodeToString(s.Hash.mac(proven.Server, message))), nil
+}
+
+// proven returns the keys whose password the proof shows. All are tried, whichever fits.
+func (s *scram) proven(proof []byte, message string) (found *Keys) {
+	for i := range s.credentials.Keys {
+		if k := &s.credentials.Keys[i]; s.proves(proof, message, k.Stored) {
+			found = k
+		}
+	}
+	return found
 }
 
 // proves reports whether the proof is ClientKey XOR ClientSignature (RFC 5802, 3).
-func (s *scram) proves(proof []byte, message string) bool {
-	key := make([]byte, sha256.Size)
-	subtle.XORBytes(key, proof, mac(s.credentials.StoredKey[:], message))
-	stored := sha256.Sum256(key)
-	return subtle.ConstantTimeCompare(stored[:], s.credentials.StoredKey[:]) == 1
+func (s *scram) proves(proof []byte, message string, stored []byte) bool {
+	key := make([]byte, len(proof))
+	subtle.XORBytes(key, proof, s.Hash.mac(stored, message))
+	return subtle.ConstantTimeCompare(s.Hash.sum(key), stored) == 1
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {

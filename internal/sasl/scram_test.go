@@ -30,14 +30,15 @@ const (
 func house(change ...func(*Scram)) Scram {
 	salt, _ := b64.DecodeString("W22ZaJ0SNY7soEsUEjb6gQ==")
 	s := Scram{
+		Hash: SHA256,
 		Lookup: func(user string) (Credentials, error) {
 			if user == "user" || user == "a,b=ü" {
-				return Derive("pencil", salt, 4096), nil
+				return Credentials{salt, 4096, []Keys{Derive(SHA256, "pencil", salt, 4096)}}, nil
 			}
-			return Credentials{Salt: salt, Iterations: 4096}, nil
+			return Credentials{salt, 4096, []Keys{{make([]byte, 32), make([]byte, 32)}}}, nil
 		},
-		Check: func(identity, user string, proven bool) error {
-			if !proven || identity != "" && identity != user {
+		Check: func(identity, user string, proven *Keys) error {
+			if proven == nil || identity != "" && identity != user {
 				return errWrong
 			}
 			return nil
@@ -227,7 +228,7 @@ func TestScramWithoutInitialResponse(t *testing.T) {
 
 // Whatever Check says, nobody comes in without a proof.
 func TestScramDoesNotRelyOnCheck(t *testing.T) {
-	s := NewScram(house(func(s *Scram) { s.Check = func(string, string, bool) error { return nil } }))
+	s := NewScram(house(func(s *Scram) { s.Check = func(string, string, *Keys) error { return nil } }))
 	c := client{header: "n,,", user: "user", password: "wrong"}
 	if got := c.talk(s); got != "binding" {
 		t.Error(got)
@@ -305,7 +306,9 @@ func FuzzScram(f *testing.F) {
 			s := NewScram(house(func(s *Scram) {
 				s.Plus = plus
 				s.Bindings = map[bool]Bindings{true: {Exporter: []byte("x")}}[plus]
-				s.Lookup = func(string) (Credentials, error) { return Credentials{Salt: []byte("salt"), Iterations: 1}, nil }
+				s.Lookup = func(string) (Credentials, error) {
+					return Credentials{[]byte("salt"), 1, []Keys{{make([]byte, 32), make([]byte, 32)}}}, nil
+				}
 			}))
 			for i, in := range []string{first, final, last} {
 				out, done, err := s.Next([]byte(in))
@@ -355,6 +358,6 @@ func FuzzPrepare(f *testing.F) {
 
 func BenchmarkDerive(b *testing.B) {
 	for b.Loop() {
-		Derive("a password", []byte("0123456789abcdef"), 100_000)
+		Derive(SHA256, "a password", []byte("0123456789abcdef"), 100_000)
 	}
 }
