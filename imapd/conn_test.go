@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postroad/internal/account"
 	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/trace"
@@ -407,7 +408,7 @@ func TestTimeBeforeLogin(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := pipe(t, Config{})
+				c := pipe(t, Config{Accounts: account.Open(nil, nil)})
 				c.patient("* OK ...")
 				began := time.Now()
 				tt.talk(c)
@@ -565,7 +566,7 @@ func TestIdleFlood(t *testing.T) {
 func TestHandshakeInTime(t *testing.T) {
 	for _, implicit := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			srv := NewServer(implicit, Config{TLS: certificate(t)})
+			srv := NewServer(implicit, Config{Accounts: account.Open(nil, nil), TLS: certificate(t)})
 			pipes := listentest.NewPipes()
 			go srv.Serve(pipes)
 			client := pipes.Dial()

@@ -264,6 +264,7 @@ func (d *dialog) start(dir string) {
 		Store:     st,
 		Mailboxes: mailbox.New(st, mailbox.Options{Quota: quotaOf}),
 		Accounts:  d.house.accounts,
+		Logins:    account.NewLogins(d.house.accounts, account.NewGuard(nil, nil)), // all cases share the accounts: they are only read
 		Log:       slog.New(strict{d.t}),
 	}
 }

@@ -175,7 +175,7 @@ func (h *house) inMemory(kind smtpd.Kind, implicitTLS bool, change ...func(*smtp
 	h.t.Helper()
 	c := smtpd.Config{
 		Hostname: hostname, Store: h.store, Spool: h.queue, Accounts: h.accounts,
-		Logins: account.NewLogins(h.accounts, account.NewGuard(nil)), TLS: h.tls,
+		Logins: account.NewLogins(h.accounts, account.NewGuard(nil, nil)), TLS: h.tls,
 		Log: slog.New(slog.NewTextHandler(h.log, nil)),
 	}
 	c.Limits.Connections = 20_000

@@ -365,7 +365,9 @@ func (t *Try) failed(password string) (spent int, guessed bool) {
 	}
 	if !again {
 		n.spend(now)
-		g.network(t.site).spend(now)
+		if !t.local { // which may have no address, and so no site
+			g.network(t.site).spend(now)
+		}
 		if !t.safe {
 			g.nameBudget(t.name).spend(now)
 		}
