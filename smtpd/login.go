@@ -13,7 +13,7 @@ import (
 
 // client is the peer as one that wants to log in. Its TLS connection is not offered for
 // SCRAM-SHA-256-PLUS: Mutt with GNU SASL would choose that, have nothing to bind to, and give up.
-func (s *session) client() account.Client { return account.Client{From: s.peer.ip} }
+func (s *session) client() account.Client { return account.Client{Protocol: account.SMTP, From: s.peer.ip} }
 
 // mayAuth returns why nobody may log in here now, or nil. In the clear only this machine may.
 func (s *session) mayAuth() *wire.Reply {
