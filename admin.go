@@ -125,6 +125,8 @@ var codes = []struct {
 	{account.ErrDomainAlias, control.Refused, "give the domain that it is an alias of"},
 	{account.ErrPassword, control.Invalid, ""},
 	{account.ErrSetting, control.Invalid, ""},
+	{account.ErrNoAppPassword, control.NotFound, "see `postroad account app-password list`"},
+	{account.ErrAppPassword, control.Invalid, ""},
 	{account.ErrLoop, control.Invalid, ""},
 	{gate.ErrNoBan, control.NotFound, "see `postroad ban list`"},
 	{gate.ErrThisHost, control.Refused, ""},

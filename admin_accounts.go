@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"postroad/imapd"
 	"postroad/internal/account"
@@ -64,7 +65,7 @@ func (a *Admin) Accounts(ctx context.Context, domain string) iter.Seq2[control.A
 func (a *Admin) show(acct account.Account) (control.Account, error) {
 	octets, messages, err := a.c.Mailboxes.Usage(mailbox.Owner(acct.ID))
 	return control.Account{
-		ID: uint64(acct.ID), Address: acct.Address.String(), Disabled: acct.Disabled, Admin: acct.Admin, Created: acct.Created,
+		ID: uint64(acct.ID), Address: acct.Address.String(), Disabled: acct.Disabled, Admin: acct.Admin, AppOnly: acct.AppOnly, Created: acct.Created,
 		Quota: acct.Quota.Octets, MaxMessages: acct.Quota.Messages, Octets: octets, Messages: messages, Hidden: acct.Hidden,
 	}, adminError(err)
 }
@@ -127,12 +128,66 @@ func (a *Admin) SetAccount(ctx context.Context, c control.SetAccount) (control.A
 		return control.Account{}, err
 	}
 	acct, err := a.c.Accounts.Set(addr, account.Settings{
-		Octets: c.Quota, Messages: c.MaxMessages, Admin: c.Admin, Hide: c.Hide, Show: c.Show,
+		Octets: c.Quota, Messages: c.MaxMessages, Admin: c.Admin, AppOnly: c.AppOnly, Hide: c.Hide, Show: c.Show,
 	})
 	if err != nil {
 		return control.Account{}, adminError(err)
 	}
 	return a.show(acct)
+}
+
+// AppPasswords lists an account's app passwords.
+func (a *Admin) AppPasswords(ctx context.Context, address string) ([]control.AppPassword, error) {
+	addr, err := parseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	list, err := a.c.Accounts.AppPasswords(addr)
+	shown := make([]control.AppPassword, 0, len(list))
+	for _, p := range list {
+		shown = append(shown, a.showAppPassword(p))
+	}
+	return shown, adminError(err)
+}
+
+func (a *Admin) showAppPassword(p account.AppPassword) control.AppPassword {
+	shown := control.AppPassword{
+		Name: p.Name, Protocols: p.Protocols, Created: p.Created, Expires: p.Expires,
+		Expired: !p.Expires.IsZero() && !a.c.Now().Before(p.Expires), Used: p.Used.At, UsedFor: p.Used.Protocol,
+	}
+	switch {
+	case p.Used.From.IsValid():
+		shown.UsedFrom = p.Used.From.String()
+	case !p.Used.At.IsZero():
+		shown.UsedFrom = "this machine"
+	}
+	return shown
+}
+
+// AddAppPassword gives an account one more password.
+func (a *Admin) AddAppPassword(ctx context.Context, n control.NewAppPassword) (control.MadeAppPassword, error) {
+	addr, err := parseAddress(n.Address)
+	if err != nil {
+		return control.MadeAppPassword{}, err
+	}
+	p := account.AppPassword{Name: n.Name, Protocols: n.Protocols}
+	if len(p.Protocols) == 0 {
+		p.Protocols = []string{account.IMAP, account.SMTP}
+	}
+	if n.Lifetime != 0 {
+		p.Expires = a.c.Now().Add(time.Duration(n.Lifetime))
+	}
+	made, text, err := a.c.Accounts.AddAppPassword(addr, p)
+	return control.MadeAppPassword{AppPassword: a.showAppPassword(made), Password: text}, adminError(err)
+}
+
+// RevokeAppPassword takes an app password back.
+func (a *Admin) RevokeAppPassword(ctx context.Context, n control.AppPasswordName) error {
+	addr, err := parseAddress(n.Address)
+	if err != nil {
+		return err
+	}
+	return adminError(a.c.Accounts.RevokeAppPassword(addr, n.Name))
 }
 
 // hideable says Invalid when IMAP has no such capability, or none that can be hidden.

@@ -17,7 +17,8 @@ import (
 func (a *app) accountCommands() *cobra.Command {
 	return a.group("account", "the people and programs that have mailboxes",
 		a.accountAdd(), a.accountList(), a.accountShow(), a.accountPassword(),
-		a.accountDisable(), a.accountEnable(), a.accountSet(), a.accountForward(), a.accountDelegate(), a.accountRemove())
+		a.accountDisable(), a.accountEnable(), a.accountSet(), a.accountForward(), a.accountDelegate(),
+		a.appPasswordCommands(), a.accountRemove())
 }
 
 // madeAccount is an account with the password that was generated for it.
@@ -129,6 +130,9 @@ func showState(v control.Account) string {
 	}
 	if v.Admin {
 		state += ", admin"
+	}
+	if v.AppOnly {
+		state += ", app passwords only"
 	}
 	return state
 }
@@ -246,7 +250,7 @@ func (a *app) setDisabled(verb, short string, disabled bool, done string) *cobra
 func (a *app) accountSet() *cobra.Command {
 	var quota string
 	var messages int64
-	var admin bool
+	var admin, appOnly bool
 	var set control.SetAccount
 	var cmd *cobra.Command
 	cmd = command{
@@ -255,7 +259,8 @@ func (a *app) accountSet() *cobra.Command {
 		example: `postroad account set alice@example.test --quota 5GB --max-messages 100000
 postroad account set alice@example.test --hide-capability CONDSTORE,QRESYNC
 postroad account set alice@example.test --show-capability CONDSTORE
-postroad account set alice@example.test --admin`,
+postroad account set alice@example.test --admin
+postroad account set alice@example.test --app-passwords-only`,
 		complete: a.completing(false, accountNames),
 		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
 			set.Address = args[0]
@@ -272,19 +277,23 @@ postroad account set alice@example.test --admin`,
 			if cmd.Flags().Changed("admin") {
 				set.Admin = &admin
 			}
+			if cmd.Flags().Changed("app-passwords-only") {
+				set.AppOnly = &appOnly
+			}
 			return a.setAccount(ctx, set)
 		},
 	}.cobra()
 	cmd.Flags().StringVar(&quota, "quota", "", "how much the account may hold, as in 5GB; 0 is no limit")
 	cmd.Flags().Int64Var(&messages, "max-messages", 0, "how many messages it may hold; 0 is no limit")
 	cmd.Flags().BoolVar(&admin, "admin", false, "whether it may set quotas over IMAP (--admin=false takes that back)")
+	cmd.Flags().BoolVar(&appOnly, "app-passwords-only", false, "whether its own password opens nothing (=false takes that back)")
 	cmd.Flags().StringSliceVar(&set.Hide, "hide-capability", nil, "IMAP capabilities not to tell its clients of, for one that mishandles them")
 	cmd.Flags().StringSliceVar(&set.Show, "show-capability", nil, "hidden IMAP capabilities to tell them of again")
 	return cmd
 }
 
 func (a *app) setAccount(ctx context.Context, set control.SetAccount) error {
-	if set.Quota == nil && set.MaxMessages == nil && set.Admin == nil && len(set.Hide)+len(set.Show) == 0 {
+	if set.Quota == nil && set.MaxMessages == nil && set.Admin == nil && set.AppOnly == nil && len(set.Hide)+len(set.Show) == 0 {
 		return usagef("nothing to change: give a setting, as --help shows")
 	}
 	return a.with(ctx, func(ctx context.Context, svc control.Service) error {

@@ -236,6 +236,18 @@ func (c *Client) SetAccount(ctx context.Context, s SetAccount) (Account, error) 
 	return ask[Account](ctx, c, "SetAccount", s, reply{})
 }
 
+func (c *Client) AppPasswords(ctx context.Context, address string) ([]AppPassword, error) {
+	return ask[[]AppPassword](ctx, c, "AppPasswords", address, reply{})
+}
+
+func (c *Client) AddAppPassword(ctx context.Context, n NewAppPassword) (MadeAppPassword, error) {
+	return ask[MadeAppPassword](ctx, c, "AddAppPassword", n, reply{})
+}
+
+func (c *Client) RevokeAppPassword(ctx context.Context, n AppPasswordName) error {
+	return tell(ctx, c, "RevokeAppPassword", n)
+}
+
 func (c *Client) RemoveAccount(ctx context.Context, address string) error {
 	return tell(ctx, c, "RemoveAccount", address)
 }

@@ -47,6 +47,12 @@ type Service interface {
 	SetDisabled(ctx context.Context, c SetDisabled) error
 	// SetAccount changes an account's settings and returns the account.
 	SetAccount(ctx context.Context, c SetAccount) (Account, error)
+	// AppPasswords lists an account's app passwords, oldest first.
+	AppPasswords(ctx context.Context, address string) ([]AppPassword, error)
+	// AddAppPassword gives an account one more password, which is made up and shown this once.
+	AddAppPassword(ctx context.Context, n NewAppPassword) (MadeAppPassword, error)
+	// RevokeAppPassword takes one back and ends the account's sessions.
+	RevokeAppPassword(ctx context.Context, n AppPasswordName) error
 	// RemoveAccount removes an account with all its mail, for good.
 	RemoveAccount(ctx context.Context, address string) error
 
@@ -231,7 +237,8 @@ type Account struct {
 	ID          uint64    `json:"id"`
 	Address     string    `json:"address"`
 	Disabled    bool      `json:"disabled"`
-	Admin       bool      `json:"admin"` // may set quotas over IMAP
+	Admin       bool      `json:"admin"`                        // may set quotas over IMAP
+	AppOnly     bool      `json:"app_passwords_only,omitempty"` // its own password opens nothing
 	Created     time.Time `json:"created"`
 	Quota       int64     `json:"quota"`        // octets; 0 is no limit
 	MaxMessages int64     `json:"max_messages"` // 0 is no limit
@@ -255,6 +262,37 @@ type Credential struct {
 	Password string `json:"password"`
 }
 
+// AppPassword is one more password of an account, without the password itself.
+type AppPassword struct {
+	Name      string    `json:"name"`
+	Protocols []string  `json:"protocols"` // "imap", "smtp"
+	Created   time.Time `json:"created"`
+	Expires   time.Time `json:"expires,omitzero"`
+	Expired   bool      `json:"expired,omitempty"`
+	Used      time.Time `json:"used,omitzero"` // when somebody last logged in by it, to the minute
+	UsedFrom  string    `json:"used_from,omitempty"`
+	UsedFor   string    `json:"used_for,omitempty"` // a protocol
+}
+
+// NewAppPassword is an app password to be made.
+type NewAppPassword struct {
+	AppPasswordName
+	Protocols []string `json:"protocols,omitempty"` // none is all
+	Lifetime  Seconds  `json:"lifetime,omitempty"`  // 0 is for ever
+}
+
+// MadeAppPassword is an app password that was made.
+type MadeAppPassword struct {
+	AppPassword
+	Password string `json:"password"`
+}
+
+// AppPasswordName names an app password.
+type AppPasswordName struct {
+	Address string `json:"address"`
+	Name    string `json:"name"`
+}
+
 // SetDisabled says whether an account may log in.
 type SetDisabled struct {
 	Address  string `json:"address"`
@@ -267,6 +305,7 @@ type SetAccount struct {
 	Quota       *int64   `json:"quota,omitempty"`        // octets; 0 is no limit
 	MaxMessages *int64   `json:"max_messages,omitempty"` // 0 is no limit
 	Admin       *bool    `json:"admin,omitempty"`
+	AppOnly     *bool    `json:"app_passwords_only,omitempty"`
 	Hide        []string `json:"hide_capabilities,omitempty"` // no longer told to IMAP clients
 	Show        []string `json:"show_capabilities,omitempty"` // told again
 }

@@ -82,7 +82,14 @@ func (echo) SetDisabled(_ context.Context, c SetDisabled) error { return fails(c
 func (echo) SetAccount(_ context.Context, c SetAccount) (Account, error) {
 	return Account{Address: c.Address, Quota: *c.Quota, Hidden: c.Hide}, fails(c.Address)
 }
-func (echo) RemoveAccount(_ context.Context, n string) error { return fails(n) }
+func (echo) AppPasswords(_ context.Context, n string) ([]AppPassword, error) {
+	return []AppPassword{{Name: n, Protocols: []string{"imap"}, Created: born, Used: born}}, fails(n)
+}
+func (echo) AddAppPassword(_ context.Context, n NewAppPassword) (MadeAppPassword, error) {
+	return MadeAppPassword{AppPassword{Name: n.Name, Protocols: n.Protocols, Expires: born.Add(time.Duration(n.Lifetime))}, "pw"}, fails(n.Address)
+}
+func (echo) RevokeAppPassword(_ context.Context, n AppPasswordName) error { return fails(n.Name) }
+func (echo) RemoveAccount(_ context.Context, n string) error              { return fails(n) }
 func (echo) Aliases(_ context.Context, d string) iter.Seq2[Alias, error] {
 	return seq(d, Alias{d, []string{"x", "y"}})
 }
@@ -289,6 +296,11 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	quota := int64(1)
 	a, err = svc.SetAccount(ctx, SetAccount{Address: n, Quota: &quota, Hide: []string{"A", "B"}})
 	one("set account")(a, err)
+	apps, err := svc.AppPasswords(ctx, n)
+	one("app passwords")(apps, err)
+	app, err := svc.AddAppPassword(ctx, NewAppPassword{AppPasswordName{n, "phone"}, []string{"smtp"}, Seconds(time.Hour)})
+	one("add app password")(app, err)
+	say("revoke app password", describe(svc.RevokeAppPassword(ctx, AppPasswordName{"a", n})))
 	say("remove account", describe(svc.RemoveAccount(ctx, n)))
 	drain(say, "aliases", svc.Aliases(ctx, n))
 	al, err := svc.AddAlias(ctx, Alias{n, []string{"t"}})
