@@ -20,12 +20,30 @@ import (
 // What each part of the server is told of the config.
 
 func (s *Server) certsConfig(o Options) certs.Config {
-	t := s.cfg.TLS
-	c := certs.Config{
+	return certs.Config{
 		Dir: filepath.Join(s.cfg.DataDir, "tls"), Hostname: s.cfg.Hostname,
-		Files: certificateFiles(t), ClientCA: t.ClientCA, Now: o.Now, Log: s.log,
+		Files: certificateFiles(s.cfg.TLS), ACME: acme(s.cfg), ClientCA: s.cfg.TLS.ClientCA, Now: o.Now, Log: s.log,
 	}
-	return c
+}
+
+func acme(cfg config.Config) *certs.ACME {
+	a := cfg.ACME
+	if !a.Enabled {
+		return nil
+	}
+	names, listen := a.Names, a.HTTPListen
+	if len(names) == 0 {
+		names = []string{cfg.Hostname}
+	}
+	if certs.Challenge(a.Challenge) == certs.TLSALPN01 {
+		listen = a.TLSALPNListen
+	}
+	return &certs.ACME{
+		Directory: a.Directory, RootCA: a.RootCA, Email: a.Email, Names: names,
+		Challenge: certs.Challenge(a.Challenge), Listen: string(listen),
+		DNS:      certs.DNS{Server: string(a.DNSServer), KeyFile: a.DNSKeyFile},
+		EABKeyID: a.EABKeyID, EABHMAC: string(a.EABHMAC),
+	}
 }
 
 // certificateFiles are the pairs of files that the config names, the default one first.

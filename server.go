@@ -237,6 +237,9 @@ func (s *Server) Close() error {
 	if s.control != nil {
 		s.control.Close()
 	}
+	if s.certs != nil {
+		s.certs.Close()
+	}
 	return s.house.store.Close()
 }
 

@@ -15,7 +15,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +32,7 @@ type Config struct {
 	Dir      string           // for what is made here; it is made when it is needed
 	Hostname string           // whom a self-signed certificate is for
 	Files    []Pair           // the first is shown to clients that name none of all certificates' names
+	ACME     *ACME            // nil for none
 	ClientCA string           // a file of authorities whose certificates clients may log in with; "" for none
 	Now      func() time.Time // nil is time.Now
 	Log      *slog.Logger     // nil discards
@@ -44,8 +47,9 @@ const reloadEvery = 10 * time.Second
 // Certs are the server's certificates. Any number of goroutines.
 type Certs struct {
 	// Set by Open, never changed.
-	cfg Config
-	log *slog.Logger
+	cfg  Config
+	log  *slog.Logger
+	acme *authority // nil for none
 
 	shown   atomic.Pointer[table]         // what the files hold
 	clients atomic.Pointer[x509.CertPool] // nil: no client is asked for a certificate
@@ -55,7 +59,8 @@ type Certs struct {
 	clientCA *caFile // nil for none
 }
 
-// Open reads the files, and makes a self-signed certificate where none are named. It starts nothing.
+// Open reads the files, and makes a self-signed certificate where none are named. For ACME it binds a listener where
+// its challenges are answered. It starts nothing; who does not Run the Certs closes them.
 func Open(cfg Config) (*Certs, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -64,15 +69,35 @@ func Open(cfg Config) (*Certs, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Certs{cfg: cfg, log: cfg.Log}
-	if err := c.openFiles(); err != nil {
+	if cfg.ACME != nil {
+		var err error
+		if c.acme, err = openAuthority(*cfg.ACME, filepath.Join(cfg.Dir, "acme"), c.log, c.Reload); err != nil {
+			return nil, err
+		}
+	}
+	if err := errors.Join(c.openFiles(), c.openClientCA()); err != nil {
+		c.Close()
 		return nil, err
 	}
 	c.shown.Store(c.table())
-	return c, c.openClientCA()
+	return c, nil
+}
+
+// Close gives up the listener for challenges. After Run there is none.
+func (c *Certs) Close() {
+	if c.acme != nil {
+		c.acme.close()
+	}
 }
 
 // Run keeps the certificates current until ctx is done, and returns nil then.
 func (c *Certs) Run(ctx context.Context) error {
+	defer c.Close()
+	if c.acme != nil {
+		var g sync.WaitGroup
+		defer g.Wait()
+		g.Go(func() { c.acme.run(ctx) })
+	}
 	tick := time.NewTicker(reloadEvery)
 	defer tick.Stop()
 	for {
@@ -183,15 +208,30 @@ func fitting(hello *tls.ClientHelloInfo, list []*tls.Certificate) *tls.Certifica
 func (c *Certs) table() *table {
 	t := &table{byName: map[string][]*tls.Certificate{}}
 	for _, f := range c.files {
+		if f.cert == nil {
+			continue
+		}
+		if t.first == nil {
+			t.first = []*tls.Certificate{f.cert}
+		}
 		for _, name := range f.cert.Leaf.DNSNames {
 			name = strings.ToLower(name)
 			t.byName[name] = append(t.byName[name], f.cert)
 		}
 	}
-	first := c.files[0].cert
-	t.first = []*tls.Certificate{first}
-	if names := first.Leaf.DNSNames; len(names) > 0 {
+	if names := t.first[0].Leaf.DNSNames; len(names) > 0 {
 		t.first = t.byName[strings.ToLower(names[0])]
 	}
 	return t
+}
+
+// ErrNotObtained means that a certificate is none of those that are obtained by ACME.
+var ErrNotObtained = errors.New("no certificate for this name is obtained by ACME")
+
+// Renew obtains another certificate for one of ACME's names, whether or not it is time, and shows it. It needs Run.
+func (c *Certs) Renew(ctx context.Context, name string) error {
+	if c.acme == nil {
+		return ErrNotObtained
+	}
+	return c.acme.renew(ctx, strings.ToLower(name))
 }

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -17,10 +19,14 @@ const maxFile = 1 << 20
 // A pairFile is a certificate and the files that it came from.
 type pairFile struct {
 	Pair
+	source string // where the files come from: "file", "self-signed" or an ACME server
+	name   string // whom it is to be for, when it is obtained
 	advice string // what to do when it cannot be read, if that is known
 	made   bool   // by us: self-signed
-	cert   *tls.Certificate
-	seen   watched
+	later  bool   // it may not be there yet
+
+	cert *tls.Certificate // nil when it is not there yet
+	seen watched
 }
 
 // watched is what is known of files that are looked at again and again.
@@ -45,20 +51,28 @@ func (w *watched) tellBroken() bool {
 	return w.broken == 2
 }
 
-// openFiles loads what the config names, or what is made here.
+// openFiles loads what the config names, what was obtained, and when it names none what is made here.
 func (c *Certs) openFiles() error {
 	for _, p := range c.cfg.Files {
-		c.files = append(c.files, &pairFile{Pair: p})
+		c.files = append(c.files, &pairFile{Pair: p, source: "file"})
 	}
-	if len(c.files) == 0 {
+	if c.acme != nil {
+		c.files = append(c.files, c.acme.files()...)
+	}
+	if len(c.cfg.Files) == 0 {
 		own, err := c.selfSigned()
 		if err != nil {
 			return err
 		}
-		c.files = []*pairFile{own}
+		c.files = append(c.files, own)
 	}
 	for _, f := range c.files {
-		if _, err := f.load(); err != nil {
+		_, err := f.load()
+		if f.later && err != nil {
+			c.log.Error("a certificate that was obtained cannot be used, and will be obtained again", "cert", f.Cert, "err", err)
+			err = os.Rename(f.Cert, f.Cert+".damaged")
+		}
+		if err != nil {
 			return fmt.Errorf("load the certificate %s with its key %s: %w%s", f.Cert, f.Key, err, f.advice)
 		}
 	}
@@ -79,6 +93,9 @@ func Check(files []Pair, clientCA string) error {
 // load reads the files and reports whether there is a new certificate. After an error the one before it stays.
 func (f *pairFile) load() (bool, error) {
 	cert, err := readFile(f.Cert)
+	if f.later && f.cert == nil && errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -120,7 +137,7 @@ func (c *Certs) reload(f *pairFile) bool {
 	switch {
 	case err != nil && f.seen.tellBroken():
 		c.log.Error("the new certificate cannot be used and the one before it stays; put a certificate and the key that belongs to it there",
-			"cert", f.Cert, "key", f.Key, "until", f.cert.Leaf.NotAfter, "err", err)
+			"cert", f.Cert, "key", f.Key, "err", err)
 	case changed:
 		c.log.Info("certificate loaded", "cert", f.Cert, "names", f.cert.Leaf.DNSNames, "until", f.cert.Leaf.NotAfter)
 	}

@@ -30,7 +30,7 @@ const renewSelfSignedBefore = 30 * 24 * time.Hour
 // selfSigned is the self-signed certificate, made when it is missing.
 func (c *Certs) selfSigned() (*pairFile, error) {
 	dir := c.cfg.Dir
-	f := &pairFile{Pair: Pair{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}, made: true}
+	f := &pairFile{Pair: Pair{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem")}, made: true, source: "self-signed"}
 	f.advice = " (move both files in " + dir + " away, and the next start makes new ones)"
 	_, err := os.Stat(f.Cert)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -22,6 +22,7 @@ type Config struct {
 	ShutdownTimeout Duration `toml:"shutdown_timeout"`
 	Listen          Listen   `toml:"listen"`
 	TLS             TLS      `toml:"tls"`
+	ACME            ACME     `toml:"acme"`
 	Limits          Limits   `toml:"limits"`
 	Trust           Trust    `toml:"trust"`
 	Retry           Retry    `toml:"retry"`
@@ -48,6 +49,23 @@ type TLS struct {
 	Key          string        `toml:"key"`
 	ClientCA     string        `toml:"client_ca"`
 	Certificates []Certificate `toml:"certificate"`
+}
+
+// ACME says how certificates are obtained, when it is enabled.
+type ACME struct {
+	Enabled       bool     `toml:"enabled"`
+	Agreed        bool     `toml:"agreed"`
+	Email         string   `toml:"email"`
+	Names         []string `toml:"names"` // none is the hostname
+	Challenge     string   `toml:"challenge"`
+	HTTPListen    Addr     `toml:"http_listen"`
+	TLSALPNListen Addr     `toml:"tls_alpn_listen"`
+	DNSServer     Addr     `toml:"dns_server"`
+	DNSKeyFile    string   `toml:"dns_key_file"`
+	Directory     string   `toml:"directory"`
+	RootCA        string   `toml:"root_ca"`
+	EABKeyID      string   `toml:"eab_key_id"`
+	EABHMAC       Secret   `toml:"eab_hmac"`
 }
 
 // Certificate names the files of one more certificate, which clients get that ask for its names.
@@ -139,7 +157,7 @@ func Parse(r io.Reader) (Config, error) { return parse(r, "") }
 
 // resolve makes relative paths start at dir.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA}
+	paths := []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.ACME.DNSKeyFile, &c.ACME.RootCA}
 	for i := range c.TLS.Certificates {
 		paths = append(paths, &c.TLS.Certificates[i].Cert, &c.TLS.Certificates[i].Key)
 	}

@@ -48,6 +48,15 @@ lmtp = "unix:/run/lmtp.sock"
 cert = "c.pem"
 key = "k.pem"
 client_ca = "users.pem"
+[acme]
+enabled = true
+agreed = true
+email = "ann@example.org"
+names = ["mail.example.org", "*.example.net"]
+challenge = "dns-01"
+dns_key_file = "dns.key"
+eab_key_id = "k"
+eab_hmac = "m"
 [[tls.certificate]]
 cert = "c2.pem"
 key = "k2.pem"
@@ -84,6 +93,9 @@ func TestParseReadsWhatIsWritten(t *testing.T) {
 	want.Hostname, want.DataDir, want.ShutdownTimeout = "mail.example.org", "/srv/mail", Duration(30*time.Second)
 	want.Listen = Listen{":25", Off, "[::1]:465", "127.0.0.1:0", "127.0.0.1:2993", "unix:/run/lmtp.sock"}
 	want.TLS = TLS{Cert: "c.pem", Key: "k.pem", ClientCA: "users.pem", Certificates: []Certificate{{"c2.pem", "k2.pem"}, {"c3.pem", "k3.pem"}}}
+	want.ACME.Enabled, want.ACME.Agreed, want.ACME.Email = true, true, "ann@example.org"
+	want.ACME.Names, want.ACME.Challenge = []string{"mail.example.org", "*.example.net"}, "dns-01"
+	want.ACME.DNSKeyFile, want.ACME.EABKeyID, want.ACME.EABHMAC = "dns.key", "k", "m"
 	want.Limits.MessageSize, want.Limits.Recipients = 64<<20, 200
 	want.Trust.XCLIENT = []Network{
 		Network(netip.MustParsePrefix("192.0.2.1/32")), Network(netip.MustParsePrefix("2001:db8::/32")), Network(netip.MustParsePrefix("192.0.2.2/32")),
@@ -131,6 +143,18 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"half a certificate", "[tls]\ncert = \"x\"", `line 2: tls.cert: cert and key belong together`},
 		{"a certificate without key", "[[tls.certificate]]\ncert = \"a\"\nkey = \"b\"\n[[tls.certificate]]\ncert = \"x\"", `tls.certificate[2].key: is empty; it wants the path`},
 		{"a certificate's unknown key", "[[tls.certificate]]\ncret = \"x\"", `line 2: unknown key "tls.certificate.cret"; did you mean "tls.certificate.cert"?`},
+		{"ACME without a yes", "[acme]\nenabled = true", `line 2: acme.enabled: read the authority's terms of service, then set acme.agreed to true`},
+		{"ACME without address", "[acme]\nenabled = true\nagreed = true", `line 2: acme.enabled: set acme.email`},
+		{"ACME for localhost", "[acme]\nenabled = true\nagreed = true\nemail = \"a@b\"", `no authority has certificates for "localhost"`},
+		{"DNS-01 without key", "hostname=\"a.b\"\n[acme]\nenabled = true\nagreed = true\nemail = \"a@b\"\nchallenge = \"dns-01\"", `"dns-01" needs acme.dns_key_file`},
+		{"a wildcard without DNS-01", "[acme]\nnames = [\"*.a.b\"]", `line 2: acme.names: "*.a.b" can only be had with "dns-01"`},
+		{"a name twice", "[acme]\nnames = [\"a.b\", \"A.b\"]", `"A.b" stands there twice`},
+		{"no name", "[acme]\nnames = [\"a b\"]", `acme.names: "a b" is not a host name`},
+		{"a name that is no list", "[acme]\nnames = \"a.b\"", `line 2: acme.names: is a TOML string, but a list belongs here`},
+		{"yes for true", "[acme]\nenabled = \"yes\"", `line 2: acme.enabled: is a TOML string, but true or false belongs here`},
+		{"a directory in the clear", "[acme]\ndirectory = \"http://a.b\"", `it begins with https://`},
+		{"half a binding", "[acme]\neab_key_id = \"x\"", `eab_key_id and eab_hmac belong together`},
+		{"a challenge that is off", "[acme]\nhttp_listen = \"off\"", `"off" is not an address`},
 		{"max below first", "[retry]\nfirst = \"1h\"\nmax = \"5m\"", `line 3: retry.max: 5m is out of range: from 1h to 7d`},
 		{"a bad log level", "[log]\nlevel = \"loud\"", `line 2: log.level: "loud" is not known; use "debug", "info", "warn" or "error"`},
 		{"a bad hostname", "hostname = \"a b\"", `line 1: hostname: "a b" is not a host name`},
@@ -239,7 +263,7 @@ func TestWriteRoundTrips(t *testing.T) {
 	if again.Routes[0].Password != stars {
 		t.Errorf("password shown as %q", string(again.Routes[0].Password))
 	}
-	again.Routes[0].Password = c.Routes[0].Password
+	again.Routes[0].Password, again.ACME.EABHMAC = c.Routes[0].Password, c.ACME.EABHMAC
 	if !reflect.DeepEqual(c, again) {
 		t.Errorf("got  %#v\nwant %#v", again, c)
 	}
@@ -299,7 +323,7 @@ func TestTheTableHoldsEveryField(t *testing.T) {
 			switch {
 			case f.Type.Kind() == reflect.Struct:
 				walk(f.Type, key)
-			case f.Type.Kind() == reflect.Slice:
+			case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct:
 				walk(f.Type.Elem(), key)
 			}
 		}
@@ -312,7 +336,7 @@ func TestTheTableHoldsEveryField(t *testing.T) {
 
 func TestEverySettingIsDocumented(t *testing.T) {
 	var c Config
-	for _, sec := range append(c.settings(), routeSection(&Route{})) {
+	for _, sec := range c.kinds() {
 		for _, s := range sec.settings {
 			if s.doc == "" {
 				t.Errorf("%s has no documentation", joinKey(sec.name, s.key))
@@ -430,6 +454,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what Write writes is refused: %v\n%s", err, c)
 		}
+		again.ACME.EABHMAC = c.ACME.EABHMAC
 		for i := range c.Routes {
 			again.Routes[i].Password = c.Routes[i].Password
 		}

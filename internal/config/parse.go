@@ -94,6 +94,9 @@ func decode(text []byte) (Config, error) {
 	if len(c.Trust.XCLIENT) == 0 {
 		c.Trust.XCLIENT = nil
 	}
+	if len(c.ACME.Names) == 0 {
+		c.ACME.Names = nil
+	}
 	places.completeRoutes(c.Routes)
 	if err := places.checkCase(); err != nil {
 		return Config{}, err
@@ -153,6 +156,10 @@ func wanted(goType string) string {
 		return "a whole number belongs here"
 	case "float64":
 		return "a number belongs here"
+	case "bool":
+		return "true or false belongs here"
+	case "[]string":
+		return "a list belongs here, as in [\"mail.example.org\"]"
 	case "[]config.Route":
 		return "routes are tables: write [[route]] above each"
 	case "[]config.Certificate":

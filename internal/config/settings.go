@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -50,7 +51,11 @@ func Default() Config {
 			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute),
 		},
 		Trace: Trace{Age: Duration(30 * day), Events: 2_000_000},
-		Log:   Log{Level: "info", Format: "text"},
+		ACME: ACME{
+			Challenge: "http-01", HTTPListen: ":80", TLSALPNListen: ":443", DNSServer: "127.0.0.1:53",
+			Directory: "https://acme-v02.api.letsencrypt.org/directory",
+		},
+		Log: Log{Level: "info", Format: "text"},
 	}
 }
 
@@ -76,6 +81,25 @@ change. With none named, a self-signed certificate is made in the data directory
 			{"cert", &c.TLS.Cert, `The certificate, then those between it and the root.`, bothOrNone(&c.TLS.Cert, &c.TLS.Key)},
 			{"key", &c.TLS.Key, `Its private key.`, nil},
 			{"client_ca", &c.TLS.ClientCA, `The authorities (PEM) whose certificates users may show to log in without a password.`, nil},
+		}},
+		{"acme", `Certificates from an authority (RFC 8555), obtained and renewed without a hand; until the
+first one is there, a self-signed one is shown. Files of [tls] come before them.`, false, []setting{
+			{"enabled", &c.ACME.Enabled, `Whether certificates are obtained.`, c.checkACME},
+			{"agreed", &c.ACME.Agreed, `Whether you agree to the authority's terms of service.`, nil},
+			{"email", &c.ACME.Email, `Your address, for the account at the authority.`, nil},
+			{"names", &c.ACME.Names, `The names to obtain a certificate for, each its own; none is the hostname. With
+"dns-01" also "*.example.org".`, c.checkACMENames},
+			{"challenge", &c.ACME.Challenge, `How the authority sees that a name is yours: "http-01" (it connects to port 80 of the
+name), "tls-alpn-01" (to port 443) or "dns-01" (it looks for a record in DNS).`, oneOf(&c.ACME.Challenge, "http-01", "tls-alpn-01", "dns-01")},
+			{"http_listen", &c.ACME.HTTPListen, `Where "http-01" is answered, and nothing else.`, onlyTCP(&c.ACME.HTTPListen)},
+			{"tls_alpn_listen", &c.ACME.TLSALPNListen, `Where "tls-alpn-01" is answered, and nothing else.`, onlyTCP(&c.ACME.TLSALPNListen)},
+			{"dns_server", &c.ACME.DNSServer, `For "dns-01": the server that takes updates of the zone (RFC 2136).`, onlyTCP(&c.ACME.DNSServer)},
+			{"dns_key_file", &c.ACME.DNSKeyFile, `For "dns-01": the key that signs updates, as "tsig-keygen" writes it.`, nil},
+			{"directory", &c.ACME.Directory, `The authority: the address of its directory.`, c.checkDirectory},
+			{"root_ca", &c.ACME.RootCA, `What the authority's own certificate is verified by (PEM); empty is what this
+machine trusts.`, nil},
+			{"eab_key_id", &c.ACME.EABKeyID, `For authorities that want it: the id of the account that you have there ...`, c.checkEAB},
+			{"eab_hmac", &c.ACME.EABHMAC, `... and its key ("external account binding").`, nil},
 		}},
 		{"limits", `What one peer, message or connection may take.`, false, []setting{
 			{"message_size", &c.Limits.MessageSize, `The largest message, offered as SIZE and APPENDLIMIT.`, between(&c.Limits.MessageSize, 64<<10, 2<<30)},
@@ -195,6 +219,13 @@ func (s setting) verify() error {
 			return err
 		}
 	}
+	if v, ok := s.value.(*[]string); ok {
+		for _, text := range *v {
+			if err := printable(text); err != nil {
+				return err
+			}
+		}
+	}
 	if v, ok := s.value.(*Secret); ok && printable(string(*v)) != nil {
 		return fmt.Errorf("the password holds a control character")
 	}
@@ -255,6 +286,65 @@ func (c *Config) checkHostname() error {
 		return fmt.Errorf("%w; it wants a name such as \"mail.example.org\"", err)
 	}
 	return nil
+}
+
+// onlyTCP is for an address that something else decides the use of.
+func onlyTCP(a *Addr) func() error {
+	return func() error {
+		if network, _ := a.Network(); network == "unix" || a.IsOff() {
+			return fmt.Errorf("%q is not an address; write it as \"127.0.0.1:8080\"", *a)
+		}
+		return a.Check()
+	}
+}
+
+func (c *Config) checkACME() error {
+	a := c.ACME
+	switch {
+	case !a.Enabled:
+		return nil
+	case !a.Agreed:
+		return fmt.Errorf("read the authority's terms of service, then set acme.agreed to true")
+	case !strings.Contains(a.Email, "@"):
+		return fmt.Errorf("set acme.email to your address, for the account at the authority")
+	case a.Challenge == "dns-01" && a.DNSKeyFile == "":
+		return fmt.Errorf("\"dns-01\" needs acme.dns_key_file, the key for updates of DNS")
+	case len(a.Names) == 0 && !strings.Contains(c.Hostname, "."):
+		return fmt.Errorf("no authority has certificates for %q; set hostname, or acme.names", c.Hostname)
+	}
+	return nil
+}
+
+func (c *Config) checkACMENames() error {
+	seen := map[string]bool{}
+	for _, name := range c.ACME.Names {
+		host, wild := strings.CutPrefix(name, "*.")
+		switch {
+		case wild && c.ACME.Challenge != "dns-01":
+			return fmt.Errorf("%q can only be had with \"dns-01\"", name)
+		case checkDomainName(host) != nil:
+			return fmt.Errorf("%w; it wants names such as \"mail.example.org\"", checkDomainName(host))
+		case seen[strings.ToLower(name)]:
+			return fmt.Errorf("%q stands there twice", name)
+		}
+		seen[strings.ToLower(name)] = true
+	}
+	return nil
+}
+
+func (c *Config) checkDirectory() error {
+	u, err := url.Parse(c.ACME.Directory)
+	if err == nil && u.Scheme == "https" && u.Host != "" {
+		return nil
+	}
+	return fmt.Errorf("%q is not an address of an ACME directory; it begins with https://", c.ACME.Directory)
+}
+
+func (c *Config) checkEAB() error {
+	if (c.ACME.EABKeyID == "") == (c.ACME.EABHMAC == "") {
+		return nil
+	}
+	return fmt.Errorf("eab_key_id and eab_hmac belong together")
 }
 
 func bothOrNone(cert, key *string) func() error {

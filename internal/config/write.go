@@ -129,6 +129,14 @@ func literal(v any) string {
 	switch v := v.(type) {
 	case *int:
 		return strconv.Itoa(*v)
+	case *bool:
+		return strconv.FormatBool(*v)
+	case *[]string:
+		quoted := make([]string, len(*v))
+		for i, text := range *v {
+			quoted[i] = quote(text)
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
 	case *float64:
 		return tomlFloat(*v)
 	case *string:
