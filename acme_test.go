@@ -2,156 +2,28 @@ package postroad
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
-	"encoding/pem"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/miekg/dns"
-
 	"postroad/internal/certs"
+	"postroad/internal/certs/certstest"
 	"postroad/internal/config"
-	"postroad/internal/listen/listentest"
 )
 
 const acmeHost = "mx.example.test"
 
-// A pebble is an ACME server that is made for tests, in a process of its own.
-type pebble struct {
-	t       *testing.T
-	dir     string
-	address string // where it is, or will be
-	manage  string
-	http    *http.Client
-
-	// What it connects to when it looks at a challenge.
-	httpAddr, tlsAddr string
-	dns               *zone
-}
-
-// newPebble prepares one, or skips the test where there is none.
-func newPebble(t *testing.T) *pebble {
-	t.Helper()
-	if _, err := exec.LookPath("pebble"); err != nil {
-		t.Skip("pebble, an ACME server for tests, is not installed")
-	}
-	dir := t.TempDir()
-	cert, pool := listentest.Certificate(t, "localhost")
-	pair, err := cert.GetCertificate(&tls.ClientHelloInfo{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeTestPEM(t, filepath.Join(dir, "cert.pem"), "CERTIFICATE", pair.Certificate[0])
-	writeTestPEM(t, filepath.Join(dir, "key.pem"), "PRIVATE KEY", key)
-	return &pebble{
-		t: t, dir: dir, address: freeAddress(t), manage: freeAddress(t), httpAddr: freeAddress(t), tlsAddr: freeAddress(t),
-		http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}},
-		dns:  newZone(t),
-	}
-}
-
-func writeTestPEM(t *testing.T, name, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// freeAddress is an address of this machine where nobody listens now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func port(addr string) (n int) {
-	_, p, _ := net.SplitHostPort(addr)
-	fmt.Sscan(p, &n)
-	return n
-}
-
-// start runs pebble until the test ends, with more of what its config knows and of its environment.
-func (p *pebble) start(more map[string]any, env ...string) {
-	p.t.Helper()
-	settings := map[string]any{
-		"listenAddress": p.address, "managementListenAddress": p.manage,
-		"certificate": filepath.Join(p.dir, "cert.pem"), "privateKey": filepath.Join(p.dir, "key.pem"),
-		"httpPort": port(p.httpAddr), "tlsPort": port(p.tlsAddr),
-	}
-	for k, v := range more {
-		settings[k] = v
-	}
-	text, err := json.Marshal(map[string]any{"pebble": settings})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	file := filepath.Join(p.dir, "pebble.json")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		p.t.Fatal(err)
-	}
-	cmd := exec.Command("pebble", "-config", file, "-dnsserver", p.dns.addr)
-	cmd.Env = append(append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"), env...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if p.t.Failed() {
-			p.t.Logf("pebble said:\n%s", out.String())
-		}
-	})
-	eventually(p.t, "pebble answers", func() bool {
-		reply, err := p.http.Get("https://" + p.address + "/dir")
-		if err == nil {
-			reply.Body.Close()
-		}
-		return err == nil
-	})
-}
-
-// roots are what its certificates are verified by.
-func (p *pebble) roots() *x509.CertPool {
-	p.t.Helper()
-	reply, err := p.http.Get("https://" + p.manage + "/roots/0")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer reply.Body.Close()
-	text, err := io.ReadAll(reply.Body)
-	pool := x509.NewCertPool()
-	if err != nil || !pool.AppendCertsFromPEM(text) {
-		p.t.Fatalf("no root: %v", err)
-	}
-	return pool
-}
-
-// config is that of a server in dir that obtains its certificate here.
-func (p *pebble) config(dir string, challenge certs.Challenge) Config {
+// acmeConfig is that of a server in dir that obtains its certificate here.
+func acmeConfig(p *certstest.Pebble, dir string, challenge certs.Challenge) Config {
 	cfg := config.Default()
 	cfg.DataDir, cfg.Hostname = dir, acmeHost
 	cfg.Listen = config.Listen{
@@ -159,20 +31,10 @@ func (p *pebble) config(dir string, challenge certs.Challenge) Config {
 	}
 	cfg.ACME = config.ACME{
 		Enabled: true, Agreed: true, Email: "ann@example.test", Challenge: string(challenge),
-		HTTPListen: config.Addr(p.httpAddr), TLSALPNListen: config.Addr(p.tlsAddr), DNSServer: config.Addr(p.dns.addr), DNSKeyFile: p.dns.keyFile,
-		Directory: "https://" + p.address + "/dir", RootCA: filepath.Join(p.dir, "cert.pem"),
+		HTTPListen: config.Addr(p.HTTP), TLSALPNListen: config.Addr(p.TLS), DNSServer: config.Addr(p.Zone.Addr), DNSKeyFile: p.Zone.KeyFile,
+		Directory: p.Directory, RootCA: p.RootCA,
 	}
 	return cfg
-}
-
-// eventually waits until done, for as long as a busy machine may need.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for limit := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
 }
 
 // A book is a log that a test reads while it is written.
@@ -187,11 +49,15 @@ func (b *book) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-func (b *book) count(words string) int {
+func (b *book) string() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return strings.Count(b.text.String(), words)
+	return b.text.String()
 }
+
+func (b *book) count(words string) int { return strings.Count(b.string(), words) }
+
+func (b *book) has(words string) bool { return b.count(words) > 0 }
 
 // running is a server that runs until stop, or until the test ends.
 type running struct {
@@ -221,15 +87,15 @@ func runServer(t *testing.T, cfg Config) *running {
 			t.Errorf("the server ended with %v", err)
 		}
 		if t.Failed() {
-			t.Logf("the server said:\n%s", log.text.String())
+			t.Logf("the server said:\n%s", log.string())
 		}
 	})
 	t.Cleanup(r.stop)
 	return r
 }
 
-// shown is the certificate that a listener shows to a client that asks for name.
-func (r *running) shown(listener, name string) *x509.Certificate {
+// shown is the chain of certificates that a listener shows to a client that asks for name.
+func (r *running) shown(listener, name string) []*x509.Certificate {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", r.Addr(listener))
 	if err != nil {
@@ -247,7 +113,7 @@ func (r *running) shown(listener, name string) *x509.Certificate {
 	if err := tc.Handshake(); err != nil {
 		r.t.Fatalf("%s: %v", listener, err)
 	}
-	return tc.ConnectionState().PeerCertificates[0]
+	return tc.ConnectionState().PeerCertificates
 }
 
 // talk expects lines that begin so, and says what is between them.
@@ -269,25 +135,21 @@ func (r *running) talk(conn net.Conn, words ...string) {
 	}
 }
 
-// issued waits for a certificate that roots verify, and checks that all listeners show it.
-func (r *running) issued(roots *x509.CertPool, name string) *x509.Certificate {
+// issued waits for a certificate of the authority, and checks that all listeners show it.
+func (r *running) issued(p *certstest.Pebble) *x509.Certificate {
 	r.t.Helper()
-	var leaf *x509.Certificate
-	eventually(r.t, "a certificate", func() bool {
-		leaf = r.shown("imaps", name)
-		return verifies(leaf, roots, name)
+	var chain []*x509.Certificate
+	certstest.Eventually(r.t, "a certificate", func() bool {
+		chain = r.shown("imaps", acmeHost)
+		return certstest.Issued(chain[0])
 	})
+	p.Verify(chain, acmeHost)
 	for _, l := range []string{"smtp", "submission", "submissions", "imap"} {
-		if got := r.shown(l, name); !got.Equal(leaf) {
+		if got := r.shown(l, acmeHost)[0]; !got.Equal(chain[0]) {
 			r.t.Errorf("%s shows a certificate of %v", l, got.Issuer)
 		}
 	}
-	return leaf
-}
-
-// verifies reports whether an authority's certificate for name is shown. Intermediates are not looked at.
-func verifies(leaf *x509.Certificate, _ *x509.CertPool, name string) bool {
-	return strings.HasPrefix(leaf.Issuer.CommonName, "Pebble") && leaf.VerifyHostname(name) == nil
+	return chain[0]
 }
 
 // A server in an empty directory obtains its certificate by each challenge, shows it on every listener without a
@@ -304,19 +166,19 @@ func TestACME(t *testing.T) {
 		{"a server that refuses half of all nonces", certs.HTTP01, []string{"PEBBLE_WFE_NONCEREJECT=50"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPebble(t)
-			p.start(nil, tt.env...)
-			cfg := p.config(t.TempDir(), tt.challenge)
+			p := certstest.NewPebble(t)
+			p.Start(nil, tt.env...)
+			cfg := acmeConfig(p, t.TempDir(), tt.challenge)
 			r := runServer(t, cfg)
-			first := r.issued(nil, acmeHost)
-			if got := r.shown("imaps", "unknown.example.test"); !got.Equal(first) {
+			first := r.issued(p)
+			if got := r.shown("imaps", "unknown.example.test")[0]; !got.Equal(first) {
 				t.Errorf("a client that asks for another name is shown %v", got.Subject)
 			}
 			r.stop()
 			privateOnly(t, filepath.Join(cfg.DataDir, "tls", "acme"))
 
 			r = runServer(t, cfg)
-			if got := r.shown("submissions", acmeHost); !got.Equal(first) {
+			if got := r.shown("submissions", acmeHost)[0]; !got.Equal(first) {
 				t.Errorf("after a restart another certificate is shown, of %v", got.Issuer)
 			}
 			if err := r.certs.Renew(t.Context(), acmeHost); err != nil {
@@ -325,10 +187,10 @@ func TestACME(t *testing.T) {
 			if n := r.log.count("certificate obtained"); n != 1 {
 				t.Errorf("%d certificates were obtained after the restart, one was asked for", n)
 			}
-			if second := r.issued(nil, acmeHost); second.Equal(first) {
+			if second := r.issued(p); second.Equal(first) {
 				t.Error("after a renewal the same certificate is shown")
 			}
-			if left := p.dns.texts(); len(left) > 0 {
+			if left := p.Zone.Texts(); len(left) > 0 {
 				t.Errorf("left in the zone: %q", left)
 			}
 		})
@@ -349,109 +211,113 @@ func privateOnly(t *testing.T, dir string) {
 	}
 }
 
-// A zone is a DNS server for example.test, which takes updates that are signed with its key.
-type zone struct {
-	addr, keyFile string
+// A server starts and serves while its ACME server is down, says what is wrong and what to do, stops at once, and
+// has its certificate soon after the other is there.
+func TestACMEServerIsDown(t *testing.T) {
+	p := certstest.NewPebble(t)
+	cfg := acmeConfig(p, t.TempDir(), certs.HTTP01)
+	r := runServer(t, cfg)
+	certstest.Eventually(t, "the failure is told", func() bool { return r.log.count("no certificate could be obtained; see that") == 1 })
+	if !r.log.has("see that " + p.Directory + " can be reached from here") {
+		t.Error("nothing is said of what to do")
+	}
+	if got := r.shown("imaps", acmeHost)[0]; got.VerifyHostname(acmeHost) != nil || certstest.Issued(got) {
+		t.Errorf("meanwhile a certificate of %v is shown", got.Issuer)
+	}
+	if err := r.certs.Renew(t.Context(), acmeHost); err == nil || !strings.Contains(err.Error(), "can be reached from here") {
+		t.Errorf("who asks for a certificate is told %v", err)
+	}
+	began := time.Now()
+	r.stop()
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
 
-	mu   sync.Mutex
-	text map[string][]string // TXT records by name
-}
-
-func newZone(t *testing.T) *zone {
-	t.Helper()
-	z := &zone{text: map[string][]string{}, keyFile: filepath.Join(t.TempDir(), "dns.key")}
-	const secret = "c2VjcmV0IGZvciB0ZXN0cyBvbmx5IC0tLS0tLS0tLS0="
-	if err := os.WriteFile(z.keyFile, []byte("key \"acme.\" {\n\talgorithm hmac-sha256;\n\tsecret \""+secret+"\";\n};\n"), 0o600); err != nil {
+	r = runServer(t, cfg)
+	p.Start(nil)
+	if err := r.certs.Renew(t.Context(), acmeHost); err != nil {
 		t.Fatal(err)
 	}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	z.addr = stream.Addr().String()
-	for _, s := range []*dns.Server{{PacketConn: packets}, {Listener: stream}} {
-		s.Handler, s.TsigSecret = z, map[string]string{"acme.": secret}
-		// Else updates are refused before they are looked at.
-		s.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
-		go s.ActivateAndServe()
-		<-started
-		t.Cleanup(func() { s.Shutdown() })
-	}
-	return z
+	r.issued(p)
 }
 
-// texts are the TXT records that there are.
-func (z *zone) texts() (list []string) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	for name, values := range z.text {
-		for _, v := range values {
-			list = append(list, name+" "+v)
+// What an ACME server refuses is told with its words and ours, and what was obtained before goes on being shown.
+func TestACMERefusals(t *testing.T) {
+	t.Run("an account that is not bound", func(t *testing.T) {
+		p := certstest.NewPebble(t)
+		p.Start(map[string]any{"externalAccountBindingRequired": true, "externalAccountMACKeys": map[string]string{
+			"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
+		}})
+		cfg := acmeConfig(p, t.TempDir(), certs.HTTP01)
+		r := runServer(t, cfg)
+		certstest.Eventually(t, "the failure is told", func() bool { return r.log.has("no certificate could be obtained") })
+		if !r.log.has("externalAccountRequired") {
+			t.Error("the authority's reason is not told")
 		}
-	}
-	return list
+		r.stop()
+		cfg.ACME.EABKeyID, cfg.ACME.EABHMAC = "kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+		runServer(t, cfg).issued(p)
+	})
+	t.Run("a challenge that cannot be reached", func(t *testing.T) {
+		p := certstest.NewPebble(t)
+		p.Start(nil)
+		cfg := acmeConfig(p, t.TempDir(), certs.HTTP01)
+		r := runServer(t, cfg)
+		first := r.issued(p)
+		r.stop()
+		cfg.ACME.HTTPListen = "127.0.0.1:0"
+		r = runServer(t, cfg)
+		if err := r.certs.Renew(t.Context(), acmeHost); err == nil || !strings.Contains(err.Error(), "see that port 80 of each name leads to 127.0.0.1:0 here") {
+			t.Errorf("the refusal is told as %v", err)
+		}
+		if got := r.shown("imaps", acmeHost)[0]; !got.Equal(first) {
+			t.Errorf("after the refusal a certificate of %v is shown", got.Issuer)
+		}
+	})
+	t.Run("a zone that takes no updates", func(t *testing.T) {
+		p := certstest.NewPebble(t)
+		p.Start(nil)
+		cfg := acmeConfig(p, t.TempDir(), certs.DNS01)
+		cfg.ACME.DNSKeyFile = filepath.Join(t.TempDir(), "other.key")
+		key := "key \"acme.\" { algorithm hmac-sha256; secret \"b3RoZXI=\"; };"
+		if err := os.WriteFile(cfg.ACME.DNSKeyFile, []byte(key), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := runServer(t, cfg)
+		certstest.Eventually(t, "the failure is told", func() bool { return r.log.has("no certificate could be obtained") })
+		if !r.log.has("see that it lets the key acme. update the zone") {
+			t.Error("nothing is said of the key")
+		}
+	})
 }
 
-// ServeDNS answers: every name of the zone is this machine.
-func (z *zone) ServeDNS(w dns.ResponseWriter, m *dns.Msg) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	reply := new(dns.Msg).SetReply(m)
-	reply.Authoritative = true
-	if m.Opcode == dns.OpcodeUpdate {
-		reply.Rcode = z.update(w, m)
-		if sig := m.IsTsig(); sig != nil && w.TsigStatus() == nil {
-			reply.SetTsig(sig.Hdr.Name, sig.Algorithm, 300, time.Now().Unix())
+// Several names have a certificate each, a wildcard among them; what is damaged on disk is obtained again.
+func TestACMENames(t *testing.T) {
+	p := certstest.NewPebble(t)
+	p.Start(nil)
+	cfg := acmeConfig(p, t.TempDir(), certs.DNS01)
+	cfg.ACME.Names = []string{"Mail.example.test", "*.example.test"}
+	r := runServer(t, cfg)
+	all := func() {
+		t.Helper()
+		for ask, name := range map[string]string{"mail.example.test": "mail.example.test", "imap.example.test": "imap.example.test", "other.test": "mail.example.test"} {
+			certstest.Eventually(t, "the certificate for "+ask, func() bool {
+				chain := r.shown("imaps", ask)
+				return certstest.Issued(chain[0]) && chain[0].VerifyHostname(name) == nil
+			})
+			p.Verify(r.shown("imaps", ask), name)
 		}
-		w.WriteMsg(reply)
-		return
 	}
-	name := strings.ToLower(m.Question[0].Name)
-	header := func(kind uint16) dns.RR_Header {
-		return dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: 1}
+	all()
+	r.stop()
+	files, _ := filepath.Glob(filepath.Join(cfg.DataDir, "tls", "acme", "certificates", "*", "mail*", "*.crt"))
+	if len(files) != 1 || os.Truncate(files[0], 50) != nil {
+		t.Fatalf("no certificate to spoil in %q", files)
 	}
-	switch kind := m.Question[0].Qtype; {
-	case kind == dns.TypeA:
-		reply.Answer = append(reply.Answer, &dns.A{Hdr: header(kind), A: net.IPv4(127, 0, 0, 1)})
-	case kind == dns.TypeTXT:
-		for _, v := range z.text[name] {
-			reply.Answer = append(reply.Answer, &dns.TXT{Hdr: header(kind), Txt: []string{v}})
-		}
-	case kind == dns.TypeSOA && name == "example.test.":
-		reply.Answer = append(reply.Answer, &dns.SOA{Hdr: header(kind), Ns: "ns.example.test.", Mbox: "ann.example.test.", Serial: 1})
+	r = runServer(t, cfg)
+	certstest.Eventually(t, "another certificate", func() bool { return r.log.has("certificate obtained") })
+	all()
+	if n := r.log.count("certificate obtained"); n != 1 {
+		t.Errorf("%d certificates were obtained, one was damaged", n)
 	}
-	w.WriteMsg(reply)
 }
-
-// update carries out an update (RFC 2136, 3.4).
-func (z *zone) update(w dns.ResponseWriter, m *dns.Msg) int {
-	if m.IsTsig() == nil || w.TsigStatus() != nil || m.Question[0].Name != "example.test." {
-		return dns.RcodeRefused
-	}
-	for _, rr := range m.Ns {
-		txt, ok := rr.(*dns.TXT)
-		if !ok {
-			return dns.RcodeRefused
-		}
-		name := strings.ToLower(txt.Hdr.Name)
-		var rest []string
-		for _, v := range z.text[name] {
-			if v != txt.Txt[0] {
-				rest = append(rest, v)
-			}
-		}
-		if txt.Hdr.Class == dns.ClassINET {
-			rest = append(rest, txt.Txt[0])
-		}
-		z.text[name] = rest
-	}
-	return dns.RcodeSuccess
-}
-
-var _ = cmp.Or[string]
