@@ -184,7 +184,7 @@ func TestACME(t *testing.T) {
 			if err := r.certs.Renew(t.Context(), acmeHost); err != nil {
 				t.Fatal(err)
 			}
-			if n := r.log.count("certificate obtained"); n != 1 {
+			if n := r.log.count(`msg="certificate obtained"`); n != 1 {
 				t.Errorf("%d certificates were obtained after the restart, one was asked for", n)
 			}
 			if second := r.issued(p); second.Equal(first) {
@@ -315,9 +315,9 @@ func TestACMENames(t *testing.T) {
 		t.Fatalf("no certificate to spoil in %q", files)
 	}
 	r = runServer(t, cfg)
-	certstest.Eventually(t, "another certificate", func() bool { return r.log.has("certificate obtained") })
+	certstest.Eventually(t, "another certificate", func() bool { return r.log.has(`msg="certificate obtained"`) })
 	all()
-	if n := r.log.count("certificate obtained"); n != 1 {
+	if n := r.log.count(`msg="certificate obtained"`); n != 1 {
 		t.Errorf("%d certificates were obtained, one was damaged", n)
 	}
 }
