@@ -15,16 +15,13 @@ type Content struct {
 	err  error // why it has none
 	left int64 // octets of a chunk that are to come; -1 in DATA
 
-	// Of DATA.
-	start bool // of a line: what is next is a dot to take off, or the end
-	cr    bool // the last octet was a CR
-	watch LineWatch
+	watch LineWatch // of DATA
 }
 
 // Data is the content of DATA: dots that begin a line are taken off (RFC 5321, 4.5.2). A bare CR, a bare LF and a NUL
 // are content like any other.
 func (r *Reader) Data() *Content {
-	r.content = Content{from: r, open: true, left: -1, start: true}
+	r.content = Content{from: r, open: true, left: -1, watch: LineWatch{start: true}}
 	return &r.content
 }
 
@@ -115,7 +112,7 @@ func (c *Content) piece(max int) []byte {
 	if c.left < 0 {
 		n, used := c.unstuff(b, max)
 		r.r += used
-		c.watch.Write(b[:n])
+		c.watch.NUL = c.watch.NUL || bytes.IndexByte(b[:n], 0) >= 0
 		return b[:n]
 	}
 	n := int(min(int64(len(b)), int64(max), c.left))
@@ -137,7 +134,7 @@ const dataEnd = ".\r\n"
 func (c *Content) unstuff(b []byte, max int) (n, used int) {
 	for used < len(b) && n < max {
 		rest := b[used:]
-		if c.start && rest[0] == '.' {
+		if c.watch.start && rest[0] == '.' {
 			if bytes.HasPrefix(rest, []byte(dataEnd)) {
 				c.open = false
 				return n, used + len(dataEnd)
@@ -148,34 +145,11 @@ func (c *Content) unstuff(b []byte, max int) (n, used int) {
 			used++
 			rest = rest[1:]
 		}
-		k := c.lines(rest[:min(len(rest), max-n)])
+		k := c.watch.lines(rest[:min(len(rest), max-n)])
 		if n < used {
 			copy(b[n:], rest[:k])
 		}
 		n, used = n+k, used+k
 	}
 	return n, used
-}
-
-// lines is the length of the lines that begin b, up to one that begins with a dot. It remembers how they end.
-func (c *Content) lines(b []byte) int {
-	n := dotLine(b, c.cr)
-	c.start = b[n-1] == '\n' && (n > 1 && b[n-2] == '\r' || n == 1 && c.cr)
-	c.cr = b[n-1] == '\r'
-	return n
-}
-
-// dotLine is where in b the first line begins that begins with a dot and follows a CRLF, or the length of b. cr tells that
-// a CR is before b.
-func dotLine(b []byte, cr bool) int {
-	for at := 0; ; {
-		i := bytes.Index(b[at:], []byte("\n."))
-		if i < 0 {
-			return len(b)
-		}
-		at += i + 1
-		if at > 1 && b[at-2] == '\r' || at == 1 && cr {
-			return at
-		}
-	}
 }
