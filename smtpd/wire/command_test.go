@@ -59,6 +59,7 @@ func TestCommand(t *testing.T) {
 		{"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "this is not SMTP\n"},
 		{"a verb of its own", "MAIL FROM:<a@b> HTTP/1.1\r\n", "this is not SMTP\n"},
 		{"HTTP elsewhere", "NOOP HTTP/1.1 x\r\n", "NOOP|HTTP/1.1 x\nEOF\n"},
+		{"HTTP in the next line", "NOOP x\r\nNOOP y HTTP/1.1\r\n", "NOOP|x\nthis is not SMTP\n"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -81,6 +81,7 @@ func TestPathRefused(t *testing.T) {
 		"a comment behind":        "FROM:<a@b.test>(x)",
 		"> and no <":              "FROM:a@b.test>",
 		"< within":                "FROM:a<a@b.test>",
+		"< and no >":              "FROM:a<b@c.test",
 		"a name before":           "FROM:A Person <a@b.test>",
 		"a quoted name before":    `FROM:"A" <a@b.test>`,
 		"a quote that stays open": `FROM:<"a@b.test>`,

@@ -148,11 +148,20 @@ func TestWriterFails(t *testing.T) {
 	if len(to.list) != 1 {
 		t.Errorf("%q were written", to.list)
 	}
-	var next writes
+}
+
+// Behind STARTTLS nothing is left of what was before.
+func TestWriterReset(t *testing.T) {
+	w := NewWriter(&writes{err: io.ErrClosedPipe})
+	w.UTF8 = true
+	w.Reply(Reply{250, "", "one"})
+	w.Flush()
+	w.Reply(Reply{250, "", "two"})
+	var next strings.Builder
 	w.Reset(&next)
-	w.Reply(Reply{250, "", "three"})
-	if err := w.Flush(); err != nil || len(next.list) != 1 || next.list[0] != "250 three\r\n" {
-		t.Error(next.list, err)
+	w.Reply(Reply{250, "", "thr\u00e9\u00e9"})
+	if err := w.Flush(); err != nil || next.String() != "250 thr??\r\n" {
+		t.Errorf("got %q, %v", next.String(), err)
 	}
 }
 

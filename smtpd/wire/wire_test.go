@@ -206,6 +206,31 @@ func TestDeadlineInACommand(t *testing.T) {
 	}
 }
 
+// together gives an error with its first octets, and then the rest.
+type together struct{ pieces []string }
+
+func (s *together) Read(p []byte) (int, error) {
+	if len(s.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, s.pieces[0])
+	if s.pieces = s.pieces[1:]; len(s.pieces) > 0 {
+		return n, errDeadline
+	}
+	return n, nil
+}
+
+// An error that comes with octets is told behind them, once.
+func TestErrorWithOctets(t *testing.T) {
+	r := NewReader(&together{[]string{"NOOP\r\nRS", "ET\r\n"}})
+	for _, want := range []string{"NOOP", "", "RSET"} {
+		c, err := r.Command()
+		if c.Verb != want || (err == errDeadline) != (want == "") {
+			t.Errorf("got %q, %v, want %q", c.Verb, err, want)
+		}
+	}
+}
+
 // In content it is for good: nobody could say where the session stands.
 func TestDeadlineInContent(t *testing.T) {
 	for _, content := range []func(*Reader) *Content{
