@@ -33,7 +33,7 @@ func (r *Reader) Command() (Command, error) {
 }
 
 func (r *Reader) commandLimit(begin []byte) int {
-	if len(begin) >= 5 && bytes.EqualFold(begin[:5], []byte("AUTH ")) {
+	if hasPrefixFold(begin, "AUTH ") {
 		return r.MaxAuth
 	}
 	return r.MaxCommand
@@ -66,13 +66,27 @@ func foreign(line []byte) bool {
 		return true
 	}
 	line, _, whole := bytes.Cut(line, []byte("\n"))
-	line = bytes.ToUpper(bytes.TrimRight(line, "\r"))
+	line = bytes.TrimRight(line, "\r")
 	verb, _, spaced := bytes.Cut(line, []byte(" "))
-	switch string(verb) {
-	case "GET", "POST", "CONNECT", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "TRACE":
-		return spaced || whole
+	if (spaced || whole) && isHTTP(verb) {
+		return true
 	}
 	// A page may have a browser send a verb of its own, too.
 	version := bytes.LastIndexByte(line, ' ') + 1
-	return whole && version > 0 && bytes.HasPrefix(line[version:], []byte("HTTP/"))
+	return whole && version > 0 && hasPrefixFold(line[version:], "HTTP/")
+}
+
+// isHTTP reports whether a verb is one of HTTP (RFC 9110, 9; RFC 5789). None of them is one of SMTP.
+func isHTTP(verb []byte) bool {
+	for _, known := range [...]string{"GET", "POST", "CONNECT", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "TRACE"} {
+		if len(verb) == len(known) && hasPrefixFold(verb, known) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasPrefixFold is bytes.HasPrefix without regard to the case.
+func hasPrefixFold(b []byte, prefix string) bool {
+	return len(b) >= len(prefix) && strings.EqualFold(string(b[:len(prefix)]), prefix)
 }
