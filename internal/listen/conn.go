@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -56,11 +57,17 @@ func (b *buffers) put(s []byte) { b.pool.Put((*[maxBuffered]byte)(s[:maxBuffered
 // goroutine may read while others write. It belongs below TLS: there one flush
 // carries many records.
 type Conn struct {
-	// Set by newConn, never changed.
-	inner  net.Conn
-	l      *Listener
-	source netip.Addr
-	born   time.Time
+	// Set by newConn, and by meet for one that a proxy begins; not changed once the owner has it.
+	inner   net.Conn
+	l       *Listener
+	remote  net.Addr
+	source  netip.Addr
+	born    time.Time
+	proxied bool
+	pass    Pass // nil without Options.Enter
+	counted bool // in l.from; l.mu guards it
+
+	ahead []byte // read already; the reader's
 
 	shown    atomic.Pointer[x509.Certificate]
 	reading  atomic.Bool
@@ -82,7 +89,8 @@ type Conn struct {
 }
 
 func newConn(nc net.Conn, l *Listener) *Conn {
-	return &Conn{inner: nc, l: l, source: source(nc.RemoteAddr()), born: time.Now(), pace: l.opts.Pace}
+	from := nc.RemoteAddr()
+	return &Conn{inner: nc, l: l, remote: from, source: source(from), born: time.Now(), pace: l.opts.Pace}
 }
 
 // elapsed is a clock that does not jump.
@@ -98,11 +106,41 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	c.since.Store(int64(c.elapsed()))
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+			c.ahead = nil
+		}
+		c.received.Add(int64(n))
+		return n, nil
+	}
 	c.arm()
 	n, err := c.inner.Read(p)
 	c.received.Add(int64(n))
 	return n, err
 }
+
+// maxAhead is how much of what a peer says too early is kept.
+const maxAhead = 512
+
+// Early reports whether the peer says something within d though it is not its turn; with a d of 0, whether it has. What
+// it says is for Read. It is called before the first Read and Write. What is no socket has not said anything yet.
+func (c *Conn) Early(d time.Duration) bool {
+	if len(c.ahead) > 0 {
+		return true
+	}
+	if d <= 0 {
+		return c.waits()
+	}
+	c.inner.SetReadDeadline(time.Now().Add(d))
+	var octets [maxAhead]byte
+	n, _ := c.inner.Read(octets[:]) // Read will find the error, too
+	c.ahead = bytes.Clone(octets[:n])
+	return n > 0
+}
+
+// Pass is what Options.Enter gave the connection.
+func (c *Conn) Pass() Pass { return c.pass }
 
 // Write gathers p, or sends it. An error may be that of an earlier Write.
 func (c *Conn) Write(p []byte) (int, error) {
@@ -275,5 +313,5 @@ func (c *Conn) Waiting() (time.Duration, bool) {
 // LocalAddr is our end's address.
 func (c *Conn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
 
-// RemoteAddr is the peer's address.
-func (c *Conn) RemoteAddr() net.Addr { return c.inner.RemoteAddr() }
+// RemoteAddr is the peer's address: that which a proxy names, where one speaks for the peer.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }

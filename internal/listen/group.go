@@ -3,7 +3,10 @@ package listen
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -31,12 +34,7 @@ type Group struct {
 // Serve accepts connections on ln, which belongs to it, until Shutdown; then it
 // returns nil. Each connection is given to begin in a goroutine of its own, and counts
 // until Ended is called for it, which must be once, when nothing is under way any more.
-// Where only this machine can connect, all clients have one address, and PerAddress is
-// no bound.
 func (g *Group) Serve(ln net.Listener, o Options, begin func(*Conn)) error {
-	if IsLocal(ln.Addr()) {
-		o.PerAddress = 0
-	}
 	l := New(ln, o)
 	defer l.Close()
 	if !g.addListener(l) {
@@ -51,7 +49,36 @@ func (g *Group) Serve(ln net.Listener, o Options, begin func(*Conn)) error {
 			c.Close()
 			continue
 		}
-		go begin(c)
+		go g.begin(l, c, begin)
+	}
+}
+
+// begin gives a connection to its owner, once it is known whose it is.
+func (g *Group) begin(l *Listener, c *Conn, owner func(*Conn)) {
+	if c.proxied {
+		if err := c.meet(); err != nil {
+			l.opts.Log.Warn("a proxy's connection was closed", "peer", Peer(c.remote), "outcome", "closed", "err", err)
+			c.Abort()
+			g.Ended()
+			return
+		}
+		if !l.enter(c) {
+			g.Ended()
+			return
+		}
+	}
+	owner(c)
+}
+
+// Drop cuts off the connections whose peers' addresses are chosen. That of a unix socket is invalid.
+func (g *Group) Drop(chosen func(netip.Addr) bool) {
+	g.mu.Lock()
+	listeners := slices.Collect(maps.Keys(g.listeners))
+	g.mu.Unlock()
+	for _, l := range listeners {
+		for _, c := range l.of(chosen) {
+			c.Abort()
+		}
 	}
 }
 

@@ -20,7 +20,15 @@ import (
 // Options are a Listener's settings.
 type Options struct {
 	Total      int // connections at once; 0 is no bound
-	PerAddress int // connections at once from one IPv4 address or IPv6 /64; 0 is no bound
+	PerAddress int // connections at once from one IPv4 address or IPv6 /64, but not from this machine; 0 is no bound
+
+	// Enter lets a connection in from an address, which is invalid for a unix socket, or says what it is told before it
+	// is closed, which may be nothing. It must not block. Nil lets all in.
+	Enter func(from netip.Addr) (pass Pass, reply string, ok bool)
+
+	// ProxyFrom are the peers that speak for others: each of their connections must begin with a header of the PROXY
+	// protocol, and is from then on, for bounds, bans and all, that of the address which the header names.
+	ProxyFrom []netip.Prefix
 
 	// What a refused connection is told before it is closed, with its line end;
 	// empty closes without a word, as a port that begins with TLS must.
@@ -30,6 +38,12 @@ type Options struct {
 	Pace         Pace          // of a new connection
 	WriteTimeout time.Duration // for what one flush sends; 0 is a minute
 	Log          *slog.Logger  // nil discards
+}
+
+// A Pass is what a connection holds while it is open.
+type Pass interface {
+	// Leave is called once, when the connection is closed.
+	Leave()
 }
 
 // Counts are a Listener's figures since it was made.
@@ -54,6 +68,8 @@ type Listener struct {
 	conns  map[*Conn]struct{}
 	from   map[netip.Addr]int
 	counts Counts
+
+	complained time.Time // when the last refusal was logged
 }
 
 // New wraps l, which belongs to the Listener from now on.
@@ -72,7 +88,8 @@ func New(l net.Listener, o Options) *Listener {
 
 // Accept returns the next connection within the bounds; it is a *Conn. A failed
 // accept (out of file descriptors, say) is logged and tried again, ever more slowly up
-// to once a second. The only error is net.ErrClosed, after Close.
+// to once a second. The only error is net.ErrClosed, after Close. What comes from
+// Options.ProxyFrom is for a Group to serve, which reads the header.
 func (l *Listener) Accept() (net.Conn, error) { return l.AcceptConn() }
 
 // AcceptConn is Accept for an owner that wants the Conn itself.
@@ -83,13 +100,38 @@ func (l *Listener) AcceptConn() (*Conn, error) {
 			return nil, err
 		}
 		c := newConn(nc, l)
-		reply, ok := l.admit(c)
-		if ok {
+		if reply, ok := l.hold(c); !ok {
+			c.refuse(reply)
+			continue
+		}
+		if c.proxied = l.proxied(nc.RemoteAddr()); c.proxied || l.enter(c) {
 			return c, nil
 		}
-		l.opts.Log.Warn("connection refused", "peer", Peer(nc.RemoteAddr()), "outcome", "refused", "reply", strings.TrimSpace(reply))
-		refuse(nc, reply)
 	}
+}
+
+// enter lets c in at the address that it is from, or refuses it.
+func (l *Listener) enter(c *Conn) bool {
+	if reply, ok := l.count(c); !ok {
+		c.refuse(reply)
+		return false
+	}
+	if l.opts.Enter == nil {
+		return true
+	}
+	pass, reply, ok := l.opts.Enter(IP(c.remote))
+	if !ok {
+		c.refuse(reply)
+		return false
+	}
+	l.mu.Lock()
+	c.pass = pass
+	_, open := l.conns[c]
+	l.mu.Unlock()
+	if !open { // it was aborted meanwhile, when there was no pass to leave
+		pass.Leave()
+	}
+	return open
 }
 
 // Longest waits: before the next try of a failing accept, and for a refused peer to take its reply.
@@ -132,27 +174,51 @@ func (l *Listener) failed(err error) {
 	l.opts.Log.Error("accept failed, will try again", "addr", l.inner.Addr().String(), "err", err)
 }
 
-func refuse(nc net.Conn, reply string) {
+// refuse tells the peer why, and closes.
+func (c *Conn) refuse(reply string) {
+	c.l.refused(c, strings.TrimSpace(reply))
 	if reply != "" {
-		nc.SetWriteDeadline(time.Now().Add(refuseWithin))
-		nc.Write([]byte(reply))
+		c.inner.SetWriteDeadline(time.Now().Add(refuseWithin))
+		c.inner.Write([]byte(reply))
 	}
-	nc.Close()
+	c.Abort()
 }
 
-// admit counts c in, or returns what it is to be told.
-func (l *Listener) admit(c *Conn) (reply string, ok bool) {
+// refused counts and logs a refusal. Who is refused can come a thousand times a second: one line a second is enough.
+func (l *Listener) refused(c *Conn, reply string) {
+	l.mu.Lock()
+	l.counts.Refused++
+	all, last := l.counts.Refused, l.complained
+	again := time.Since(last) < time.Second
+	if !again {
+		l.complained = time.Now()
+	}
+	l.mu.Unlock()
+	if !again {
+		l.opts.Log.Warn("connection refused", "peer", Peer(c.remote), "outcome", "refused", "reply", reply, "count", all)
+	}
+}
+
+// hold counts c in among all, or returns what it is to be told.
+func (l *Listener) hold(c *Conn) (reply string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.opts.Total > 0 && len(l.conns) >= l.opts.Total {
-		l.counts.Refused++
 		return l.opts.Full, false
 	}
-	if l.opts.PerAddress > 0 && c.source.IsValid() && l.from[c.source] >= l.opts.PerAddress {
-		l.counts.Refused++
+	l.conns[c] = struct{}{}
+	return "", true
+}
+
+// count counts c in among those of its address, or returns what it is to be told.
+func (l *Listener) count(c *Conn) (reply string, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	local := !c.source.IsValid() || c.source.IsLoopback()
+	if l.opts.PerAddress > 0 && !local && l.from[c.source] >= l.opts.PerAddress {
 		return l.opts.TooMany, false
 	}
-	l.conns[c] = struct{}{}
+	c.counted = true
 	l.from[c.source]++
 	l.counts.Accepted++
 	return "", true
@@ -166,8 +232,13 @@ func (l *Listener) forget(c *Conn) {
 		return
 	}
 	delete(l.conns, c)
-	if l.from[c.source]--; l.from[c.source] == 0 {
-		delete(l.from, c.source)
+	if c.counted {
+		if l.from[c.source]--; l.from[c.source] == 0 {
+			delete(l.from, c.source)
+		}
+	}
+	if c.pass != nil {
+		c.pass.Leave()
 	}
 }
 
@@ -229,6 +300,18 @@ func (l *Listener) Conns() []*Conn {
 	conns := make([]*Conn, 0, len(l.conns))
 	for c := range l.conns {
 		conns = append(conns, c)
+	}
+	return conns
+}
+
+// of returns the connections of chosen addresses, as far as it is known whose they are.
+func (l *Listener) of(chosen func(netip.Addr) bool) (conns []*Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.counted && chosen(IP(c.remote)) {
+			conns = append(conns, c)
+		}
 	}
 	return conns
 }
