@@ -67,7 +67,7 @@ type Config struct {
 // comments say.
 type Limits struct {
 	Connections  int           // at once; 1,000. One more gets BYE
-	PerAddress   int           // at once from one IPv4 address or IPv6 /64, but not on a loopback listener; 100. One more gets BYE
+	PerAddress   int           // at once from one IPv4 address or IPv6 /64, but not from this machine; 100. One more gets BYE
 	MessageSize  int64         // octets of an APPEND; 50 MB. More gets NO [TOOBIG]
 	Login        time.Duration // from connect to login; 2 minutes. Then BYE
 	Command      time.Duration // for a command to arrive, or the next piece of a message; 1 minute. Then BYE

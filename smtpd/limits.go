@@ -27,7 +27,7 @@ import (
 //	HandshakeTimeout             30 s  closed
 type Limits struct {
 	Connections int // open at once, on one listener
-	PerAddress  int // of these, from one IPv4 address or IPv6 /64, but not on a loopback listener
+	PerAddress  int // of these, from one IPv4 address or IPv6 /64, but not from this machine
 
 	Recipients int // RCPT commands accepted in one transaction
 	// MessageSize is the octets of a message, before our trace fields. Its lines have no limit: real ones have reached

@@ -153,10 +153,16 @@ func TestLineLimit(t *testing.T) {
 	c.expect("250")
 }
 
-// far is a listener that says it can be reached from elsewhere.
+// far is a listener whose peers are elsewhere.
 type far struct{ net.Listener }
 
-func (far) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 25} }
+func (l far) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return listentest.From(c, net.IPv4(192, 0, 2, 2)), nil
+}
 
 func TestConnectionLimits(t *testing.T) {
 	h := build(t, MX, false, limits(func(l *Limits) { l.PerAddress = 2 }))

@@ -105,8 +105,8 @@ machine trusts.`, nil},
 			{"message_size", &c.Limits.MessageSize, `The largest message, offered as SIZE and APPENDLIMIT.`, between(&c.Limits.MessageSize, 64<<10, 2<<30)},
 			{"recipients", &c.Limits.Recipients, `Recipients of one message; RFC 5321 asks for at least 100.`, between(&c.Limits.Recipients, 100, 50_000)},
 			{"connections", &c.Limits.Connections, `Connections to one listener at a time.`, between(&c.Limits.Connections, 1, 1_000_000)},
-			{"connections_per_address", &c.Limits.ConnectionsPerAddress, `Those of one address; a network of IPv6 (/64) counts as one. A listener
-on a loopback address has no such bound.`, between(&c.Limits.ConnectionsPerAddress, 1, 1_000_000)},
+			{"connections_per_address", &c.Limits.ConnectionsPerAddress, `Those of one address; a network of IPv6 (/64) counts as one. This
+machine's own have no such bound.`, between(&c.Limits.ConnectionsPerAddress, 1, 1_000_000)},
 			{"commands_per_minute", &c.Limits.CommandsPerMinute, `SMTP commands on one connection in any minute, without a message accepted in between.`, between(&c.Limits.CommandsPerMinute, 60, 100_000_000)},
 			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed.`, between(&c.Limits.Errors, 1, 10_000)},
 			{"hops", &c.Limits.Hops, `Received fields after which a message is taken to be in a loop; RFC 5321 asks for
