@@ -69,7 +69,7 @@ func OpenAdmin(dir string) (*Admin, io.Closer, error) {
 	if err := checkDataDir(dir); err != nil {
 		return nil, nil, err
 	}
-	h, err := openHouse(dir, trace.Limits{}, time.Now, slog.New(slog.DiscardHandler))
+	h, err := openHouse(dir, trace.Limits{}, account.Subaddress{}, time.Now, slog.New(slog.DiscardHandler))
 	if errors.Is(err, store.ErrLocked) {
 		return nil, nil, control.Errorf(control.Unavailable, "%s: %v, but nothing answers at its control socket", dir, store.ErrLocked).
 			WithHint("another command is at work there, or the server is just starting or stopping; try again in a moment")

@@ -15,6 +15,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"postroad/internal/account"
 	"postroad/internal/control"
 	"postroad/internal/envelope"
 	"postroad/internal/trace"
@@ -26,7 +27,7 @@ import (
 func newAdmin(t *testing.T) *Admin {
 	t.Helper()
 	dir := t.TempDir()
-	h, err := openHouse(dir, trace.Limits{}, time.Now, slog.New(slog.DiscardHandler))
+	h, err := openHouse(dir, trace.Limits{}, account.Subaddress{}, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,7 +399,7 @@ func TestOpenAdminBesideAServer(t *testing.T) {
 
 func TestCheckTellsWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
-	h, err := openHouse(dir, trace.Limits{}, time.Now, slog.New(slog.DiscardHandler))
+	h, err := openHouse(dir, trace.Limits{}, account.Subaddress{}, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

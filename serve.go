@@ -10,6 +10,7 @@ import (
 	"postroad/delivery"
 	"postroad/delivery/smtpc"
 	"postroad/imapd"
+	"postroad/internal/account"
 	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/dns"
@@ -62,7 +63,7 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 	l := s.cfg.Limits
 	return smtpd.Config{
 		Hostname: s.cfg.Hostname, Store: s.house.store, Spool: s.house.spool, Accounts: s.house.accounts,
-		Logins: s.house.logins, Full: s.house.full, TLS: cert, Log: s.log, Now: o.Now,
+		Logins: s.house.logins, Full: s.house.full, RejectFull: l.FullMailbox == "reject", TLS: cert, Log: s.log, Now: o.Now,
 		Limits: smtpd.Limits{
 			Connections: l.Connections, PerAddress: l.ConnectionsPerAddress,
 			Recipients: l.Recipients, MessageSize: int64(l.MessageSize), Hops: l.Hops,
@@ -80,6 +81,10 @@ func (s *Server) flush(ctx context.Context, domain, by string) (int, error) {
 // isRouted reports whether a domain has a route of its own.
 func (s *Server) isRouted(domain string) bool {
 	return slices.ContainsFunc(s.cfg.Routes, func(r config.Route) bool { return strings.EqualFold(r.Domain, domain) })
+}
+
+func subaddress(r config.Recipients) account.Subaddress {
+	return account.Subaddress{Delimiter: r.Delimiter, Mailboxes: r.DetailMailbox != "off"}
 }
 
 func (s *Server) imapConfig(o Options, cert *tls.Config) imapd.Config {
@@ -109,7 +114,7 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 	}
 	return delivery.Config{
 		Store: s.house.store, Spool: s.house.spool, Mailboxes: s.house.mailboxes, Accounts: s.house.accounts,
-		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, AllowPrivate: o.AllowPrivate,
+		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, CreateMailboxes: s.cfg.Recipients.DetailMailbox == "create", AllowPrivate: o.AllowPrivate,
 		Schedule: delivery.Schedule{Min: r.First.Std(), Max: r.Max.Std(), Expire: r.Expire.Std(), DelayAfter: delayAfter, Jitter: jitter},
 		Routes:   routes(s.cfg.Routes),
 		Limits: delivery.Limits{

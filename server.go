@@ -99,7 +99,7 @@ func (h *house) full(id account.ID) (bool, error) {
 }
 
 // openHouse opens the data directory, or makes it. The caller closes the store.
-func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.Logger) (*house, error) {
+func openHouse(dir string, limits trace.Limits, sub account.Subaddress, now func() time.Time, log *slog.Logger) (*house, error) {
 	st, err := store.Open(dir, store.Options{Now: now, Log: log})
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func openHouse(dir string, limits trace.Limits, now func() time.Time, log *slog.
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	accounts := account.Open(st, now)
+	accounts := account.OpenWith(st, now, sub)
 	boxes := mailboxOptions(accounts)
 	boxes.Now = now
 	return &house{
@@ -131,7 +131,8 @@ func Open(cfg Config, o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	h, err := openHouse(cfg.DataDir, trace.Limits{Age: cfg.Trace.Age.Std(), Events: cfg.Trace.Events}, o.Now, o.Log)
+	limits := trace.Limits{Age: cfg.Trace.Age.Std(), Events: cfg.Trace.Events}
+	h, err := openHouse(cfg.DataDir, limits, subaddress(cfg.Recipients), o.Now, o.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	Limits   Limits
 	Port     int // of MX hosts; 0 is 25
 
+	// CreateMailboxes lets mail for a mailbox that is not there make it (spool.Recipient.Mailbox).
+	CreateMailboxes bool
+
 	// AllowPrivate lets MX records lead to loopback, private and link-local addresses.
 	// Otherwise anyone who controls a domain could have us talk to hosts inside.
 	AllowPrivate bool

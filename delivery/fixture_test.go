@@ -201,7 +201,7 @@ func (f *fixture) rcpts(to ...string) []spool.Recipient {
 			f.t.Fatal(err)
 		}
 		for _, x := range targets {
-			rcpts = append(rcpts, spool.Recipient{Recipient: envelope.Recipient{To: x.Address}, Account: uint64(x.Account)})
+			rcpts = append(rcpts, recipient(x))
 		}
 	}
 	return rcpts

@@ -15,7 +15,7 @@ import (
 	"postroad/spool"
 )
 
-// inbox is where mail for an account goes.
+// inbox is where mail for an account goes that is for no mailbox by name.
 const inbox = "INBOX"
 
 // arrival is one local recipient that is ready to be delivered.
@@ -166,7 +166,7 @@ func (r *Runner) place(tx store.Tx, a *arrival, rep *report) (mailbox.Placed, er
 		return mailbox.Placed{}, nil
 	}
 	now := r.cfg.Now()
-	placed, err := r.cfg.Mailboxes.Add(tx, mailbox.Owner(d.Recipient.Account), inbox, mailbox.Arrival{
+	placed, err := r.put(tx, d, mailbox.Arrival{
 		Body: d.Message.ID, Size: d.Message.Size, Structure: a.structure, Internal: now,
 	})
 	if err != nil {
@@ -177,6 +177,15 @@ func (r *Runner) place(tx store.Tx, a *arrival, rep *report) (mailbox.Placed, er
 		Mailbox: a.owner + " " + placed.Name, UID: placed.UID, Related: rep.id(),
 	})
 	return placed, nil
+}
+
+// put puts a message into the mailbox that is meant for it.
+func (r *Runner) put(tx store.Tx, d *spool.Due, a mailbox.Arrival) (mailbox.Placed, error) {
+	owner := mailbox.Owner(d.Recipient.Account)
+	if d.Recipient.Mailbox == "" {
+		return r.cfg.Mailboxes.Add(tx, owner, inbox, a)
+	}
+	return r.cfg.Mailboxes.AddNamed(tx, owner, d.Recipient.Mailbox, r.cfg.CreateMailboxes, a)
 }
 
 func (r *Runner) logDelivered(as []arrival, placed []mailbox.Placed) {

@@ -10,7 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postroad/internal/account"
 	"postroad/internal/envelope"
+	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/spool"
 )
@@ -329,4 +331,40 @@ func BenchmarkLocal(b *testing.B) {
 		f.halt()
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/delivery")
+}
+
+// Mail for a mailbox by name goes there when it can, and never nowhere.
+func TestMailForAMailboxByName(t *testing.T) {
+	for _, create := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFixture(t)
+			f.cfg.CreateMailboxes = create
+			f.ac = account.OpenWith(f.st, time.Now, account.Subaddress{Delimiter: "+", Mailboxes: true})
+			f.start()
+			for _, to := range []string{"alice+archive@a.test", "alice+Lists/Go@a.test", "alice+sent@a.test", "alice+a//b@a.test", "alice@a.test"} {
+				f.submit("<s@x.test>", to)
+			}
+			f.drained()
+			made := 1
+			if !create {
+				made = 0
+			}
+			if a, l, i, s := f.count("alice", "Archive"), f.count("alice", "Lists/Go"), f.count("alice", "INBOX"), f.count("alice", "Sent"); a != 1 || l != made || i != 4-made || s != 0 {
+				t.Errorf("create %v: Archive has %d, Lists/Go %d, INBOX %d, Sent %d", create, a, l, i, s)
+			}
+		})
+	}
+}
+
+// count is how many messages a mailbox has; none where there is no mailbox.
+func (f *fixture) count(name, box string) int {
+	a, err := f.ac.Get(envelope.Address{Local: name, Domain: "a.test"})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	m, err := f.mb.Get(mailbox.Owner(a.ID), box)
+	if err != nil {
+		return 0
+	}
+	return int(m.Messages)
 }

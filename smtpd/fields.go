@@ -18,7 +18,7 @@ const dateFormat = "Mon, 2 Jan 2006 15:04:05 -0700"
 // final delivery shows Return-Path (RFC 5321, 4.4).
 func (m *message) traceFields() (fields []byte, skip int64) {
 	returnPath := "Return-Path: " + m.from() + "\r\n"
-	return []byte(returnPath + m.receivedField() + m.missingFields()), int64(len(returnPath))
+	return []byte(returnPath + m.tx.deliveredField() + m.receivedField() + m.missingFields()), int64(len(returnPath))
 }
 
 // receivedField says from whom, by whom, how and when. The recipient is named when

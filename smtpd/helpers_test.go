@@ -37,6 +37,7 @@ var town = map[string][]account.Target{
 	"both@example.test":       {{Account: 1, Address: addr("alice@example.test")}, {Account: 2, Address: addr("bob@example.test")}},
 	"away@example.test":       {{Address: addr("someone@elsewhere.test")}},
 	"info@example.test":       {{Account: 1, Address: addr("alice@example.test")}},
+	"list@example.test":       {{Address: addr("list@example.test"), List: true}},
 	"jörg@example.test":       {{Account: 2, Address: addr("bob@example.test")}},
 }
 
@@ -126,6 +127,11 @@ func (d *directory) Get(a envelope.Address) (account.Account, error) {
 		return account.Account{}, account.ErrNotFound
 	}
 	return account.Account{ID: targets[0].Account, Address: a}, d.failure()
+}
+
+// MayPost lets all but the null sender write to any list.
+func (d *directory) MayPost(_, from envelope.Address) (bool, error) {
+	return !from.IsZero(), d.failure()
 }
 
 func (d *directory) MaySend(id account.ID, a envelope.Address) (bool, error) {

@@ -220,6 +220,9 @@ type message struct {
 // newMessage begins the message of the transaction.
 func (s *session) newMessage() *message {
 	s.tx.message = &message{s: s, tx: s.tx, arrived: s.srv.Now(), draft: s.srv.Store.NewDraft()}
+	if s.srv.kind != Submission { // people send on what they got, also to themselves
+		s.tx.message.header.delivered.given = s.tx.given
+	}
 	return s.tx.message
 }
 
@@ -274,6 +277,8 @@ func (m *message) judge() error {
 		return replyHeader
 	case m.header.received > limits.Hops:
 		return replyLoop
+	case m.header.delivered.loop:
+		return replyDelivered
 	}
 	return nil
 }

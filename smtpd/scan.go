@@ -19,7 +19,8 @@ const (
 type header struct {
 	ended bool // the header is over; nothing changes any more
 
-	received  int      // Received fields
+	received  int // Received fields
+	delivered deliveries
 	date      bool     // there is a Date field
 	messageID string   // of the first Message-ID field
 	from      []string // the bodies of From fields, at most two
@@ -85,6 +86,8 @@ func (h *header) take(name string, body []byte) {
 	switch name {
 	case "received":
 		h.received++
+	case "delivered-to":
+		h.delivered.take(body)
 	case "date":
 		h.date = true
 	case "message-id":

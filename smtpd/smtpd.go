@@ -74,6 +74,7 @@ type Accounts interface {
 	Resolve(addr envelope.Address) ([]account.Target, error)
 	MaySend(id account.ID, addr envelope.Address) (bool, error)
 	Get(addr envelope.Address) (account.Account, error)
+	MayPost(list, from envelope.Address) (bool, error)
 }
 
 // Logins is how clients log in.
@@ -92,6 +93,9 @@ type Config struct {
 	Full     func(account.ID) (bool, error) // whether an account has no room for mail; nil is never
 	TLS      *tls.Config                    // nil offers no STARTTLS
 	Limits   Limits                         // zero fields take their defaults
+
+	// RejectFull refuses mail for an account without room for good, instead of for now.
+	RejectFull bool
 
 	// Proxies are the peers that may say for whom they speak (XCLIENT, XFORWARD).
 	Proxies []netip.Prefix

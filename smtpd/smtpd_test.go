@@ -39,6 +39,7 @@ func TestAMessageComesIn(t *testing.T) {
 	}
 	m := got[0]
 	want := "Return-Path: <sender@far.test>\r\n" +
+		"Delivered-To: alice@example.test\r\n" +
 		"Received: from client.test ([127.0.0.1])\r\n" +
 		"\tby mx.example.test with ESMTP id " + m.ID.String() + "\r\n" +
 		"\tfor <alice@example.test>; Fri, 20 Nov 2026 09:10:16 +0000\r\n" +
@@ -46,7 +47,7 @@ func TestAMessageComesIn(t *testing.T) {
 	if body := h.queue.body(t, m); body != want {
 		t.Errorf("stored:\n%s\nwant:\n%s", body, want)
 	}
-	if m.Skip != int64(strings.Index(want, "Received:")) {
+	if m.Skip != int64(strings.Index(want, "Delivered-To:")) {
 		t.Errorf("Skip is %d", m.Skip)
 	}
 }

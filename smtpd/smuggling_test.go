@@ -95,7 +95,7 @@ func TestEveryShortText(t *testing.T) {
 }
 
 // traced is as long as our fields in front of a message of opening.
-const traced = "Return-Path: <sender@far.test>\r\nReceived: from client.test\r\n\tby mx.example.test with ESMTP id 0123456789abc\r\n" +
+const traced = "Return-Path: <sender@far.test>\r\nDelivered-To: alice@example.test\r\nReceived: from client.test\r\n\tby mx.example.test with ESMTP id 0123456789abc\r\n" +
 	"\tfor <alice@example.test>; Fri, 20 Nov 2026 09:10:16 +0000\r\n"
 
 // standard reads the content of DATA as RFC 5321, 4.5.2 says, up to its end, and what

@@ -17,6 +17,7 @@ type transaction struct {
 	given    []envelope.Address // as RCPT named them
 	rcpts    []spool.Recipient  // what they lead to
 	folded   map[account.Target]bool
+	ours     bool     // the last of given is an address whose Delivered-To field is ours to put
 	message  *message // nil before its first octet
 }
 
@@ -149,6 +150,9 @@ func forward(path string, utf8 bool) (envelope.Address, error) {
 func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	targets, err := s.srv.Accounts.Resolve(addr)
 	if err == nil {
+		err = s.mayPost(targets)
+	}
+	if err == nil {
 		err = s.room(targets)
 	}
 	if err != nil {
@@ -162,6 +166,7 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 		r.Original = original(addr, targets)
 	}
 	tx.given = append(tx.given, addr)
+	tx.ours = isOurs(addr, targets)
 	for _, t := range targets {
 		tx.fold(t, r)
 	}
@@ -181,6 +186,9 @@ func (s *session) room(targets []account.Target) error {
 		if full, err := s.srv.Full(t.Account); err != nil || !full {
 			return err
 		}
+	}
+	if s.srv.RejectFull {
+		return replyQuotaForGood
 	}
 	return replyQuota
 }

@@ -17,19 +17,20 @@ import (
 // Config is everything a server is run with. Default gives every field a value that
 // is ready for use; the meaning and range of each is written in settings.go.
 type Config struct {
-	Hostname        string   `toml:"hostname"`
-	DataDir         string   `toml:"data_dir"`
-	ShutdownTimeout Duration `toml:"shutdown_timeout"`
-	Listen          Listen   `toml:"listen"`
-	TLS             TLS      `toml:"tls"`
-	ACME            ACME     `toml:"acme"`
-	Limits          Limits   `toml:"limits"`
-	Trust           Trust    `toml:"trust"`
-	Retry           Retry    `toml:"retry"`
-	Delivery        Delivery `toml:"delivery"`
-	Routes          []Route  `toml:"route"`
-	Trace           Trace    `toml:"trace"`
-	Log             Log      `toml:"log"`
+	Hostname        string     `toml:"hostname"`
+	DataDir         string     `toml:"data_dir"`
+	ShutdownTimeout Duration   `toml:"shutdown_timeout"`
+	Listen          Listen     `toml:"listen"`
+	TLS             TLS        `toml:"tls"`
+	ACME            ACME       `toml:"acme"`
+	Limits          Limits     `toml:"limits"`
+	Recipients      Recipients `toml:"recipients"`
+	Trust           Trust      `toml:"trust"`
+	Retry           Retry      `toml:"retry"`
+	Delivery        Delivery   `toml:"delivery"`
+	Routes          []Route    `toml:"route"`
+	Trace           Trace      `toml:"trace"`
+	Log             Log        `toml:"log"`
 }
 
 // Listen holds one address for each listener.
@@ -83,6 +84,7 @@ type Limits struct {
 	CommandsPerMinute     int      `toml:"commands_per_minute"`
 	Errors                int      `toml:"errors"`
 	Hops                  int      `toml:"hops"`
+	FullMailbox           string   `toml:"full_mailbox"` // tempfail, reject
 	SMTPTimeout           Duration `toml:"smtp_timeout"`
 	IMAPTimeout           Duration `toml:"imap_timeout"`
 }
@@ -90,6 +92,12 @@ type Limits struct {
 // Trust names peers that may do what others may not.
 type Trust struct {
 	XCLIENT []Network `toml:"xclient"`
+}
+
+// Recipients says what addresses mean.
+type Recipients struct {
+	Delimiter     string `toml:"delimiter"`
+	DetailMailbox string `toml:"detail_mailbox"` // off, existing, create
 }
 
 // Retry is the schedule of a recipient that was deferred.

@@ -39,9 +39,10 @@ func Default() Config {
 		Limits: Limits{
 			MessageSize: 50e6, Recipients: 1000,
 			Connections: 1000, ConnectionsPerAddress: 100,
-			CommandsPerMinute: 30_000, Errors: 20, Hops: 100,
+			CommandsPerMinute: 30_000, Errors: 20, Hops: 100, FullMailbox: "tempfail",
 			SMTPTimeout: Duration(5 * time.Minute), IMAPTimeout: Duration(30 * time.Minute),
 		},
+		Recipients: Recipients{Delimiter: "+", DetailMailbox: "off"},
 		Retry: Retry{
 			First: Duration(5 * time.Minute), Max: Duration(4 * time.Hour), Expire: Duration(5 * day),
 			DelayNotice: Duration(4 * time.Hour), Jitter: 0.1,
@@ -111,12 +112,22 @@ machine's own have no such bound.`, between(&c.Limits.ConnectionsPerAddress, 1, 
 			{"errors", &c.Limits.Errors, `Refused SMTP commands after which a connection is closed.`, between(&c.Limits.Errors, 1, 10_000)},
 			{"hops", &c.Limits.Hops, `Received fields after which a message is taken to be in a loop; RFC 5321 asks for
 at least 100.`, between(&c.Limits.Hops, 10, 1000)},
+			{"full_mailbox", &c.Limits.FullMailbox, `What the sender of mail for a full mailbox is told: "tempfail" (452, try again later) or
+"reject" (552, for good).`, oneOf(&c.Limits.FullMailbox, "tempfail", "reject")},
 			{"smtp_timeout", &c.Limits.SMTPTimeout, `Silence after which an SMTP connection is closed; RFC 5321 asks for 5 minutes.`, between(&c.Limits.SMTPTimeout, Duration(time.Second), Duration(day))},
 			{"imap_timeout", &c.Limits.IMAPTimeout, `Silence after which an IMAP connection is closed; RFC 9051 asks for 30 minutes.`, between(&c.Limits.IMAPTimeout, Duration(time.Second), Duration(7*day))},
 		}},
 		{"trust", `Peers that may do what others may not, by address or network.`, false, []setting{
 			{"xclient", &c.Trust.XCLIENT, `Proxies and filters that say for whom they speak (XCLIENT, XFORWARD), also who has
 logged in there, and that may ask for mail that waits for any domain (ETRN).`, nil},
+		}},
+		{"recipients", `What the addresses of our domains mean.`, false, []setting{
+			{"delimiter", &c.Recipients.Delimiter, `Mail for user+detail goes to user, unless there is an account or alias of just that
+name; "" turns this off.`, c.checkDelimiter},
+			{"detail_mailbox", &c.Recipients.DetailMailbox, `Whether mail for user+detail goes to the user's mailbox of the detail's name: "off",
+"existing" (when there is one) or "create" (made when there is none, by whoever writes).
+Where it cannot, it goes to the INBOX; nobody writes to Drafts, Sent and Trash so.`,
+				oneOf(&c.Recipients.DetailMailbox, "off", "existing", "create")},
 		}},
 		{"retry", `When mail is tried again that could not be delivered yet. The wait grows with
 the age of the message, from first to max.`, false, []setting{
@@ -354,6 +365,14 @@ func bothOrNone(cert, key *string) func() error {
 		}
 		return fmt.Errorf("cert and key belong together: set both, or neither for a self-signed certificate")
 	}
+}
+
+// checkDelimiter keeps letters, and what old servers route by, from parting an address.
+func (c *Config) checkDelimiter() error {
+	if d := c.Recipients.Delimiter; len(d) > 4 || strings.Trim(d, "+-=_#~.") != "" {
+		return fmt.Errorf("%q is not possible; it wants \"+\" or another of - = _ # ~ . or nothing", d)
+	}
+	return nil
 }
 
 func (c *Config) checkRetryMax() error {
