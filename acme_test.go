@@ -190,6 +190,10 @@ func TestACME(t *testing.T) {
 			if second := r.issued(p); second.Equal(first) {
 				t.Error("after a renewal the same certificate is shown")
 			}
+			list := r.certs.List()
+			if got := list[0]; !strings.HasPrefix(got.Source, "acme https://") || !strings.HasPrefix(got.Issuer, "Pebble") || got.Trouble != "" || got.Names[0] != acmeHost {
+				t.Errorf("listed as %+v", got)
+			}
 			if left := p.Zone.Texts(); len(left) > 0 {
 				t.Errorf("left in the zone: %q", left)
 			}
@@ -226,6 +230,9 @@ func TestACMEServerIsDown(t *testing.T) {
 	}
 	if err := r.certs.Renew(t.Context(), acmeHost); err == nil || !strings.Contains(err.Error(), "can be reached from here") {
 		t.Errorf("who asks for a certificate is told %v", err)
+	}
+	if got := r.certs.List()[0]; got.Issuer != "" || got.Names[0] != acmeHost || !strings.Contains(got.Trouble, "connection refused") {
+		t.Errorf("listed as %+v", got)
 	}
 	began := time.Now()
 	r.stop()

@@ -38,6 +38,7 @@ type AdminConfig struct {
 	Mailboxes *mailbox.Service
 	Trace     *trace.Log
 	Bans      *gate.Bans
+	Certs     *certs.Certs     // nil without a running server
 	Now       func() time.Time // nil is time.Now
 
 	Hostname  string

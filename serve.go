@@ -147,7 +147,7 @@ var routeTLS = map[config.TLSMode]smtpc.TLS{
 func (s *Server) adminConfig(o Options) AdminConfig {
 	h := s.house
 	return AdminConfig{
-		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans,
+		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Certs: s.certs,
 		Now: o.Now, Hostname: s.cfg.Hostname, Started: s.started,
 		Listeners: func() map[string]string {
 			open := map[string]string{}

@@ -143,6 +143,19 @@ func bannedNetworks(ctx context.Context, svc control.Service, _ []string, add fu
 	return nil
 }
 
+// obtainedNames are those of certificates that ACME obtains.
+func obtainedNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Certificates(ctx) {
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(v.Source, "acme ") && !add(v.Names[0]) {
+			return nil
+		}
+	}
+	return nil
+}
+
 func queueIDs(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
 	for v, err := range svc.Queue(ctx, control.QueueFilter{Limit: 10 * completions}) {
 		if err != nil || !add(v.ID) {

@@ -66,12 +66,15 @@ type authority struct {
 	answer *challenged // nil for DNS01
 	fresh  func()      // tells that files have changed
 	kicks  map[string]chan chan error
+
+	mu      sync.Mutex        // guards trouble
+	trouble map[string]string // by name, of the last attempt, when it failed
 }
 
 // openAuthority reads what the config names and binds the listener for challenges. It asks nobody anything.
 func openAuthority(cfg ACME, dir string, log *slog.Logger, fresh func()) (*authority, error) {
 	cfg.Directory = cmp.Or(cfg.Directory, LetsEncrypt)
-	a := &authority{cfg: cfg, dir: dir, log: log, fresh: fresh, kicks: map[string]chan chan error{}}
+	a := &authority{cfg: cfg, dir: dir, log: log, fresh: fresh, kicks: map[string]chan chan error{}, trouble: map[string]string{}}
 	a.cfg.Names = nil
 	for _, name := range cfg.Names {
 		name = strings.ToLower(name)
@@ -171,6 +174,7 @@ func (a *authority) issuer(config *certmagic.Config, log *zap.Logger) certmagic.
 // which asks the authority when that would suit it (RFC 9773).
 func (a *authority) manage(ctx context.Context, config *certmagic.Config, name string) {
 	err := config.ManageSync(ctx, []string{name})
+	a.note(name, err)
 	for failures := 0; ctx.Err() == nil; {
 		var again <-chan time.Time
 		if err != nil {
@@ -185,7 +189,21 @@ func (a *authority) manage(ctx context.Context, config *certmagic.Config, name s
 			err = a.renewNow(ctx, config, name)
 			told <- err
 		}
+		a.note(name, err)
 	}
+}
+
+// note keeps what became of the last attempt.
+func (a *authority) note(name string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.trouble[name] = words(err)
+}
+
+func (a *authority) troubleOf(name string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.trouble[name]
 }
 
 // later tells of an attempt that failed, and when the next one is due.
@@ -229,10 +247,12 @@ func (a *authority) renew(ctx context.Context, name string) error {
 func (a *authority) event(_ context.Context, event string, data map[string]any) error {
 	switch event {
 	case "cert_obtained":
+		a.note(fmt.Sprint(data["identifier"]), nil)
 		a.log.Info("certificate obtained", "name", data["identifier"], "from", a.cfg.Directory)
 		a.fresh()
 	case "cert_failed":
 		if err, ok := data["error"].(error); ok && data["renewal"] == true {
+			a.note(fmt.Sprint(data["identifier"]), err)
 			a.log.Error("a certificate could not be renewed, and will be tried again; "+a.advice(err),
 				"name", data["identifier"], "left", fmt.Sprint(data["remaining"]), "err", err)
 		}

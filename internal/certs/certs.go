@@ -12,6 +12,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -100,12 +101,30 @@ func (c *Certs) Run(ctx context.Context) error {
 	}
 	tick := time.NewTicker(reloadEvery)
 	defer tick.Stop()
+	warn := time.NewTicker(24 * time.Hour)
+	defer warn.Stop()
+	c.warn()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			c.Reload()
+		case <-warn.C:
+			c.warn()
+		}
+	}
+}
+
+// warnBefore a certificate's end its owner is told, every day. One by ACME should have been renewed long before.
+const warnBefore = 14 * 24 * time.Hour
+
+// warn tells of certificates that end soon, or have ended.
+func (c *Certs) warn() {
+	for _, i := range c.List() {
+		if left := i.Until.Sub(c.cfg.Now()); i.Issuer != "" && left < warnBefore {
+			c.log.Warn("a certificate ends soon or has ended; put a new one in its place, which needs no restart",
+				"cert", i.File, "names", i.Names, "until", i.Until, "trouble", i.Trouble)
 		}
 	}
 }
@@ -223,6 +242,41 @@ func (c *Certs) table() *table {
 		t.first = t.byName[strings.ToLower(names[0])]
 	}
 	return t
+}
+
+// Info tells of one certificate.
+type Info struct {
+	Names   []string  // whom it is for
+	Issuer  string    // who says so; "" when it is not there yet
+	Until   time.Time // when it ends
+	Source  string    // "file", "self-signed", or "acme" and the authority's directory
+	File    string    // that it is read from
+	Trouble string    // why there is no newer one, if there should be; else ""
+}
+
+// List tells of all certificates. The first that is there is shown to clients that name none of them.
+func (c *Certs) List() []Info {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []Info
+	for _, f := range c.files {
+		info := Info{Source: f.source, File: f.Cert, Trouble: f.trouble}
+		if f.name != "" {
+			info.Names, info.Trouble = []string{f.name}, cmp.Or(f.trouble, c.acme.troubleOf(f.name))
+		}
+		if f.cert != nil {
+			leaf := f.cert.Leaf
+			info.Names, info.Issuer, info.Until = leaf.DNSNames, issuer(leaf), leaf.NotAfter
+		}
+		list = append(list, info)
+	}
+	return list
+}
+
+// issuer names who signed a certificate.
+func issuer(leaf *x509.Certificate) string {
+	organization := strings.Join(leaf.Issuer.Organization, ", ")
+	return strings.TrimSpace(organization + " " + leaf.Issuer.CommonName)
 }
 
 // ErrNotObtained means that a certificate is none of those that are obtained by ACME.

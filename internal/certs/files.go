@@ -25,8 +25,9 @@ type pairFile struct {
 	made   bool   // by us: self-signed
 	later  bool   // it may not be there yet
 
-	cert *tls.Certificate // nil when it is not there yet
-	seen watched
+	cert    *tls.Certificate // nil when it is not there yet
+	seen    watched
+	trouble string // why what is in the files now is not shown; "" when it is
 }
 
 // watched is what is known of files that are looked at again and again.
@@ -134,6 +135,7 @@ func (c *Certs) reload(f *pairFile) bool {
 		c.renewSelfSigned(f)
 	}
 	changed, err := f.load()
+	f.trouble = words(err)
 	switch {
 	case err != nil && f.seen.tellBroken():
 		c.log.Error("the new certificate cannot be used and the one before it stays; put a certificate and the key that belongs to it there",
@@ -142,6 +144,13 @@ func (c *Certs) reload(f *pairFile) bool {
 		c.log.Info("certificate loaded", "cert", f.Cert, "names", f.cert.Leaf.DNSNames, "until", f.cert.Leaf.NotAfter)
 	}
 	return changed
+}
+
+func words(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // A caFile is the authorities that clients' certificates may come from.

@@ -264,6 +264,14 @@ func (c *Client) RemoveAlias(ctx context.Context, a Alias) error {
 	return tell(ctx, c, "RemoveAlias", a)
 }
 
+func (c *Client) Certificates(ctx context.Context) iter.Seq2[Certificate, error] {
+	return items[Certificate](ctx, c, "Certificates", none{})
+}
+
+func (c *Client) RenewCertificate(ctx context.Context, name string) error {
+	return tell(ctx, c, "RenewCertificate", name)
+}
+
 func (c *Client) Bans(ctx context.Context) iter.Seq2[Ban, error] {
 	return items[Ban](ctx, c, "Bans", none{})
 }

@@ -71,6 +71,11 @@ type Service interface {
 	// RemoveBan lets a network in again; it is named as Bans lists it.
 	RemoveBan(ctx context.Context, network string) error
 
+	// Certificates lists the certificates that the running server shows; the first to clients that name none of them.
+	Certificates(ctx context.Context) iter.Seq2[Certificate, error]
+	// RenewCertificate obtains another certificate for a name that the server obtains one for.
+	RenewCertificate(ctx context.Context, name string) error
+
 	// Forwards lists the accounts of a domain that send their mail on; of all domains when it is empty.
 	Forwards(ctx context.Context, domain string) iter.Seq2[Forward, error]
 	// AddForward adds targets to where an account's mail is sent on; Keep, unless nil, says whether the account gets a
@@ -314,6 +319,16 @@ type SetAccount struct {
 type Alias struct {
 	Address string   `json:"address"` // "@domain" is the catch-all
 	Targets []string `json:"targets"`
+}
+
+// Certificate is one that the server shows, or is to obtain: then it has no issuer.
+type Certificate struct {
+	Names   []string  `json:"names"`
+	Issuer  string    `json:"issuer,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
+	Source  string    `json:"source"` // "file", "self-signed", or "acme" and an address
+	File    string    `json:"file"`
+	Trouble string    `json:"trouble,omitempty"` // why there is no newer one, when there should be
 }
 
 // Ban keeps a network out.

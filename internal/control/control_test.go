@@ -102,6 +102,10 @@ func (echo) AddBan(_ context.Context, b NewBan) (Ban, error) {
 	return Ban{Network: b.Network, Until: born.Add(time.Duration(b.For)), Reason: b.Reason}, fails(b.Network)
 }
 func (echo) RemoveBan(_ context.Context, n string) error { return fails(n) }
+func (echo) Certificates(context.Context) iter.Seq2[Certificate, error] {
+	return seq("good", Certificate{Names: []string{"a", "b"}, Issuer: "i", Until: born, Source: "file", File: "f"}, Certificate{Trouble: "t"})
+}
+func (echo) RenewCertificate(_ context.Context, n string) error { return fails(n) }
 func (echo) AliasDomain(_ context.Context, a DomainAlias) (Domain, error) {
 	return Domain{Name: a.Name, Alias: a.Of}, fails(a.Name)
 }
@@ -310,6 +314,8 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	bn, err := svc.AddBan(ctx, NewBan{n, Seconds(90 * time.Minute), "why"})
 	one("add ban")(bn, err)
 	say("remove ban", describe(svc.RemoveBan(ctx, n)))
+	drain(say, "certificates", svc.Certificates(ctx))
+	say("renew certificate", describe(svc.RenewCertificate(ctx, n)))
 	d, err = svc.AliasDomain(ctx, DomainAlias{n, "of"})
 	one("alias domain")(d, err)
 	say("remove domain alias", describe(svc.RemoveDomainAlias(ctx, n)))

@@ -41,6 +41,8 @@ func operations(s Service) map[string]operation {
 		"Bans":              list(func(ctx context.Context, _ none) iter.Seq2[Ban, error] { return s.Bans(ctx) }),
 		"AddBan":            call(s.AddBan),
 		"RemoveBan":         do(s.RemoveBan),
+		"Certificates":      list(func(ctx context.Context, _ none) iter.Seq2[Certificate, error] { return s.Certificates(ctx) }),
+		"RenewCertificate":  do(s.RenewCertificate),
 		"Queue":             list(s.Queue),
 		"QueueEntry":        call(s.QueueEntry),
 		"RetryQueue":        call(s.RetryQueue),
