@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,6 +25,7 @@ import (
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
+	"postroad/internal/listen"
 	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
@@ -195,7 +197,7 @@ func (s *server) on(l net.Listener) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.Shutdown(ctx)
-		if err := <-ended; err != nil {
+		if err := <-ended; err != nil && !errors.Is(err, listen.ErrShutDown) { // before it had begun
 			s.t.Errorf("serve: %v", err)
 		}
 		s.calm()
@@ -592,10 +594,15 @@ var kinds = []smtpd.Kind{smtpd.MX, smtpd.Submission, smtpd.LMTP}
 
 func limits(f func(*smtpd.Limits)) func(*smtpd.Config) { return func(c *smtpd.Config) { f(&c.Limits) } }
 
+// allAttacks makes the tests that count runs do all of them.
+var allAttacks = flag.Bool("attack.all", false, "cut every stream everywhere on every listener, and wrap every form of a recipient in every way")
+
 // splits are the ways to cut a stream: whole, octet by octet, and in two at each point. A short run takes every
 // seventh point.
-func splits(stream string) func(yield func([]string) bool) {
-	step := 1
+func splits(stream string) func(yield func([]string) bool) { return splitsBy(1, stream) }
+
+// splitsBy is splits at every so manieth point.
+func splitsBy(step int, stream string) func(yield func([]string) bool) {
 	if testing.Short() {
 		step = 7
 	}
@@ -609,4 +616,12 @@ func splits(stream string) func(yield func([]string) bool) {
 			}
 		}
 	}
+}
+
+// heap is what is in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -57,6 +57,7 @@ func fresh(i int) net.IP { return net.IPv4(198, 18, byte(i), 7).To4() }
 
 // TestE01ActingForOthers: a password opens its own account and no other.
 func TestE01ActingForOthers(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, s *server) {
 		for i, who := range []struct {
 			identity, user, password string
@@ -89,6 +90,7 @@ func TestE01ActingForOthers(t *testing.T) {
 
 // TestE02BrokenResponses: whatever a response is, nobody is logged in by it, and others log in as before.
 func TestE02BrokenResponses(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, s *server) {
 		raw := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 		responses := []string{
@@ -135,6 +137,7 @@ func TestE02BrokenResponses(t *testing.T) {
 
 // TestE03UnknownUsers: who does not exist is answered as who does, in words and in time.
 func TestE03UnknownUsers(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, s *server) {
 		type answer struct {
 			said string
@@ -171,6 +174,7 @@ func TestE03UnknownUsers(t *testing.T) {
 
 // TestE04Guessing: a network that guesses is refused; the account's own people log in all the while, at once.
 func TestE04Guessing(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, s *server) {
 		home := net.IPv4(192, 0, 2, 200)
 		if got := s.helloFrom(t, home).plainly("", "alice@example.test", alicesPassword); got.code != 235 {
@@ -213,6 +217,7 @@ func TestE04Guessing(t *testing.T) {
 
 // TestE05Secrets: no password is in the log or in a reply, whatever the name beside it is made of.
 func TestE05Secrets(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, s *server) {
 		var said strings.Builder
 		const secret = "correct-horse-3141"
@@ -294,6 +299,7 @@ func proof(password string, salt []byte, iterations int, message string) string 
 
 // TestE06Scram: a proof is good once, for its own exchange, with the binding that the client could have.
 func TestE06Scram(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, s *server) {
 		if _, got := s.helloFrom(t, fresh(0)).scram(t, "n,,", "alice@example.test", alicesPassword, nil); got.code != 235 {
 			t.Fatalf("a good one: %s", got)
@@ -330,6 +336,7 @@ func TestE06Scram(t *testing.T) {
 
 // TestE07RememberedPasswords: that a password was right for one does not make it right for another, nor any other right.
 func TestE07RememberedPasswords(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(t *testing.T, s *server) {
 		for i, who := range []struct {
 			identity, user, password string

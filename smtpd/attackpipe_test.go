@@ -115,12 +115,6 @@ func (e *end) Close() error {
 	return nil
 }
 
-// reset is a connection that breaks: what is under way is lost.
-func (e *end) reset() {
-	e.out.end(io.ErrUnexpectedEOF, true)
-	e.in.end(net.ErrClosed, true)
-}
-
 func (e *end) LocalAddr() net.Addr                { return e.peer }
 func (e *end) RemoteAddr() net.Addr               { return e.peer }
 func (e *end) SetDeadline(t time.Time) error      { return e.SetReadDeadline(t) }
