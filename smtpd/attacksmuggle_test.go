@@ -120,7 +120,7 @@ func TestA02NobodyIsExempt(t *testing.T) {
 			}
 			for _, body := range []string{"a\nb\r\n", "a\rb\r\n", "\na\r\n", "\ra\r\n", "a\n\rb\r\n", "a\r\r\nb\r\n", "a\r\n\nb\r\n", "a\r\n.\n", "a\r\n.\r"} {
 				field := "From: " + s.from() + "\r\n\r\n"
-				data := s.play(t, from, s.opening(), "DATA\r\n"+field+body+"\r\n.\r\nQUIT\r\n")
+				data := s.play(t, from, s.opening(), "DATA\r\n", field+body+"\r\n.\r\nQUIT\r\n")
 				chunk := s.play(t, from, s.opening(), fmt.Sprintf("BDAT %d LAST\r\n%sQUIT\r\n", len(field+body), field+body))
 				for way, o := range map[string]outcome{"DATA": data, "BDAT": chunk} {
 					if len(o.got) != 0 || !strings.Contains(o.said(), "550 5.6.11") {

@@ -5,7 +5,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"postroad/internal/envelope"
 	"postroad/smtpd/wire"
 )
 
@@ -138,11 +137,13 @@ func (s *session) conclude(r *wire.Reply) {
 }
 
 // junkLine is the reply to a line that is no command.
-func (s *session) junkLine(err error) *wire.Reply {
-	if s.budget.badLines++; s.budget.badLines >= badLines {
-		s.over = true
+func (s *session) junkLine(e *wire.SyntaxError) *wire.Reply {
+	if e.Octet {
+		s.budget.badLines++
+		s.over = s.budget.badLines >= badLines
 	}
-	return reply(500, "5.5.2", "%s", envelope.Sanitize(err.Error(), 200))
+	r := e.Reply()
+	return &r
 }
 
 // maxHelo bounds the name that a peer gives, in octets (RFC 5321, 4.5.3.1.2).

@@ -13,7 +13,9 @@ import (
 
 // client is the peer as one that wants to log in. Its TLS connection is not offered for
 // SCRAM-SHA-256-PLUS: Mutt with GNU SASL would choose that, have nothing to bind to, and give up.
-func (s *session) client() account.Client { return account.Client{Protocol: account.SMTP, From: s.peer.ip} }
+func (s *session) client() account.Client {
+	return account.Client{Protocol: account.SMTP, From: s.peer.ip}
+}
 
 // mayAuth returns why nobody may log in here now, or nil. In the clear only this machine may.
 func (s *session) mayAuth() *wire.Reply {
@@ -77,11 +79,8 @@ func (s *session) ask(challenge []byte) ([]byte, *wire.Reply) {
 	s.say(&wire.Reply{Code: 334, Text: base64.StdEncoding.EncodeToString(challenge)})
 	line, err := s.in.Line(wire.MaxAuth)
 	switch {
-	case isSyntax(err):
-		return nil, s.junkLine(err)
 	case err != nil:
-		s.lost(err)
-		return nil, nil
+		return nil, s.unread(err)
 	case string(line) == "*":
 		return nil, replyGivenUp
 	}

@@ -22,6 +22,9 @@ func (s *session) data(string) *wire.Reply {
 	switch {
 	case s.tx.message != nil:
 		return replyMidMessage
+	case s.early():
+		s.over = true
+		return replyEarly
 	case s.tx.envelope.Body == envelope.BodyBinary:
 		return replyBinaryData
 	}
@@ -36,6 +39,12 @@ func (s *session) data(string) *wire.Reply {
 		s.over = true
 	}
 	return r
+}
+
+// early reports whether a stranger has sent more behind DATA, of which it does not know whether we take it: DATA ends a
+// group of commands (RFC 2920, 3.1). Programs that send abuse do that, mail servers do not.
+func (s *session) early() bool {
+	return s.srv.kind == MX && !s.peer.near() && s.in.Buffered() > 0
 }
 
 // bdat is BDAT (RFC 3030): a chunk is read to its end whatever is wrong, so that it never runs as commands.

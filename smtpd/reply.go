@@ -52,6 +52,7 @@ var (
 	replyNoMail      = reply(503, "5.5.1", "say MAIL first")
 	replyNoRecipient = reply(503, "5.5.1", "no valid recipients")
 	replyMidMessage  = reply(503, "5.5.1", "the message has begun with BDAT: finish it, or say RSET")
+	replyEarly       = reply(503, "5.5.1", "you did not wait for the reply to DATA")
 	replyBinaryData  = reply(503, "5.5.1", "BODY=BINARYMIME comes with BDAT only")
 
 	replyNoProxy   = reply(550, "5.7.0", "you are none of those that may speak for others")

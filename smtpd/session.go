@@ -95,19 +95,20 @@ func (s *session) step() {
 		return
 	}
 	cmd, err := s.in.Command()
-	switch {
-	case err == nil:
+	if err == nil {
 		s.run(cmd)
-	case isSyntax(err):
-		s.conclude(s.junkLine(err))
-	default:
-		s.lost(err)
+	} else {
+		s.conclude(s.unread(err))
 	}
 }
 
-func isSyntax(err error) bool {
-	_, ok := errors.AsType[*wire.SyntaxError](err)
-	return ok
+// unread is the reply to what could not be read as a line, if there can be one.
+func (s *session) unread(err error) *wire.Reply {
+	if e, ok := errors.AsType[*wire.SyntaxError](err); ok {
+		return s.junkLine(e)
+	}
+	s.lost(err)
+	return nil
 }
 
 // wait tells others whether a transaction is open from now on, and returns why there shall be no next command, if so.
@@ -192,7 +193,7 @@ func (s *session) reset() {
 	if s.tx != nil {
 		s.tx.discard()
 	}
-	s.tx, s.forwarded = nil, nil
+	s.tx, s.forwarded, s.out.UTF8 = nil, nil, false
 }
 
 // forget is reset, and as if the peer had said nothing yet.

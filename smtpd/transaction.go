@@ -1,6 +1,8 @@
 package smtpd
 
 import (
+	"strings"
+
 	"postroad/internal/account"
 	"postroad/internal/envelope"
 	"postroad/smtpd/wire"
@@ -32,8 +34,9 @@ func (tx *transaction) discard() {
 func (s *session) mail(arg string) *wire.Reply {
 	tx, err := s.begin(arg)
 	if err != nil {
-		return s.refuse("sender refused", err, "from", arg)
+		return s.refuse("sender refused", err, "from", pathIn(arg))
 	}
+	s.out.UTF8 = tx.envelope.UTF8 // the peer reads replies in UTF-8 (RFC 6531, 3.7.4)
 	s.budget.transactions++
 	s.tx = tx
 	return replySender
@@ -97,9 +100,16 @@ func (s *session) rcpt(arg string) *wire.Reply {
 		return replyMidMessage
 	}
 	if err := s.addRecipient(arg); err != nil {
-		return s.refuse("recipient refused", err, "from", s.tx.envelope.From.Path(), "to", arg)
+		return s.refuse("recipient refused", err, "from", s.tx.envelope.From.Path(), "to", pathIn(arg))
 	}
 	return replyRecipient
+}
+
+// pathIn is the path in an argument of MAIL or RCPT, for the log: the argument may be malformed.
+func pathIn(arg string) string {
+	_, path, _ := strings.Cut(arg, ":")
+	path, _, _ = strings.Cut(strings.TrimLeft(path, " "), " ")
+	return path
 }
 
 func (s *session) addRecipient(arg string) error {

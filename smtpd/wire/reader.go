@@ -21,7 +21,10 @@ var (
 )
 
 // A SyntaxError is what is wrong with a line that was not a command. Its line counts as read.
-type SyntaxError struct{ What string }
+type SyntaxError struct {
+	What  string
+	Octet bool // it has an octet that stands in no line of a mail program's, unlike one that a person has typed
+}
 
 func (e *SyntaxError) Error() string { return e.What }
 
@@ -29,10 +32,10 @@ func (e *SyntaxError) Error() string { return e.What }
 func (e *SyntaxError) Reply() Reply { return Reply{500, "5.5.2", e.What} }
 
 var (
-	errBare    = &SyntaxError{"bare CR or LF: a line must end with CRLF"}
-	errControl = &SyntaxError{"the line has a control character"}
-	errUTF8    = &SyntaxError{"the line is not valid UTF-8"}
-	errVerb    = &SyntaxError{"the line does not begin with a command"}
+	errBare    = &SyntaxError{"bare CR or LF: a line must end with CRLF", true}
+	errControl = &SyntaxError{"the line has a control character", true}
+	errUTF8    = &SyntaxError{"the line is not valid UTF-8", true}
+	errVerb    = &SyntaxError{"the line does not begin with a command", false}
 )
 
 // Limits in octets, CRLF included, unless a Reader is told others.
