@@ -15,13 +15,16 @@ type Content struct {
 	err  error // why it has none
 	left int64 // octets of a chunk that are to come; -1 in DATA
 
-	watch LineWatch // of DATA
+	// Of DATA.
+	start bool // of a line: what is next is a dot to take off, or the end
+	cr    bool // the last octet was a CR
 }
 
 // Data is the content of DATA: dots that begin a line are taken off (RFC 5321, 4.5.2). A bare CR, a bare LF and a NUL
-// are content like any other.
+// are content like any other; LineWatch finds them. Servers that relay content with bare ones have disagreed with others
+// on where it ends, so that what follows may be content to its sender: a session that refuses it should close.
 func (r *Reader) Data() *Content {
-	r.content = Content{from: r, open: true, left: -1, watch: LineWatch{start: true}}
+	r.content = Content{from: r, open: true, left: -1, start: true}
 	return &r.content
 }
 
@@ -31,14 +34,6 @@ func (r *Reader) Chunk(size int64) *Content {
 	r.content = Content{from: r, open: size > 0, left: max(size, 0)}
 	return &r.content
 }
-
-// Bare reports, at the end of DATA, whether a CR without LF or an LF without CR was in it. Servers that relay such a
-// message have disagreed with others on where it ends, so that what follows may be content to its sender: a session that
-// refuses it should close. Of a chunk Bare says nothing: a line may go on in the next one; see LineWatch.
-func (c *Content) Bare() bool { return c.watch.Bare }
-
-// NUL reports, at the end of DATA, whether a NUL was in it.
-func (c *Content) NUL() bool { return c.watch.NUL }
 
 // Read implements io.Reader.
 func (c *Content) Read(p []byte) (int, error) {
@@ -112,7 +107,6 @@ func (c *Content) piece(max int) []byte {
 	if c.left < 0 {
 		n, used := c.unstuff(b, max)
 		r.r += used
-		c.watch.NUL = c.watch.NUL || bytes.IndexByte(b[:n], 0) >= 0
 		return b[:n]
 	}
 	n := int(min(int64(len(b)), int64(max), c.left))
@@ -134,7 +128,7 @@ const dataEnd = ".\r\n"
 func (c *Content) unstuff(b []byte, max int) (n, used int) {
 	for used < len(b) && n < max {
 		rest := b[used:]
-		if c.watch.start && rest[0] == '.' {
+		if c.start && rest[0] == '.' {
 			if bytes.HasPrefix(rest, []byte(dataEnd)) {
 				c.open = false
 				return n, used + len(dataEnd)
@@ -145,11 +139,27 @@ func (c *Content) unstuff(b []byte, max int) (n, used int) {
 			used++
 			rest = rest[1:]
 		}
-		k := c.watch.lines(rest[:min(len(rest), max-n)])
+		k := c.lines(rest[:min(len(rest), max-n)])
 		if n < used {
 			copy(b[n:], rest[:k])
 		}
 		n, used = n+k, used+k
 	}
 	return n, used
+}
+
+// lines is the length of the lines that begin b, up to one that begins with a dot behind a CRLF. b is not empty; a dot that
+// begins it is not looked at.
+func (c *Content) lines(b []byte) (n int) {
+	for c.start = false; n < len(b) && !(c.start && b[n] == '.'); {
+		i := bytes.IndexByte(b[n:], '\n')
+		if i < 0 {
+			n, c.start = len(b), false
+			break
+		}
+		n += i + 1
+		c.start = n > 1 && b[n-2] == '\r' || n == 1 && c.cr
+	}
+	c.cr = b[n-1] == '\r'
+	return n
 }

@@ -7,42 +7,41 @@ type LineWatch struct {
 	Bare bool // a CR without LF, or an LF without CR, was seen
 	NUL  bool // a NUL was seen
 
-	cr    bool // the last octet was a CR
-	start bool // the last two were CRLF
+	cr bool // the last octet was a CR
 }
 
 // Write looks at the next octets.
 func (l *LineWatch) Write(p []byte) {
 	l.NUL = l.NUL || bytes.IndexByte(p, 0) >= 0
-	for len(p) > 0 && !l.Bare {
-		p = p[l.lines(p):]
+	if l.Bare || len(p) == 0 {
+		return
 	}
+	l.Bare = isBare(p, l.cr)
+	l.cr = p[len(p)-1] == '\r'
 }
 
 // End tells that the message is over.
 func (l *LineWatch) End() { l.Bare = l.Bare || l.cr }
 
-// lines looks at the lines of p up to one that begins with a dot behind a CRLF, and returns their length. p is not empty.
-func (l *LineWatch) lines(p []byte) (n int) {
-	l.Bare = l.Bare || l.cr && p[0] != '\n'
-	l.start = false
+// isBare reports whether p, which follows a CR if cr, has a CR or LF that is not part of a CRLF. A CR at its end may be.
+func isBare(p []byte, cr bool) bool {
+	if cr && p[0] != '\n' {
+		return true
+	}
 	crs := 0 // that are in p, and followed by LF
-	for n < len(p) && !(l.start && p[n] == '.') {
+	for n := 0; ; {
 		i := bytes.IndexByte(p[n:], '\n')
 		if i < 0 {
-			n, l.start = len(p), false
 			break
 		}
-		if n += i + 1; n == 1 {
-			l.start = l.cr
-		} else if l.start = p[n-2] == '\r'; l.start {
+		if n += i + 1; n > 1 && p[n-2] == '\r' {
 			crs++
+		} else if n > 1 || !cr {
+			return true
 		}
-		l.Bare = l.Bare || !l.start
 	}
-	if l.cr = p[n-1] == '\r'; l.cr {
-		crs++ // it may be
+	if p[len(p)-1] == '\r' {
+		crs++
 	}
-	l.Bare = l.Bare || bytes.Count(p[:n], []byte("\r")) != crs
-	return n
+	return bytes.Count(p, []byte("\r")) != crs
 }

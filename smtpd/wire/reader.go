@@ -108,13 +108,7 @@ func (r *Reader) Await() error {
 	return r.fill()
 }
 
-// Release gives the pooled buffer back if nothing is in it, as at the end of a connection.
-func (r *Reader) Release() {
-	if r.r == r.w {
-		r.release()
-	}
-}
-
+// release gives the pooled buffer back, with what is in it.
 func (r *Reader) release() {
 	if r.page != nil {
 		pages.Put(r.page)

@@ -40,15 +40,6 @@ type Writer struct {
 // NewWriter returns a Writer to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{dst: w} }
 
-// Reset goes on with another destination, as after STARTTLS. What was not flushed is lost.
-func (w *Writer) Reset(dst io.Writer) {
-	w.release()
-	w.dst, w.err, w.UTF8 = dst, nil, false
-}
-
-// Buffered is how many octets wait for Flush.
-func (w *Writer) Buffered() int { return w.n }
-
 // Reply writes a reply, with the enhanced code on each of its lines (RFC 2034, 4). Its text is made fit: control octets
 // become spaces, each run of white space one, and a line that is too long is cut. A code that is none means that we
 // made a mistake, which is said as 451 4.3.0; an enhanced code that is none, or of another class, is left out.

@@ -102,11 +102,11 @@ func TestRepliesLeaveTogether(t *testing.T) {
 	for range 3 {
 		w.Reply(Reply{250, "2.0.0", "ok"})
 	}
-	if len(to.list) != 0 || w.Buffered() != 3*len("250 2.0.0 ok\r\n") {
-		t.Errorf("%d writes, %d octets wait", len(to.list), w.Buffered())
+	if len(to.list) != 0 || w.n != 3*len("250 2.0.0 ok\r\n") {
+		t.Errorf("%d writes, %d octets wait", len(to.list), w.n)
 	}
-	if err := w.Flush(); err != nil || len(to.list) != 1 || w.Buffered() != 0 {
-		t.Errorf("%d writes, %d octets wait, %v", len(to.list), w.Buffered(), err)
+	if err := w.Flush(); err != nil || len(to.list) != 1 || w.n != 0 {
+		t.Errorf("%d writes, %d octets wait, %v", len(to.list), w.n, err)
 	}
 	if w.Flush(); len(to.list) != 1 {
 		t.Error("nothing was written")
@@ -147,21 +147,6 @@ func TestWriterFails(t *testing.T) {
 	}
 	if len(to.list) != 1 {
 		t.Errorf("%q were written", to.list)
-	}
-}
-
-// Behind STARTTLS nothing is left of what was before.
-func TestWriterReset(t *testing.T) {
-	w := NewWriter(&writes{err: io.ErrClosedPipe})
-	w.UTF8 = true
-	w.Reply(Reply{250, "", "one"})
-	w.Flush()
-	w.Reply(Reply{250, "", "two"})
-	var next strings.Builder
-	w.Reset(&next)
-	w.Reply(Reply{250, "", "thr\u00e9\u00e9"})
-	if err := w.Flush(); err != nil || next.String() != "250 thr??\r\n" {
-		t.Errorf("got %q, %v", next.String(), err)
 	}
 }
 
