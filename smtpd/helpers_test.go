@@ -67,6 +67,9 @@ func (d *directory) IsLocal(domain string) (bool, error) {
 
 func (d *directory) Resolve(a envelope.Address) ([]account.Target, error) {
 	c := a.Canonical()
+	if c.Domain == "" {
+		c.Domain = "example.test" // the bare postmaster
+	}
 	if c.Domain != "example.test" {
 		return []account.Target{{Address: a}}, d.failure()
 	}
