@@ -10,8 +10,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -20,6 +23,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 	"unicode/utf8"
 
@@ -60,20 +64,58 @@ type house struct {
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
+	files, err := household()
+	if err != nil {
+		t.Fatal(err)
+	}
 	h := &house{t: t, dir: storetest.MemoryDir(t), log: &logBook{}}
+	h.must(os.CopyFS(h.dir, files))
 	h.store = storetest.OpenDir(t, h.dir, store.Options{}, new(spool.Spool).References)
 	h.accounts = account.Open(h.store, nil)
 	h.queue = &queue{Spool: spool.Open(h.store, nil)}
 	h.tls, _ = listentest.Certificate(t, hostname)
-	_, err := h.accounts.AddDomain("example.test")
-	h.must(err)
-	for name, password := range map[string]string{"alice": alicesPassword, "bob": bobsPassword} {
-		_, err := h.accounts.Add(address(name+"@example.test"), password, nil)
-		h.must(err)
-	}
-	_, err = h.accounts.SetAlias(address("away@example.test"), []envelope.Address{address("someone@elsewhere.test")})
-	h.must(err)
 	return h
+}
+
+// household is the store of every house as files: made once, since passwords cost time.
+var household = sync.OnceValues(func() (fs.FS, error) {
+	dir, err := os.MkdirTemp("", "household-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if err := furnish(dir); err != nil {
+		return nil, err
+	}
+	files := fstest.MapFS{}
+	return files, fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		files[name] = &fstest.MapFile{Data: text, Mode: 0o600}
+		return err
+	})
+})
+
+// furnish makes the store of a house.
+func furnish(dir string) error {
+	st, err := store.Open(dir, store.Options{Reserve: 1})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	accounts := account.Open(st, nil)
+	if _, err := accounts.AddDomain("example.test"); err != nil {
+		return err
+	}
+	for name, password := range map[string]string{"alice": alicesPassword, "bob": bobsPassword} {
+		if _, err := accounts.Add(address(name+"@example.test"), password, nil); err != nil {
+			return err
+		}
+	}
+	_, err = accounts.SetAlias(address("away@example.test"), []envelope.Address{address("someone@elsewhere.test")})
+	return err
 }
 
 func (h *house) must(err error) {
