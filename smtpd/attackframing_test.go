@@ -36,12 +36,12 @@ func TestA04NUL(t *testing.T) {
 	s := newHouse(t).serve(smtpd.MX, false)
 	for _, body := range []string{"Subject: a\x00b\r\n\r\nx\r\n", "Sub\x00ject: a\r\n\r\nx\r\n", "Subject: a\r\n\r\nx\x00y\r\n", "\x00"} {
 		for cut := range splits("DATA\r\n" + body + "\r\n.\r\nNOOP\r\nQUIT\r\n") {
-			if o := s.play(t, stranger, append([]string{s.opening()}, cut...)...); len(o.got) != 0 || !strings.Contains(o.said(), "550 5.6.") {
+			if o := s.play(t, nil, append([]string{s.opening()}, cut...)...); len(o.got) != 0 || !strings.Contains(o.said(), "550 5.6.") {
 				t.Fatalf("%q by DATA:\n%s", body, o.said())
 			}
 		}
 		for cut := range splits(fmt.Sprintf("BDAT %d LAST\r\n%sNOOP\r\nQUIT\r\n", len(body), body)) {
-			if o := s.play(t, stranger, append([]string{s.opening()}, cut...)...); len(o.got) != 0 || !strings.Contains(o.said(), "550 5.6.") {
+			if o := s.play(t, nil, append([]string{s.opening()}, cut...)...); len(o.got) != 0 || !strings.Contains(o.said(), "550 5.6.") {
 				t.Fatalf("%q by BDAT:\n%s", body, o.said())
 			}
 		}
@@ -322,6 +322,31 @@ func TestA09WhatIsPipelinedTooEarly(t *testing.T) {
 			if strings.HasPrefix(name, "AUTH") {
 				break
 			}
+		}
+	}
+}
+
+// TestA09EarlyData: a stranger who sends a message before it was asked for sends none, however it is cut.
+func TestA09EarlyData(t *testing.T) {
+	h := newHouse(t)
+	s := h.serve(smtpd.MX, false)
+	message := "Subject: x\r\n\r\nx\r\n.\r\n"
+	for cut := range len(s.opening()) {
+		c := s.pipes.dial(stranger)
+		p := newPeer(t, c).talk("< 220")
+		p.send(s.opening()[:cut])
+		p.send(s.opening()[cut:] + "DATA\r\n" + message + s.toAlice() + "QUIT\r\n")
+		c.CloseWrite()
+		last := reply{}
+		for {
+			got, err := p.reply()
+			if err != nil {
+				break
+			}
+			last = got
+		}
+		if got := s.queue.take(); len(got) != 0 || last.code != 503 {
+			t.Fatalf("cut at %d: %d messages, %s", cut, len(got), last)
 		}
 	}
 }

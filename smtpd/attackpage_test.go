@@ -1,0 +1,111 @@
+package smtpd_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestAttacksPage holds docs/attacks.md against the sources: what it names exists, every case has one row, and a test
+// that is named for a case stands in the row of that case.
+func TestAttacksPage(t *testing.T) {
+	text, err := os.ReadFile("../docs/attacks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := testFunctions(t)
+	named := regexp.MustCompile("`([a-z/]*\\.)?((?:Test|Fuzz)[A-Za-z0-9]+)`")
+	rows := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		for _, m := range named.FindAllStringSubmatch(line, -1) {
+			pkg := path.Clean(strings.TrimSuffix(m[1], "."))
+			if pkg == "." {
+				pkg = "smtpd"
+			}
+			if !tests[pkg+"."+m[2]] {
+				t.Errorf("the page names %s.%s, which is not there", pkg, m[2])
+			}
+		}
+		if cells := strings.Split(line, "|"); len(cells) == 6 && regexp.MustCompile(`^ [A-E][0-9]{2} $`).MatchString(cells[1]) {
+			id := strings.TrimSpace(cells[1])
+			if rows[id] != "" {
+				t.Errorf("%s has two rows", id)
+			}
+			rows[id] = cells[4]
+		}
+	}
+	for letter, last := range map[string]int{"A": 17, "B": 11, "C": 13, "E": 8} {
+		for n := range last {
+			if id := letter + twoDigits(n+1); rows[id] == "" {
+				t.Errorf("%s has no row", id)
+			}
+		}
+	}
+	forCase := regexp.MustCompile(`^.*\.Test([A-E][0-9]{2})[A-Z][A-Za-z]+$`)
+	for name := range tests {
+		if m := forCase.FindStringSubmatch(name); m != nil && !strings.Contains(rows[m[1]], strings.TrimPrefix(name, "smtpd.")+"`") {
+			t.Errorf("%s is not in the row of %s", name, m[1])
+		}
+	}
+}
+
+func twoDigits(n int) string { return string([]byte{'0' + byte(n/10), '0' + byte(n%10)}) }
+
+// sources calls fn with every Go file of the module, its directory as the module sees it.
+func sources(t *testing.T, mode parser.Mode, fn func(dir string, file string, parsed *ast.File)) {
+	t.Helper()
+	err := filepath.WalkDir("..", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && strings.HasPrefix(d.Name(), ".") && file != ".." {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(file, ".go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, mode)
+		if err == nil {
+			fn(strings.TrimPrefix(path.Dir(filepath.ToSlash(file)), "../"), filepath.Base(file), parsed)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testFunctions is every test and fuzz target, as package.Name.
+func testFunctions(t *testing.T) map[string]bool {
+	tests := map[string]bool{}
+	sources(t, parser.SkipObjectResolution, func(dir, file string, parsed *ast.File) {
+		if !strings.HasSuffix(file, "_test.go") {
+			return
+		}
+		for _, decl := range parsed.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil {
+				tests[dir+"."+f.Name.Name] = true
+			}
+		}
+	})
+	return tests
+}
+
+// TestC07NoProcesses: nothing that mail can reach is able to start another program.
+func TestC07NoProcesses(t *testing.T) {
+	sources(t, parser.ImportsOnly, func(dir, file string, parsed *ast.File) {
+		if strings.HasSuffix(file, "_test.go") || strings.HasSuffix(dir, "test") || dir == "cmd/postroad" && file == "quickstart.go" {
+			return
+		}
+		for _, spec := range parsed.Imports {
+			if name, _ := strconv.Unquote(spec.Path.Value); name == "os/exec" || name == "plugin" || name == "C" {
+				t.Errorf("%s/%s imports %s", dir, file, name)
+			}
+		}
+	})
+}
