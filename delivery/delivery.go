@@ -211,7 +211,7 @@ func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
 func (r *Runner) hand(ctx context.Context, due []spool.Due, batches chan<- []spool.Due) {
 	var local, remote []spool.Due
 	for _, d := range due {
-		if d.Recipient.Account != 0 {
+		if d.Recipient.Account != 0 || d.Recipient.List {
 			local = append(local, d)
 		} else {
 			remote = append(remote, d)

@@ -31,12 +31,15 @@ type refusal struct{ err error }
 func (e *refusal) Error() string { return e.err.Error() }
 func (e *refusal) Unwrap() error { return e.err }
 
-// deliverLocal delivers a batch of local recipients in one transaction. A message
+// deliverLocal delivers a batch of local recipients: accounts in one transaction, then lists. A message
 // that cannot be delivered has no influence on the others.
 func (r *Runner) deliverLocal(ctx context.Context, due []spool.Due) {
 	batch := &batch{r: r, structures: make(map[store.ID]read), owners: make(map[uint64]string)}
 	var ready []arrival
 	for _, d := range due {
+		if d.Recipient.List {
+			continue
+		}
 		a, err := batch.prepare(d)
 		switch {
 		case err != nil:
@@ -49,6 +52,11 @@ func (r *Runner) deliverLocal(ctx context.Context, due []spool.Due) {
 	}
 	if len(ready) > 0 {
 		r.deliverAll(ctx, ready)
+	}
+	for _, d := range due {
+		if d.Recipient.List {
+			r.expand(ctx, d)
+		}
 	}
 }
 

@@ -40,6 +40,7 @@ var (
 	ErrUnknown     = errors.New("no such address here")
 	ErrLoop        = errors.New("the aliases lead too deep or back to themselves")
 	ErrDomainAlias = errors.New("is an alias")
+	ErrPost        = errors.New("the sender may not write to the list")
 	ErrTargets     = errors.New("it leads to too many addresses")
 	ErrPassword    = errors.New("a password has 1 to 1024 octets")
 	ErrSetting     = errors.New("the setting cannot be made")

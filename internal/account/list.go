@@ -97,7 +97,7 @@ func (l *List) put(tx store.Tx) {
 // check says what is wrong with a list's settings.
 func (l *List) check() error {
 	switch a := l.Address; {
-	case !envelope.IsASCII(a.String()) || strings.ContainsAny(a.Local, ` "\`):
+	case !envelope.IsASCII(a.Local) || strings.ContainsAny(a.String(), `"[`):
 		return fmt.Errorf("list %s: %w: its address must be ASCII and need no quotes, as it stands in List-Id", a, ErrSetting)
 	case strings.HasSuffix(a.Local, ownerSuffix):
 		return fmt.Errorf("list %s: %w: addresses that end in %s are those of lists' owners", a, ErrSetting, ownerSuffix)
@@ -308,12 +308,15 @@ func mayPost(r store.Reader, l *List, from envelope.Address) bool {
 	return l.Post == PostMembers && r.Get(memberKey(l.Address, from)) != nil
 }
 
-// Expand returns a list and what its members lead to, each target once, and those members that lead nowhere.
-// ErrNotFound when there is no such list.
-func (d *Directory) Expand(list envelope.Address) (l List, targets []Target, lost []envelope.Address, err error) {
+// Expand returns a list and what its members lead to when from writes to it, each target once, and those members that
+// lead nowhere. ErrNotFound when there is no such list, ErrPost when from may not, ErrTargets.
+func (d *Directory) Expand(list, from envelope.Address) (l List, targets []Target, lost []envelope.Address, err error) {
 	err = d.st.View(func(r store.Reader) error {
 		if l, err = listAt(r, list.Canonical()); err != nil {
 			return err
+		}
+		if !mayPost(r, &l, from) {
+			return fmt.Errorf("%s to %s: %w", from, l.Address, ErrPost)
 		}
 		members, err := membersAt(r, l.Address)
 		if err != nil {
