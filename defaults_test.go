@@ -8,6 +8,7 @@ import (
 	"postroad/delivery/smtpc"
 	"postroad/imapd"
 	"postroad/internal/config"
+	"postroad/internal/gate"
 	"postroad/smtpd"
 )
 
@@ -24,6 +25,7 @@ func TestDefaultsAgree(t *testing.T) {
 	}{
 		{"smtpd.Limits", s.smtpConfig(Options{}, nil).Limits.WithDefaults(), smtpd.Limits{}.WithDefaults()},
 		{"imapd.Limits", s.imapConfig(Options{}, nil).Limits.WithDefaults(), imapd.Limits{}.WithDefaults()},
+		{"gate.Limits", s.gateLimits().WithDefaults(), gate.Limits{}.WithDefaults()},
 		{"delivery.Limits", d.Limits.WithDefaults(), delivery.Limits{}.WithDefaults()},
 		{"delivery.Schedule", schedule, unset},
 		{"smtpc.Timeouts", d.Timeouts.WithDefaults(), smtpc.Timeouts{}.WithDefaults()},

@@ -3,9 +3,11 @@ package postroad
 import (
 	"context"
 	"crypto/tls"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"postroad/delivery"
 	"postroad/delivery/smtpc"
@@ -14,6 +16,7 @@ import (
 	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/dns"
+	"postroad/internal/gate"
 	"postroad/smtpd"
 	"postroad/spool"
 )
@@ -59,6 +62,47 @@ func certificateFiles(t config.TLS) []certs.Pair {
 	return list
 }
 
+// newGate makes the policy that all servers ask.
+func (s *Server) newGate(o Options) *gate.Gate {
+	g := gate.New(gate.Options{
+		Limits: s.gateLimits(), Trusted: config.Prefixes(s.cfg.Trust.Networks), Bans: s.house.bans, Now: o.Now,
+	})
+	s.house.guard.OnGuess = g.Guessed
+	s.house.bans.Watch(s.dropBanned)
+	return g
+}
+
+func (s *Server) gateLimits() gate.Limits {
+	p := s.cfg.Policy
+	return gate.Limits{
+		PerNetwork: p.ConnectionsPerNetwork, Connections: p.ConnectionsPerMinute,
+		Messages: p.MessagesPerHour, Recipients: p.RecipientsPerHour,
+		RefusedOctets: int64(p.RefusedPerHour), Errors: p.ErrorsPerHour,
+		AccountMessages: p.AccountMessages, AccountRecipients: p.AccountRecipients,
+		GreetDelay: orNever(p.GreetDelay.Std()), Tarpit: orNever(p.Tarpit),
+		BanGuesses: orNever(p.BanGuesses), BanUnknown: orNever(p.BanUnknown), BanAbuse: orNever(p.BanAbuse),
+	}
+}
+
+// orNever turns the config's 0, which is off, into the gate's word for it.
+func orNever[T int | time.Duration](v T) T {
+	if v == 0 {
+		return -1
+	}
+	return v
+}
+
+// dropBanned cuts off what an administrator has banned. Who is banned for an offence is told so: the gate refuses
+// its next message.
+func (s *Server) dropBanned(b gate.Ban) {
+	if b.By != gate.ByAdmin {
+		return
+	}
+	for _, v := range s.serving {
+		v.server.Drop(func(a netip.Addr) bool { return b.Network.Contains(a) && !s.gate.Exempt(a) })
+	}
+}
+
 func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 	l := s.cfg.Limits
 	return smtpd.Config{
@@ -69,6 +113,7 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 			Recipients: l.Recipients, MessageSize: int64(l.MessageSize), Hops: l.Hops,
 			CommandsPerMinute: l.CommandsPerMinute, Errors: l.Errors, CommandTimeout: l.SMTPTimeout.Std(),
 		},
+		Gate: s.gate, ProxyFrom: config.Prefixes(s.cfg.Trust.Proxies),
 		Proxies: config.Prefixes(s.cfg.Trust.XCLIENT), Flush: s.flush, Routed: s.isRouted,
 	}
 }
@@ -91,7 +136,7 @@ func (s *Server) imapConfig(o Options, cert *tls.Config) imapd.Config {
 	l := s.cfg.Limits
 	return imapd.Config{
 		Mailboxes: s.house.mailboxes, Store: s.house.store, Accounts: s.house.accounts, Logins: s.house.logins,
-		TLS: cert, Log: s.log, Now: o.Now,
+		TLS: cert, Log: s.log, Now: o.Now, Gate: s.gate, ProxyFrom: config.Prefixes(s.cfg.Trust.Proxies),
 		Limits: imapd.Limits{
 			Connections: l.Connections, PerAddress: l.ConnectionsPerAddress,
 			MessageSize: int64(l.MessageSize), Idle: l.IMAPTimeout.Std(),

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"time"
@@ -55,6 +56,7 @@ type Server struct {
 	log     *slog.Logger
 	house   *house
 	runner  *delivery.Runner
+	gate    *gate.Gate
 	certs   *certs.Certs
 	admin   *Admin
 	serving []serving
@@ -69,7 +71,8 @@ type serving struct {
 	server   interface {
 		Serve(net.Listener) error
 		Shutdown(context.Context) error
-		End(account.ID) // ends an account's sessions
+		End(account.ID)                    // ends an account's sessions
+		Drop(chosen func(netip.Addr) bool) // cuts off the connections of the addresses
 	}
 }
 
@@ -82,6 +85,7 @@ type house struct {
 	mailboxes *mailbox.Service
 	trace     *trace.Log
 	bans      *gate.Bans
+	guard     *account.Guard
 }
 
 // full reports whether an account's mailboxes hold all that they may.
@@ -109,12 +113,14 @@ func openHouse(dir string, limits trace.Limits, sub account.Subaddress, now func
 		return nil, errors.Join(err, st.Close())
 	}
 	accounts := account.OpenWith(st, now, sub)
+	guard := account.NewGuard(now, accounts)
 	boxes := mailboxOptions(accounts)
 	boxes.Now = now
 	return &house{
 		store:     st,
 		accounts:  accounts,
-		logins:    account.NewLogins(accounts, account.NewGuard(now, accounts)),
+		guard:     guard,
+		logins:    account.NewLogins(accounts, guard),
 		spool:     spool.Open(st, now),
 		mailboxes: mailbox.New(st, boxes),
 		trace:     trace.New(st, limits),
@@ -150,6 +156,7 @@ func (s *Server) build(o Options) error {
 		return err
 	}
 	s.runner = delivery.New(s.deliveryConfig(o))
+	s.gate = s.newGate(o)
 	if err := s.listen(o); err != nil {
 		return err
 	}

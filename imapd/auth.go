@@ -124,6 +124,7 @@ func (s *session) challenge(text []byte) ([]byte, reply) {
 func (s *session) logIn(a account.Account) reply {
 	s.account, s.owner = a, mailbox.Owner(a.ID)
 	s.whose.Store(uint64(a.ID))
+	s.pass().LoggedIn(uint64(a.ID))
 	s.access = s.srv.Mailboxes.For(s.owner, Names{s.srv.Accounts})
 	s.dec.SetLimits(wire.AfterLogin(s.srv.Limits.MessageSize))
 	s.conn.loggedIn(true)
@@ -174,6 +175,7 @@ func (s *session) unauthenticate() reply {
 	s.stopNotices()
 	s.account, s.owner, s.access, s.enabled, s.rules = account.Account{}, 0, nil, 0, nil
 	s.whose.Store(0)
+	s.pass().LoggedIn(0)
 	s.dec.UTF8(false)
 	s.out.UTF8(false)
 	s.dec.SetLimits(wire.BeforeLogin())

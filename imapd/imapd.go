@@ -43,9 +43,11 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/gate"
 	"postroad/internal/listen"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
@@ -59,6 +61,8 @@ type Config struct {
 	Logins    *account.Logins // nil: of Accounts, and this server's alone
 	TLS       *tls.Config     // nil: no STARTTLS, and login from loopback only
 	Limits    Limits
+	Gate      *gate.Gate       // who may come in, and how often; nil lets everybody in
+	ProxyFrom []netip.Prefix   // peers whose connections begin with a header of the PROXY protocol
 	Log       *slog.Logger     // nil discards
 	Now       func() time.Time // nil is time.Now
 }
@@ -147,6 +151,8 @@ func (s *Server) listenOptions() listen.Options {
 		Total:        s.Limits.Connections,
 		PerAddress:   s.Limits.PerAddress,
 		WriteTimeout: s.Limits.Write,
+		Enter:        s.enter,
+		ProxyFrom:    s.ProxyFrom,
 		Log:          s.Log,
 	}
 	if !s.implicitTLS {
@@ -194,6 +200,9 @@ func (s *Server) End(id account.ID) {
 		}
 	}
 }
+
+// Drop cuts off the connections of chosen addresses; what is under way there is not accepted.
+func (s *Server) Drop(chosen func(netip.Addr) bool) { s.group.Drop(chosen) }
 
 // Shutdown closes the listeners, sends BYE to each client once the command it gave is done, and returns when all are
 // gone. When ctx ends first, it closes the remaining connections and returns ctx's error.

@@ -12,6 +12,7 @@ import (
 
 	"postroad/imapd/wire"
 	"postroad/internal/account"
+	"postroad/internal/gate"
 	"postroad/internal/inflate"
 	"postroad/internal/listen"
 	"postroad/internal/mailbox"
@@ -269,10 +270,16 @@ func (s *session) flush() error {
 func (s *session) refuseSyntax(e *wire.SyntaxError) {
 	s.tag, s.name = e.Tag, ""
 	s.finish(syntaxReply(e), false)
+	s.countJunk()
+}
+
+// countJunk counts what was no command. Who has not logged in and goes on so does not speak IMAP.
+func (s *session) countJunk() {
 	if s.owner != 0 {
 		return
 	}
 	if s.junk++; s.junk >= s.srv.Limits.BadCommands {
+		_ = s.pass().Offend(gate.Junk)
 		s.conn.bye(notIMAP)
 	}
 }
@@ -318,11 +325,7 @@ func (s *session) perform(cmd *wire.Command) reply {
 
 // unknown answers a command that does not exist.
 func (s *session) unknown() reply {
-	if s.owner == 0 {
-		if s.junk++; s.junk >= s.srv.Limits.BadCommands {
-			s.conn.bye(notIMAP)
-		}
-	}
+	s.countJunk()
 	return bad(codeClientBug, "there is no such command")
 }
 

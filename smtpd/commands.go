@@ -5,6 +5,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"postroad/internal/gate"
 	"postroad/smtpd/wire"
 )
 
@@ -125,7 +126,9 @@ func (s *session) conclude(r *wire.Reply) {
 	if r == nil {
 		return
 	}
-	switch r = s.budget.reply(r, &s.srv.Limits); r.Code {
+	r = s.budget.reply(r, &s.srv.Limits)
+	s.slow(r)
+	switch r.Code {
 	case 221:
 		s.over = true
 		s.say(r)
@@ -225,6 +228,7 @@ func (s *session) starttls(string) *wire.Reply {
 		return replyLoggedIn
 	case s.in.Buffered() > 0:
 		s.over = true
+		_ = s.pass.Offend(gate.Smuggle)
 		return replyInjected
 	}
 	s.forget()

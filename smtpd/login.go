@@ -95,6 +95,7 @@ func (s *session) ask(challenge []byte) ([]byte, *wire.Reply) {
 func (s *session) logIn(a account.Account) *wire.Reply {
 	s.account = &a
 	s.whose.Store(uint64(a.ID))
+	s.pass.LoggedIn(uint64(a.ID))
 	s.log.Info("logged in", "account", a.Address.String())
 	return replyWelcome
 }

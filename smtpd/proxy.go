@@ -61,6 +61,10 @@ func (s *session) xclient(arg string) *wire.Reply {
 	s.forget()
 	s.peer, s.hello = now.peer, now.hello
 	s.log = s.logger()
+	if r := s.enterAs(s.peer.ip); r != nil {
+		s.over = true
+		return r
+	}
 	s.log.Info("a proxy speaks", "proxy", peerOf(s.raw.RemoteAddr()).String(), "said", envelope.Sanitize(arg, 500))
 	if a.ID != 0 {
 		s.logIn(a)

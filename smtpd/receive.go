@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postroad/internal/envelope"
+	"postroad/internal/gate"
 	"postroad/internal/listen"
 	"postroad/internal/store"
 	"postroad/smtpd/wire"
@@ -24,6 +25,7 @@ func (s *session) data(string) *wire.Reply {
 		return replyMidMessage
 	case s.early():
 		s.over = true
+		_ = s.pass.Offend(gate.Early)
 		return replyEarly
 	case s.tx.envelope.Body == envelope.BodyBinary:
 		return replyBinaryData
@@ -35,6 +37,7 @@ func (s *session) data(string) *wire.Reply {
 	}
 	r := s.finish(m)
 	if m.lines.Bare {
+		_ = s.pass.Offend(gate.Smuggle)
 		// Who passed this on may have seen its end elsewhere: what follows may be no commands of its.
 		s.over = true
 	}
@@ -89,6 +92,7 @@ func (s *session) skip(size int64, why error) *wire.Reply {
 		s.lost(err)
 		return nil
 	}
+	s.pass.Refused(size)
 	if s.tx != nil && s.tx.message != nil {
 		s.reset()
 	}
@@ -187,6 +191,7 @@ func (s *session) accept(m *message) error {
 	}
 	m.kept = true
 	s.budget.restore()
+	s.pass.Accepted(len(m.tx.given))
 	s.log.Info("message accepted", "id", m.id(), "from", m.from(), "to", m.tx.to(), "size", m.size,
 		"account", msg.Origin.Account, "outcome", "queued", "reply", "250 2.0.0")
 	return nil
@@ -241,6 +246,7 @@ func (m *message) from() string { return m.tx.envelope.From.Path() }
 func (m *message) discard() {
 	if !m.kept {
 		m.draft.Discard()
+		m.s.pass.Refused(m.size)
 	}
 }
 

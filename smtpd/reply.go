@@ -42,6 +42,7 @@ var (
 
 	replyTooLong     = reply(500, "5.5.6", "too long a line")
 	replyNoCommand   = reply(500, "5.5.1", "there is no such command here")
+	replyPregreet    = reply(554, "5.5.1", "you talk before you were greeted")
 	replyForeign     = reply(554, "5.5.0", "this is a mail server")
 	replyNoArgument  = reply(501, "5.5.4", "this command has no argument")
 	replyArgument    = reply(501, "5.5.4", "this command needs an argument")
@@ -103,6 +104,9 @@ var (
 // a reply yet is our own trouble: it is logged, and the peer may try again.
 func answer(log *slog.Logger, err error) *wire.Reply {
 	if r, ok := errors.AsType[*wire.Reply](err); ok {
+		return r
+	}
+	if r := refusal(err); r != nil {
 		return r
 	}
 	switch {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/gate"
 	"postroad/internal/listen"
 	"postroad/smtpd/wire"
 )
@@ -40,6 +41,7 @@ type session struct {
 	// forwarded is whose the next message is by a proxy's word; nil without that.
 	forwarded *origin
 	budget    budget
+	pass      *gate.Pass // nil without a gate
 	over      bool // the connection ends with what has been said
 
 	mu   sync.Mutex  // guards what follows
@@ -54,7 +56,7 @@ type helo struct {
 }
 
 func newSession(srv *Server, raw *listen.Conn) *session {
-	s := &session{srv: srv, raw: raw, conn: raw, peer: peerOf(raw.RemoteAddr())}
+	s := &session{srv: srv, raw: raw, conn: raw, peer: peerOf(raw.RemoteAddr()), pass: passOf(raw)}
 	s.log = s.logger()
 	s.in = wire.NewReader(raw)
 	s.in.Flush = s.flush
@@ -81,6 +83,10 @@ func (s *session) serve() {
 
 // greet begins the dialogue: all that decides about a stranger before it is heard goes here.
 func (s *session) greet() {
+	if r := s.pregreet(); r != nil {
+		s.end(r)
+		return
+	}
 	if why := s.wait(); why != nil {
 		s.end(why)
 		return
@@ -163,6 +169,7 @@ func (s *session) lost(err error) {
 	case errors.Is(err, wire.ErrTooLong):
 		s.end(replyTooLong)
 	case errors.Is(err, wire.ErrNotMail):
+		_ = s.pass.Offend(gate.Junk) // the connection ends in any case
 		s.end(replyForeign)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.mu.Lock()
@@ -202,6 +209,7 @@ func (s *session) forget() {
 	s.hello = helo{}
 	s.account = nil
 	s.whose.Store(0)
+	s.pass.LoggedIn(0)
 }
 
 // recover ends a session that has panicked.
@@ -218,6 +226,7 @@ func (s *session) recover() {
 // close sends what was said and lets go of everything. What is left of a transaction is not accepted.
 func (s *session) close() {
 	defer s.raw.Close()
+	defer s.pass.Leave()
 	s.reset()
 	s.flush()
 	if tc, ok := s.conn.(*tls.Conn); ok {

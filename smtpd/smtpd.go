@@ -39,6 +39,7 @@ import (
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
+	"postroad/internal/gate"
 	"postroad/internal/listen"
 	"postroad/internal/store"
 	"postroad/smtpd/wire"
@@ -100,6 +101,11 @@ type Config struct {
 	// Proxies are the peers that may say for whom they speak (XCLIENT, XFORWARD).
 	Proxies []netip.Prefix
 
+	// Gate is asked who may come in, and how often; nil lets everybody in. ProxyFrom are the peers whose connections begin
+	// with a header of the PROXY protocol.
+	Gate      *gate.Gate
+	ProxyFrom []netip.Prefix
+
 	// Flush makes mail that waits for a domain due now (ETRN), and returns for how many recipients there is some; by says in
 	// the trace who wanted it. nil offers no ETRN. Routed reports whether a domain has a route of its own.
 	Flush  func(ctx context.Context, domain, by string) (int, error)
@@ -158,6 +164,7 @@ func (s *Server) listenOptions() listen.Options {
 	o := listen.Options{
 		Total: s.Limits.Connections, PerAddress: s.Limits.PerAddress,
 		Pace: listen.Pace{Idle: s.Limits.CommandTimeout}, Log: s.Log,
+		Enter: s.enter, ProxyFrom: s.ProxyFrom,
 	}
 	if !s.implicitTLS {
 		o.Full = "421 4.3.2 too many connections, try again later\r\n"
@@ -195,6 +202,9 @@ func (s *Server) End(id account.ID) {
 		}
 	}
 }
+
+// Drop cuts off the connections of chosen addresses; what is under way there is not accepted.
+func (s *Server) Drop(chosen func(netip.Addr) bool) { s.group.Drop(chosen) }
 
 // Shutdown ends the server: no connection is accepted, idle ones are told 421 and
 // closed, a transaction under way may finish until ctx is done; then what is left is cut

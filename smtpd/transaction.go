@@ -5,6 +5,7 @@ import (
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
+	"postroad/internal/gate"
 	"postroad/smtpd/wire"
 	"postroad/spool"
 )
@@ -60,7 +61,10 @@ func (s *session) begin(arg string) (*transaction, error) {
 	if tx.envelope.From, err = sender(path, tx.envelope.UTF8); err != nil {
 		return nil, err
 	}
-	return tx, s.maySend(tx.envelope.From)
+	if err := s.maySend(tx.envelope.From); err != nil {
+		return nil, err
+	}
+	return tx, s.pass.Mail()
 }
 
 // sender reads a reverse-path.
@@ -100,7 +104,7 @@ func (s *session) rcpt(arg string) *wire.Reply {
 		return replyMidMessage
 	}
 	if err := s.addRecipient(arg); err != nil {
-		return s.refuse("recipient refused", err, "from", s.tx.envelope.From.Path(), "to", pathIn(arg))
+		return s.refuseRecipient(arg, err)
 	}
 	return replyRecipient
 }
@@ -110,6 +114,17 @@ func pathIn(arg string) string {
 	_, path, _ := strings.Cut(arg, ":")
 	path, _, _ = strings.Cut(strings.TrimLeft(path, " "), " ")
 	return path
+}
+
+// refuseRecipient returns the reply to a recipient that is not taken. Who looks for those that exist is sent away.
+func (s *session) refuseRecipient(arg string, err error) *wire.Reply {
+	r := s.refuse("recipient refused", err, "from", s.tx.envelope.From.Path(), "to", pathIn(arg))
+	if r == replyUnknown {
+		if why := s.offend(gate.Probe); why != nil {
+			return why
+		}
+	}
+	return r
 }
 
 func (s *session) addRecipient(arg string) error {
@@ -123,6 +138,9 @@ func (s *session) addRecipient(arg string) error {
 	}
 	addr, err := s.recipient(path)
 	if err != nil {
+		return err
+	}
+	if err := s.pass.Rcpt(); err != nil {
 		return err
 	}
 	return s.add(addr, r)

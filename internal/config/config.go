@@ -24,6 +24,7 @@ type Config struct {
 	TLS             TLS        `toml:"tls"`
 	ACME            ACME       `toml:"acme"`
 	Limits          Limits     `toml:"limits"`
+	Policy          Policy     `toml:"policy"`
 	Recipients      Recipients `toml:"recipients"`
 	Trust           Trust      `toml:"trust"`
 	Retry           Retry      `toml:"retry"`
@@ -89,9 +90,28 @@ type Limits struct {
 	IMAPTimeout           Duration `toml:"imap_timeout"`
 }
 
+// Policy says how those are treated who do too much, or misbehave. What is 0 is off.
+type Policy struct {
+	ConnectionsPerNetwork int      `toml:"connections_per_network"`
+	ConnectionsPerMinute  int      `toml:"connections_per_minute"`
+	MessagesPerHour       int      `toml:"messages_per_hour"`
+	RecipientsPerHour     int      `toml:"recipients_per_hour"`
+	RefusedPerHour        Size     `toml:"refused_per_hour"`
+	ErrorsPerHour         int      `toml:"errors_per_hour"`
+	AccountMessages       int      `toml:"account_messages_per_hour"`
+	AccountRecipients     int      `toml:"account_recipients_per_hour"`
+	GreetDelay            Duration `toml:"greet_delay"`
+	Tarpit                int      `toml:"tarpit"`
+	BanGuesses            int      `toml:"ban_guesses"`
+	BanUnknown            int      `toml:"ban_unknown"`
+	BanAbuse              int      `toml:"ban_abuse"`
+}
+
 // Trust names peers that may do what others may not.
 type Trust struct {
-	XCLIENT []Network `toml:"xclient"`
+	Networks []Network `toml:"networks"`
+	Proxies  []Network `toml:"proxies"`
+	XCLIENT  []Network `toml:"xclient"`
 }
 
 // Recipients says what addresses mean.

@@ -91,8 +91,10 @@ func decode(text []byte) (Config, error) {
 	if len(c.TLS.Certificates) == 0 {
 		c.TLS.Certificates = nil
 	}
-	if len(c.Trust.XCLIENT) == 0 {
-		c.Trust.XCLIENT = nil
+	for _, list := range []*[]Network{&c.Trust.Networks, &c.Trust.Proxies, &c.Trust.XCLIENT} {
+		if len(*list) == 0 {
+			*list = nil
+		}
 	}
 	if len(c.ACME.Names) == 0 {
 		c.ACME.Names = nil

@@ -43,6 +43,11 @@ func Default() Config {
 			SMTPTimeout: Duration(5 * time.Minute), IMAPTimeout: Duration(30 * time.Minute),
 		},
 		Recipients: Recipients{Delimiter: "+", DetailMailbox: "off"},
+		Policy: Policy{
+			ConnectionsPerNetwork: 500, ConnectionsPerMinute: 600, MessagesPerHour: 20_000, RecipientsPerHour: 50_000,
+			RefusedPerHour: 1e9, ErrorsPerHour: 3000, AccountMessages: 1000, AccountRecipients: 10_000,
+			GreetDelay: Duration(2 * time.Second), Tarpit: 5, BanGuesses: 20, BanUnknown: 100, BanAbuse: 10,
+		},
 		Retry: Retry{
 			First: Duration(5 * time.Minute), Max: Duration(4 * time.Hour), Expire: Duration(5 * day),
 			DelayNotice: Duration(4 * time.Hour), Jitter: 0.1,
@@ -117,7 +122,28 @@ at least 100.`, between(&c.Limits.Hops, 10, 1000)},
 			{"smtp_timeout", &c.Limits.SMTPTimeout, `Silence after which an SMTP connection is closed; RFC 5321 asks for 5 minutes.`, between(&c.Limits.SMTPTimeout, Duration(time.Second), Duration(day))},
 			{"imap_timeout", &c.Limits.IMAPTimeout, `Silence after which an IMAP connection is closed; RFC 9051 asks for 30 minutes.`, between(&c.Limits.IMAPTimeout, Duration(time.Second), Duration(7*day))},
 		}},
+		{"policy", `How those are treated who do too much, or misbehave. The numbers are those of one
+address: an IPv4 address, or an IPv6 /64. A network (IPv4 /24, IPv6 /48) may do five times as much, and who has
+logged in from there lately ten times. This machine and trust.networks may do what they like.`, false, []setting{
+			{"connections_per_network", &c.Policy.ConnectionsPerNetwork, `Connections of one network at a time, to all listeners together.`, between(&c.Policy.ConnectionsPerNetwork, 1, 1_000_000)},
+			{"connections_per_minute", &c.Policy.ConnectionsPerMinute, `New connections.`, between(&c.Policy.ConnectionsPerMinute, 1, 1_000_000)},
+			{"messages_per_hour", &c.Policy.MessagesPerHour, `Messages of who is not logged in.`, between(&c.Policy.MessagesPerHour, 1, 1_000_000_000)},
+			{"recipients_per_hour", &c.Policy.RecipientsPerHour, `Recipients of those.`, between(&c.Policy.RecipientsPerHour, 1, 1_000_000_000)},
+			{"refused_per_hour", &c.Policy.RefusedPerHour, `What comes of messages that are not accepted, or cut off.`, between(&c.Policy.RefusedPerHour, 1e6, 1e15)},
+			{"errors_per_hour", &c.Policy.ErrorsPerHour, `Refused commands.`, between(&c.Policy.ErrorsPerHour, 1, 1_000_000_000)},
+			{"account_messages_per_hour", &c.Policy.AccountMessages, `Messages of an account that is logged in, wherever it is.`, between(&c.Policy.AccountMessages, 1, 1_000_000_000)},
+			{"account_recipients_per_hour", &c.Policy.AccountRecipients, `Recipients of those.`, between(&c.Policy.AccountRecipients, 1, 1_000_000_000)},
+			{"greet_delay", &c.Policy.GreetDelay, `How long a stranger's silence is watched before it is greeted on the smtp listener; who
+talks is sent away. Nobody waits who has sent mail or logged in within 30 days; "0s" is no wait.`, between(&c.Policy.GreetDelay, 0, Duration(time.Minute))},
+			{"tarpit", &c.Policy.Tarpit, `Errors on an SMTP connection that are answered at once; each further one waits, up to 5 seconds. 0 is no wait.`, between(&c.Policy.Tarpit, 0, 10_000)},
+			{"ban_guesses", &c.Policy.BanGuesses, `Wrong passwords in six hours, for which an address is banned; here and below, 0 is never.`, between(&c.Policy.BanGuesses, 0, 1_000_000)},
+			{"ban_unknown", &c.Policy.BanUnknown, `Unknown recipients in an hour, beyond those of accepted messages, for which it is banned.`, between(&c.Policy.BanUnknown, 0, 1_000_000)},
+			{"ban_abuse", &c.Policy.BanAbuse, `Connections in an hour that speak another protocol, too early, or smuggle, for which it is banned.`, between(&c.Policy.BanAbuse, 0, 1_000_000)},
+		}},
 		{"trust", `Peers that may do what others may not, by address or network.`, false, []setting{
+			{"networks", &c.Trust.Networks, `Those to which nothing in [policy] applies, as a relay that brings all our mail.`, nil},
+			{"proxies", &c.Trust.Proxies, `Proxies that say for whom they speak in a header of the PROXY protocol (1 or 2). All their
+connections to the TCP listeners must begin with one.`, nil},
 			{"xclient", &c.Trust.XCLIENT, `Proxies and filters that say for whom they speak (XCLIENT, XFORWARD), also who has
 logged in there, and that may ask for mail that waits for any domain (ETRN).`, nil},
 		}},

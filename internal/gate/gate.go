@@ -21,7 +21,6 @@ package gate
 import (
 	"fmt"
 	"hash/maphash"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -33,7 +32,6 @@ type Options struct {
 	Trusted []netip.Prefix
 	Bans    *Bans
 	Now     func() time.Time // nil is time.Now
-	Log     *slog.Logger     // nil discards
 }
 
 // Gate is the connection policy of all servers of a house.
@@ -45,7 +43,6 @@ type Gate struct {
 	bans    *Bans
 	now     func() time.Time
 	born    time.Time
-	log     *slog.Logger
 	seed    maphash.Seed
 
 	shards [shards]shard
@@ -60,12 +57,9 @@ func New(o Options) *Gate {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
 	l := o.Limits.WithDefaults()
 	g := &Gate{
-		limits: l, rules: l.rules(), trusted: o.Trusted, bans: o.Bans, now: o.Now, born: o.Now(), log: o.Log,
+		limits: l, rules: l.rules(), trusted: o.Trusted, bans: o.Bans, now: o.Now, born: o.Now(),
 		seed: maphash.MakeSeed(), accounts: table[uint64]{most: remembered / 2},
 	}
 	for i := range g.shards {
@@ -85,8 +79,8 @@ type Refusal struct {
 // Error is the refusal's text.
 func (r *Refusal) Error() string { return r.Text }
 
-// exempt reports whether an address is free of all rates and bans. An invalid one is a unix socket's.
-func (g *Gate) exempt(a netip.Addr) bool {
+// Exempt reports whether an address is free of all rates and bans. An invalid one is a unix socket's.
+func (g *Gate) Exempt(a netip.Addr) bool {
 	if !a.IsValid() || a.IsLoopback() {
 		return true
 	}
@@ -120,7 +114,7 @@ func (g *Gate) Enter(from netip.Addr) (*Pass, error) {
 		return nil, nil
 	}
 	from = from.Unmap().WithZone("")
-	p := &Pass{g: g, addr: from, exempt: g.exempt(from)}
+	p := &Pass{g: g, addr: from, exempt: g.Exempt(from)}
 	if p.exempt {
 		return p, nil
 	}
@@ -174,12 +168,19 @@ func (p *Pass) Leave() {
 	})
 }
 
+// Exempt reports whether nothing is asked of the connection.
+func (p *Pass) Exempt() bool { return p.free() }
+
 func (p *Pass) free() bool { return p == nil || p.exempt }
 
-// Mail asks whether a transaction may begin, and counts it. The error is a *Refusal, which is temporary.
+// Mail asks whether a transaction may begin, and counts it. The error is a *Refusal: the connection is to end when its
+// address has been banned meanwhile.
 func (p *Pass) Mail() error {
 	if p.free() {
 		return nil
+	}
+	if ban, ok := p.g.bans.Covers(p.addr); ok {
+		return refusalOf(ban)
 	}
 	if id := p.who(); id != 0 {
 		return p.asAccount(id, accountMessages, "your account has sent too many messages in an hour")
@@ -316,7 +317,7 @@ func (p *Pass) Offend(o Offence) error {
 // Guessed tells of a login from an address that failed, where nobody has a Pass at hand.
 func (g *Gate) Guessed(from netip.Addr) {
 	from = from.Unmap().WithZone("")
-	if g != nil && !g.exempt(from) {
+	if g != nil && !g.Exempt(from) {
 		g.offend(from, Guess)
 	}
 }
