@@ -24,17 +24,16 @@ func (m *message) traceFields() (fields []byte, skip int64) {
 // receivedField says from whom, by whom, how and when. The recipient is named when
 // there is one: two must not learn of each other (RFC 5321, 7.6).
 func (m *message) receivedField() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "Received: from %s%s", m.s.hello.name, m.s.peer.comment())
-	if name := tlsName(m.s.tls); name != "" {
-		fmt.Fprintf(&b, "\r\n\t(using %s)", strings.Replace(name, " ", " with cipher ", 1))
+	s := m.s
+	field := "Received: from " + s.hello.name + s.peer.comment()
+	if name := tlsName(s.tls); name != "" {
+		field += "\r\n\t(using " + strings.Replace(name, " ", " with cipher ", 1) + ")"
 	}
-	fmt.Fprintf(&b, "\r\n\tby %s with %s id %s", m.s.srv.Hostname, m.s.protocol(m.tx), m.id())
+	field += "\r\n\tby " + s.srv.Hostname + " with " + s.protocol(m.tx) + " id " + m.id()
 	if len(m.tx.given) == 1 {
-		fmt.Fprintf(&b, "\r\n\tfor %s", m.tx.given[0].Path())
+		field += "\r\n\tfor " + m.tx.given[0].Path()
 	}
-	fmt.Fprintf(&b, "; %s\r\n", m.arrived.Format(dateFormat))
-	return b.String()
+	return field + "; " + m.arrived.Format(dateFormat) + "\r\n"
 }
 
 // missingFields are those that a submission lacks (RFC 6409, 8). They stand before

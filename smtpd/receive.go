@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -192,8 +193,10 @@ func (s *session) accept(m *message) error {
 	m.kept = true
 	s.budget.restore()
 	s.pass.Accepted(len(m.tx.given))
-	s.log.Info("message accepted", "id", m.id(), "from", m.from(), "to", m.tx.to(), "size", m.size,
-		"account", msg.Origin.Account, "outcome", "queued", "reply", "250 2.0.0")
+	if s.log.Enabled(s.srv.ctx, slog.LevelInfo) {
+		s.log.Info("message accepted", "id", m.id(), "from", m.from(), "to", m.tx.to(), "size", m.size,
+			"account", msg.Origin.Account, "outcome", "queued", "reply", "250 2.0.0")
+	}
 	return nil
 }
 

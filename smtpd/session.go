@@ -42,7 +42,7 @@ type session struct {
 	forwarded *origin
 	budget    budget
 	pass      *gate.Pass // nil without a gate
-	over      bool // the connection ends with what has been said
+	over      bool       // the connection ends with what has been said
 
 	mu   sync.Mutex  // guards what follows
 	idle bool        // no transaction is open
