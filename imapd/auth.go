@@ -39,7 +39,7 @@ func (s *session) client() account.Client {
 	c := account.Client{Protocol: account.IMAP, From: listen.IP(s.conn.raw.RemoteAddr())}
 	if s.conn.tls != nil {
 		state := s.conn.tls.ConnectionState()
-		c.Bindings = sasl.BindingsOf(&state, s.conn.raw.ShownCertificate())
+		return c.Over(&state, s.conn.raw.ShownCertificate())
 	}
 	return c
 }

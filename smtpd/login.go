@@ -11,10 +11,13 @@ import (
 	"postroad/smtpd/wire"
 )
 
-// client is the peer as one that wants to log in. Its TLS connection is not offered for
-// SCRAM-SHA-256-PLUS: Mutt with GNU SASL would choose that, have nothing to bind to, and give up.
+// client is the peer as one that wants to log in. Where a proxy speaks for it, the TLS connection is the proxy's.
 func (s *session) client() account.Client {
-	return account.Client{Protocol: account.SMTP, From: s.peer.ip}
+	c := account.Client{Protocol: account.SMTP, From: s.peer.ip, TLS: s.tls != nil}
+	if s.tls == nil || s.peer != peerOf(s.raw.RemoteAddr()) {
+		return c
+	}
+	return c.Over(s.tls, s.raw.ShownCertificate())
 }
 
 // mayAuth returns why nobody may log in here now, or nil. In the clear only this machine may.

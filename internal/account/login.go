@@ -2,6 +2,8 @@ package account
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -16,41 +18,68 @@ var ErrMechanism = errors.New("there is no such way to log in here")
 
 // Client is who wants to log in, as far as its connection tells.
 type Client struct {
-	Protocol string        // SMTP or IMAP: what it wants to log in for
-	From     netip.Addr    // invalid is this machine
-	Bindings sasl.Bindings // of its TLS connection; empty in the clear
+	Protocol    string            // SMTP or IMAP: what it wants to log in for
+	From        netip.Addr        // invalid is this machine
+	TLS         bool              // nobody else hears it
+	Bindings    sasl.Bindings     // of its TLS connection; empty in the clear
+	Certificate *x509.Certificate // that it has shown and an authority of ours has signed; nil is none
+}
+
+// Over is the client with what its TLS connection tells, on which shown was the server's certificate, or nil. The
+// handshake has verified what the client has shown.
+func (c Client) Over(state *tls.ConnectionState, shown *x509.Certificate) Client {
+	c.TLS, c.Bindings = true, sasl.BindingsOf(state, shown)
+	if len(state.VerifiedChains) > 0 {
+		c.Certificate = state.PeerCertificates[0]
+	}
+	return c
 }
 
 // Logins lets clients in: it knows the mechanisms, holds them against the directory, and
 // slows down who guesses. The servers of all protocols share one. Any number of goroutines.
 type Logins struct {
+	// Set before use, never changed.
+	Tokens  Tokens   // nil: no tokens are taken
+	Unbound []string // the protocols whose clients are not offered channel binding
+
 	dir   *Directory
 	guard *Guard
 }
 
 // NewLogins returns the logins to a directory's accounts.
-func NewLogins(d *Directory, g *Guard) *Logins { return &Logins{d, g} }
+func NewLogins(d *Directory, g *Guard) *Logins { return &Logins{dir: d, guard: g} }
 
 // Mechanisms are those to offer a client, the best first. Whether passwords may go over its connection at
 // all is the protocol's to decide.
-func (l *Logins) Mechanisms(c Client) []string { return append(l.scrams(c), sasl.Plain) }
-
-// scrams are the forms of SCRAM to offer a client.
-func (l *Logins) scrams(c Client) (list []string) {
+func (l *Logins) Mechanisms(c Client) (list []string) {
+	bound := len(l.bindings(c)) > 0
+	tokens := l.Tokens != nil && c.TLS
 	for _, x := range []struct {
 		name string
 		now  bool
 	}{
-		{sasl.ScramSHA256Plus, len(c.Bindings) > 0},
+		{sasl.External, c.Certificate != nil},
+		{sasl.ScramSHA256Plus, bound},
 		{sasl.ScramSHA256, true},
-		{sasl.ScramSHA1Plus, l.dir.sha1 && len(c.Bindings) > 0},
+		{sasl.ScramSHA1Plus, bound && l.dir.sha1},
 		{sasl.ScramSHA1, l.dir.sha1},
+		{sasl.OAuthBearer, tokens},
+		{sasl.XOAuth2, tokens},
+		{sasl.Plain, true},
 	} {
 		if x.now {
 			list = append(list, x.name)
 		}
 	}
 	return list
+}
+
+// bindings are those that a client is offered to bind its login to.
+func (l *Logins) bindings(c Client) sasl.Bindings {
+	if slices.Contains(l.Unbound, c.Protocol) {
+		return nil
+	}
+	return c.Bindings
 }
 
 // LogIn returns the account that user (its address) and password open: its own, or an app password. A failure is
@@ -105,18 +134,28 @@ func nameOf(user string) string {
 // Begin begins an exchange; ctx ends with the connection. Besides those of Mechanisms there is
 // sasl.Login, for clients of SMTP that know no other. ErrMechanism.
 func (l *Logins) Begin(ctx context.Context, c Client, mechanism string) (Exchange, error) {
-	e := &exchange{logins: l, ctx: ctx, client: c}
-	switch {
-	case mechanism == sasl.Plain:
-		e.server = sasl.NewPlain(e.logInAs)
-	case mechanism == sasl.Login:
-		e.server = sasl.NewLogin(e.logIn)
-	case slices.Contains(l.scrams(c), mechanism):
-		e.server = e.scram(mechanism)
-	default:
+	if mechanism != sasl.Login && !slices.Contains(l.Mechanisms(c), mechanism) {
 		return nil, ErrMechanism
 	}
+	e := &exchange{logins: l, ctx: ctx, client: c}
+	e.server = e.serverOf(mechanism)
 	return e, nil
+}
+
+func (e *exchange) serverOf(mechanism string) sasl.Server {
+	switch mechanism {
+	case sasl.External:
+		return sasl.NewExternal(e.certified)
+	case sasl.OAuthBearer:
+		return sasl.NewOAuthBearer(sasl.Bearer{Check: e.token, Refusal: e.logins.refusal})
+	case sasl.XOAuth2:
+		return sasl.NewXOAuth2(sasl.Bearer{Check: e.token, Refusal: e.logins.oldRefusal})
+	case sasl.Plain:
+		return sasl.NewPlain(e.logInAs)
+	case sasl.Login:
+		return sasl.NewLogin(e.logIn)
+	}
+	return e.scram(mechanism)
 }
 
 // Exchange is a login by a mechanism. It belongs to one goroutine. The errors of Next are those of LogIn,
@@ -163,7 +202,7 @@ func actsAsItself(identity, user string) bool {
 }
 
 func (e *exchange) scram(mechanism string) sasl.Server {
-	o := sasl.Scram{Hash: sasl.SHA256, Lookup: e.credentials, Check: e.proven, Bindings: e.client.Bindings}
+	o := sasl.Scram{Hash: sasl.SHA256, Lookup: e.credentials, Check: e.proven, Bindings: e.logins.bindings(e.client)}
 	o.Plus = mechanism == sasl.ScramSHA256Plus || mechanism == sasl.ScramSHA1Plus
 	if e.sha1 = mechanism == sasl.ScramSHA1 || mechanism == sasl.ScramSHA1Plus; e.sha1 {
 		o.Hash = sasl.SHA1

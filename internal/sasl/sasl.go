@@ -1,6 +1,6 @@
 // Package sasl is the server's end of the mechanisms by which a client logs in: PLAIN
 // (RFC 4616), LOGIN, and SCRAM with SHA-1 and SHA-256, with and without channel binding
-// (RFC 5802, RFC 7677). It knows neither a protocol nor an account: a mechanism takes the
+// (RFC 5802, RFC 7677), OAUTHBEARER (RFC 7628), XOAUTH2 and EXTERNAL (RFC 4422). It knows neither a protocol nor an account: a mechanism takes the
 // octets that a protocol has decoded, and asks the functions that it was given.
 //
 // What is promised: no password and no key is in an error, and how long a response takes
@@ -22,6 +22,9 @@ const (
 	ScramSHA1Plus   = "SCRAM-SHA-1-PLUS"
 	ScramSHA256     = "SCRAM-SHA-256"
 	ScramSHA256Plus = "SCRAM-SHA-256-PLUS"
+	OAuthBearer     = "OAUTHBEARER"
+	XOAuth2         = "XOAUTH2"
+	External        = "EXTERNAL"
 )
 
 // Errors of the mechanisms themselves; others are those of the functions they ask.

@@ -67,6 +67,30 @@ func TestScramExample(t *testing.T) {
 	}
 }
 
+// The example of RFC 5802, 5.
+func TestScramSHA1Example(t *testing.T) {
+	salt, _ := b64.DecodeString("QSXCR+Q6sek8bf92")
+	s := NewScram(house(func(s *Scram) {
+		s.Hash, s.nonce = SHA1, "3rfcNHYJY1ZVvWVs7j"
+		s.Lookup = func(string) (Credentials, error) {
+			return Credentials{salt, 4096, []Keys{Derive(SHA1, "pen", salt, 4096), Derive(SHA1, "pencil", salt, 4096)}}, nil
+		}
+	}))
+	for i, c := range []struct {
+		in, out string
+		done    bool
+	}{
+		{"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL", "r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096", false},
+		{"c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", "v=rmF9pqV8S7suAoZWja4dJRkFsKQ=", false},
+		{"", "", true},
+	} {
+		out, done, err := s.Next([]byte(c.in))
+		if string(out) != c.out || done != c.done || err != nil {
+			t.Fatalf("step %d: %q, %v, %v", i, out, done, err)
+		}
+	}
+}
+
 // client is the other end, as RFC 5802 has it.
 type client struct {
 	header, user, password string
