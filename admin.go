@@ -86,6 +86,9 @@ func OpenAdmin(dir string) (*Admin, io.Closer, error) {
 // CheckConfig says what would keep a server from starting with cfg, as far as that
 // shows without starting it.
 func CheckConfig(cfg config.Config) error {
+	if _, err := openIssuer(cfg.OAuth, Options{}); err != nil {
+		return err
+	}
 	return certs.Check(certificateFiles(cfg.TLS), cfg.TLS.ClientCA)
 }
 

@@ -155,6 +155,9 @@ func (s *Server) build(o Options) error {
 	if s.certs, err = certs.Open(s.certsConfig(o)); err != nil {
 		return err
 	}
+	if err := s.house.openLogins(s.cfg, o); err != nil {
+		return err
+	}
 	s.runner = delivery.New(s.deliveryConfig(o))
 	s.gate = s.newGate(o)
 	if err := s.listen(o); err != nil {

@@ -23,6 +23,8 @@ type Config struct {
 	Listen          Listen     `toml:"listen"`
 	TLS             TLS        `toml:"tls"`
 	ACME            ACME       `toml:"acme"`
+	Auth            Auth       `toml:"auth"`
+	OAuth           OAuth      `toml:"oauth"`
 	Limits          Limits     `toml:"limits"`
 	Policy          Policy     `toml:"policy"`
 	Recipients      Recipients `toml:"recipients"`
@@ -51,6 +53,26 @@ type TLS struct {
 	Key          string        `toml:"key"`
 	ClientCA     string        `toml:"client_ca"`
 	Certificates []Certificate `toml:"certificate"`
+}
+
+// Auth says which ways to log in are offered beside those that always are.
+type Auth struct {
+	ScramSHA1          bool `toml:"scram_sha1"`
+	SMTPChannelBinding bool `toml:"smtp_channel_binding"`
+}
+
+// OAuth names who issues tokens that open accounts here; without an address nobody does.
+type OAuth struct {
+	IntrospectionURL string `toml:"introspection_url"`
+	ClientID         string `toml:"client_id"`
+	ClientSecret     Secret `toml:"client_secret"`
+	ClientSecretFile string `toml:"client_secret_file"`
+	Issuer           string `toml:"issuer"`
+	Audience         string `toml:"audience"`
+	Scope            string `toml:"scope"`
+	UserClaim        string `toml:"user_claim"`
+
+	fromFile bool // ClientSecret was read from ClientSecretFile
 }
 
 // ACME says how certificates are obtained, when it is enabled.
@@ -185,7 +207,7 @@ func Parse(r io.Reader) (Config, error) { return parse(r, "") }
 
 // resolve makes relative paths start at dir.
 func (c *Config) resolve(dir string) {
-	paths := []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.ACME.DNSKeyFile, &c.ACME.RootCA}
+	paths := []*string{&c.DataDir, &c.TLS.Cert, &c.TLS.Key, &c.TLS.ClientCA, &c.ACME.DNSKeyFile, &c.ACME.RootCA, &c.OAuth.ClientSecretFile}
 	for i := range c.TLS.Certificates {
 		paths = append(paths, &c.TLS.Certificates[i].Cert, &c.TLS.Certificates[i].Key)
 	}
@@ -203,22 +225,32 @@ func (c *Config) resolve(dir string) {
 // maxPasswordFile is far beyond any password, and keeps a wrong path from filling memory.
 const maxPasswordFile = 64 << 10
 
-// readPasswords puts the first line of each password file into its route.
+// readPasswords puts the first line of each password file where the password belongs.
 func (c *Config) readPasswords() error {
+	if err := readPassword("oauth.client_secret_file", c.OAuth.ClientSecretFile, &c.OAuth.ClientSecret, &c.OAuth.fromFile); err != nil {
+		return err
+	}
 	for i := range c.Routes {
 		r := &c.Routes[i]
-		if r.PasswordFile == "" {
-			continue
+		if err := readPassword(arrayKey("route", i, "password_file"), r.PasswordFile, &r.Password, &r.fromFile); err != nil {
+			return err
 		}
-		line, err := firstLine(r.PasswordFile)
-		if err != nil {
-			return &Error{Key: arrayKey("route", i, "password_file"), Text: err.Error()}
-		}
-		if line == "" {
-			return &Error{Key: arrayKey("route", i, "password_file"), Text: r.PasswordFile + " begins with an empty line; the password belongs there"}
-		}
-		r.Password, r.fromFile = Secret(line), true
 	}
+	return nil
+}
+
+func readPassword(key, file string, to *Secret, read *bool) error {
+	if file == "" {
+		return nil
+	}
+	line, err := firstLine(file)
+	if err != nil {
+		return &Error{Key: key, Text: err.Error()}
+	}
+	if line == "" {
+		return &Error{Key: key, Text: file + " begins with an empty line; the password belongs there"}
+	}
+	*to, *read = Secret(line), true
 	return nil
 }
 

@@ -57,6 +57,17 @@ challenge = "dns-01"
 dns_key_file = "dns.key"
 eab_key_id = "k"
 eab_hmac = "m"
+[auth]
+scram_sha1 = true
+smtp_channel_binding = true
+[oauth]
+introspection_url = "https://login.example.org/introspect"
+client_id = "mail"
+client_secret_file = "oauth.secret"
+issuer = "https://login.example.org"
+audience = "mail"
+scope = "imap smtp"
+user_claim = "email"
 [[tls.certificate]]
 cert = "c2.pem"
 key = "k2.pem"
@@ -96,6 +107,11 @@ func TestParseReadsWhatIsWritten(t *testing.T) {
 	want.ACME.Enabled, want.ACME.Agreed, want.ACME.Email = true, true, "ann@example.org"
 	want.ACME.Names, want.ACME.Challenge = []string{"mail.example.org", "*.example.net"}, "dns-01"
 	want.ACME.DNSKeyFile, want.ACME.EABKeyID, want.ACME.EABHMAC = "dns.key", "k", "m"
+	want.Auth = Auth{true, true}
+	want.OAuth = OAuth{
+		IntrospectionURL: "https://login.example.org/introspect", ClientID: "mail", ClientSecretFile: "oauth.secret",
+		Issuer: "https://login.example.org", Audience: "mail", Scope: "imap smtp", UserClaim: "email",
+	}
 	want.Limits.MessageSize, want.Limits.Recipients = 64<<20, 200
 	want.Trust.XCLIENT = []Network{
 		Network(netip.MustParsePrefix("192.0.2.1/32")), Network(netip.MustParsePrefix("2001:db8::/32")), Network(netip.MustParsePrefix("192.0.2.2/32")),
@@ -163,6 +179,11 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"two routes for one domain", "[[route]]\ndomain=\"a.b\"\nhost=\"h\"\n[[route]]\ndomain=\"A.B\"\nhost=\"h\"", `line 5: route[2].domain: there is another route`},
 		{"a password in clear", "[[route]]\ndomain=\"*\"\nhost=\"h.example\"\nusername=\"u\"\npassword=\"p\"", `line 4: route[1].username: a password would travel unprotected`},
 		{"a user without password", "[[route]]\ndomain=\"*\"\nhost=\"h\"\ntls=\"implicit\"\nusername=\"u\"", `needs a password`},
+		{"an issuer nowhere", "[oauth]\nclient_id = \"x\"", `oauth.introspection_url: is empty, but other keys of [oauth] are set`},
+		{"a secret of nobody", "[oauth]\nintrospection_url = \"https://x\"\nclient_secret = \"x\"", `line 2: oauth.introspection_url: a client_secret is set, but no client_id`},
+		{"two secrets", "[oauth]\nintrospection_url = \"https://x\"\nclient_id=\"x\"\nclient_secret=\"x\"\nclient_secret_file=\"x\"", `one is enough`},
+		{"no claim", "[oauth]\nuser_claim = \"\"", `line 2: oauth.user_claim: is empty; it wants the name of a claim`},
+		{"yes is not true", "[auth]\nscram_sha1 = \"yes\"", `true or false belongs here`},
 		{"two passwords", "[[route]]\ndomain=\"*\"\nhost=\"h\"\ntls=\"implicit\"\nusername=\"u\"\npassword=\"p\"\npassword_file=\"f\"", `one is enough`},
 		{"one route table", "[route]\ndomain=\"*\"", `route`},
 		{"a key twice", "hostname = \"a\"\nhostname = \"b\"", `line 2: `},
@@ -218,6 +239,10 @@ cert = "c.pem"
 key = "/abs/k.pem"
 [listen]
 lmtp = "unix:run/lmtp.sock"
+[oauth]
+introspection_url = "https://login.example.org/introspect"
+client_id = "mail"
+client_secret_file = "pw"
 [[route]]
 domain = "*"
 host = "localhost"
@@ -237,6 +262,9 @@ password_file = "pw"
 	}
 	if c.Routes[0].Password != "s3cret word" {
 		t.Errorf("password: %q", string(c.Routes[0].Password))
+	}
+	if c.OAuth.ClientSecret != "s3cret word" || strings.Contains(c.String(), stars) {
+		t.Errorf("secret: %q, shown in\n%s", string(c.OAuth.ClientSecret), c)
 	}
 	if err := c.Check(); err != nil {
 		t.Errorf("a loaded configuration is not accepted: %v", err)

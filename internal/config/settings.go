@@ -56,6 +56,7 @@ func Default() Config {
 			Concurrency: 50, PerDestination: 5, MessagesPerConnection: 100,
 			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute),
 		},
+		OAuth: OAuth{UserClaim: "username"},
 		Trace: Trace{Age: Duration(30 * day), Events: 2_000_000},
 		ACME: ACME{
 			Challenge: "http-01", HTTPListen: ":80", TLSALPNListen: ":443", DNSServer: "127.0.0.1:53",
@@ -106,6 +107,24 @@ name), "tls-alpn-01" (to port 443) or "dns-01" (it looks for a record in DNS).`,
 machine trusts.`, nil},
 			{"eab_key_id", &c.ACME.EABKeyID, `For authorities that want it: the id of the account that you have there ...`, c.checkEAB},
 			{"eab_hmac", &c.ACME.EABHMAC, `... and its key ("external account binding").`, nil},
+		}},
+		{"auth", `How people log in. PLAIN and SCRAM-SHA-256 are always offered.`, false, []setting{
+			{"scram_sha1", &c.Auth.ScramSHA1, `Whether SCRAM-SHA-1 is offered too, for old clients; what it needs is kept of passwords
+that are set or shown while this is on.`, nil},
+			{"smtp_channel_binding", &c.Auth.SMTPChannelBinding, `Whether programs that send may bind the login to their TLS connection
+(SCRAM-SHA-256-PLUS), as those that read mail may. Mutt and NeoMutt with GNU SASL choose
+that, cannot do it, and give up; where this is on, they need smtp_authenticators="scram-sha-256".`, nil},
+		}},
+		{"oauth", `Tokens of an OAuth 2.0 issuer that log in (OAUTHBEARER, XOAUTH2). Each is checked by
+asking the issuer (RFC 7662); what it says counts for five minutes at most.`, false, []setting{
+			{"introspection_url", &c.OAuth.IntrospectionURL, `Where the issuer answers, https but for this machine; empty takes no tokens.`, c.checkOAuth},
+			{"client_id", &c.OAuth.ClientID, `As whom this server asks, by HTTP Basic authentication; empty asks without.`, nil},
+			{"client_secret", secretOf(&c.OAuth.ClientSecret, c.OAuth.fromFile), `The password for that, here ...`, nil},
+			{"client_secret_file", &c.OAuth.ClientSecretFile, `... or as the first line of a file.`, nil},
+			{"issuer", &c.OAuth.Issuer, `What the token's "iss" must be; empty is anything. Clients are told to get tokens there.`, nil},
+			{"audience", &c.OAuth.Audience, `What the token's "aud" must hold; empty is anything.`, nil},
+			{"scope", &c.OAuth.Scope, `What the token's "scope" must hold, separated by spaces; empty is nothing.`, nil},
+			{"user_claim", &c.OAuth.UserClaim, `What of the issuer's answer is the account's address: "username", "email", ...`, nonEmpty(&c.OAuth.UserClaim, "the name of a claim")},
 		}},
 		{"limits", `What one peer, message or connection may take.`, false, []setting{
 			{"message_size", &c.Limits.MessageSize, `The largest message, offered as SIZE and APPENDLIMIT.`, between(&c.Limits.MessageSize, 64<<10, 2<<30)},
@@ -192,10 +211,6 @@ number of them; clients that ask for none of their names get the first of all.`,
 
 // routeSection is the table of one route, bound to r.
 func routeSection(r *Route) section {
-	password := &r.Password
-	if r.fromFile {
-		password = new(Secret) // shown by its file
-	}
 	return section{"route", `Mail for a domain that is not ours goes to the server of its route instead of the
 one that DNS names. There may be any number of routes.`, true, []setting{
 		{"domain", &r.Domain, `The domain of the recipients; "*" is every domain without a route of its own.`, r.checkDomain},
@@ -206,9 +221,17 @@ certificate, or no delivery) or "implicit" (TLS from the start, good certificate
 			oneOf(&r.TLS, TLSNone, TLSOpportunistic, TLSRequired, TLSImplicit)},
 		{"username", &r.Username, `The user to log in as; empty for none. Only over "starttls" or "implicit", or
 to this machine.`, r.checkLogin},
-		{"password", password, `The password, here ...`, nil},
+		{"password", secretOf(&r.Password, r.fromFile), `The password, here ...`, nil},
 		{"password_file", &r.PasswordFile, `... or as the first line of a file.`, nil},
 	}}
+}
+
+// secretOf is a password as a setting; one that was read from a file is shown by that.
+func secretOf(s *Secret, fromFile bool) *Secret {
+	if fromFile {
+		return new(Secret)
+	}
+	return s
 }
 
 // defaultRoute is a route of which nothing has been said.
@@ -397,6 +420,19 @@ func bothOrNone(cert, key *string) func() error {
 func (c *Config) checkDelimiter() error {
 	if d := c.Recipients.Delimiter; len(d) > 4 || strings.Trim(d, "+-=_#~.") != "" {
 		return fmt.Errorf("%q is not possible; it wants \"+\" or another of - = _ # ~ . or nothing", d)
+	}
+	return nil
+}
+
+func (c *Config) checkOAuth() error {
+	o := &c.OAuth
+	switch {
+	case o.ClientSecret != "" && o.ClientSecretFile != "" && !o.fromFile:
+		return fmt.Errorf("client_secret and client_secret_file are both set; one is enough")
+	case (o.ClientSecret != "" || o.ClientSecretFile != "") && o.ClientID == "":
+		return fmt.Errorf("a client_secret is set, but no client_id")
+	case o.IntrospectionURL == "" && (o.ClientID != "" || o.Issuer != "" || o.Audience != "" || o.Scope != ""):
+		return fmt.Errorf("is empty, but other keys of [oauth] are set")
 	}
 	return nil
 }
