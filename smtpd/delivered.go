@@ -29,14 +29,15 @@ func isOurs(addr envelope.Address, targets []account.Target) bool {
 // deliveries looks in a header for Delivered-To fields of those that the message is for.
 type deliveries struct {
 	given []envelope.Address
+	front bool                      // a server in front of us may say above all Received fields for whom it brings the message
 	names map[envelope.Address]bool // them, canonical; made with the first field
 	loop  bool
 }
 
-// take looks at the body of a field. What is no address is none of ours.
-func (d *deliveries) take(body []byte) {
+// take looks at the body of a field with so many Received fields above it. What is no address is none of ours.
+func (d *deliveries) take(body []byte, received int) {
 	addr, err := envelope.ParsePath(unfold(string(body)))
-	if err != nil || d.loop {
+	if err != nil || d.loop || d.front && received == 0 {
 		return
 	}
 	if d.names == nil {

@@ -99,6 +99,18 @@ func TestC09DeliveredToLoops(t *testing.T) {
 	}
 }
 
+// A server in front of us may have written for whom it brings the message; what stands below its Received field is from before.
+func TestC09DeliveredToOverLMTP(t *testing.T) {
+	_, p := piped(t, LMTP)
+	cl := p.dial(t)
+	begin(cl, LMTP)
+	cl.talk("> RCPT TO:<alice@example.test>\n< 250\n> DATA\n< 354")
+	cl.send("Delivered-To: alice@example.test\r\nReceived: by front.test\r\n\r\ntext\r\n.\r\n")
+	cl.talk("< 250\n> MAIL FROM:<alice@example.test>\n< 250\n> RCPT TO:<alice@example.test>\n< 250\n> DATA\n< 354")
+	cl.send("Received: by front.test\r\nDelivered-To: alice@example.test\r\n\r\ntext\r\n.\r\n")
+	cl.talk("< 554 5.4.6")
+}
+
 // Who logs in may send on what came to them, to themselves too: Received fields still find a loop.
 func TestSubmittersMaySendOnWhatTheyGot(t *testing.T) {
 	_, p := piped(t, Submission, func(c *Config) { c.TLS = nil })
@@ -114,12 +126,12 @@ func TestManyDeliveredTo(t *testing.T) {
 		d.given = append(d.given, addr(fmt.Sprintf("a%d@example.test", i)))
 	}
 	for i := range 70_000 {
-		d.take([]byte(fmt.Sprintf(" b%d@example.test\r\n", i)))
+		d.take([]byte(fmt.Sprintf(" b%d@example.test\r\n", i)), 1)
 	}
 	if d.loop {
 		t.Error("a loop where there is none")
 	}
-	if d.take([]byte(" A49999@example.test")); !d.loop {
+	if d.take([]byte(" A49999@example.test"), 0); !d.loop {
 		t.Error("the last recipient is not found")
 	}
 }

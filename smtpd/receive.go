@@ -238,7 +238,7 @@ type message struct {
 func (s *session) newMessage() *message {
 	s.tx.message = &message{s: s, tx: s.tx, arrived: s.srv.Now(), draft: s.srv.Store.NewDraft()}
 	if s.srv.kind != Submission { // people send on what they got, also to themselves
-		s.tx.message.header.delivered.given = s.tx.given
+		s.tx.message.header.delivered = deliveries{given: s.tx.given, front: s.srv.kind == LMTP}
 	}
 	return s.tx.message
 }

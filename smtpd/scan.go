@@ -87,7 +87,7 @@ func (h *header) take(name string, body []byte) {
 	case "received":
 		h.received++
 	case "delivered-to":
-		h.delivered.take(body)
+		h.delivered.take(body, h.received)
 	case "date":
 		h.date = true
 	case "message-id":

@@ -105,13 +105,9 @@ func dropDelegations(tx store.Tx, match func(as envelope.Address, id ID) bool) {
 // delegated reports whether id may send as addr by delegation: of the address, of it without its detail, or
 // of its domain, here or where a domain alias leads.
 func (d *Directory) delegated(r store.Reader, id ID, addr envelope.Address) (bool, error) {
-	names := []envelope.Address{addr.Canonical()}
-	dom, _, err := domainAt(r, names[0].Domain)
+	names, err := namesOf(r, addr)
 	if err != nil {
 		return false, err
-	}
-	if dom.Alias != "" {
-		names = append(names, envelope.Address{Local: names[0].Local, Domain: dom.Alias})
 	}
 	for _, c := range names {
 		for _, local := range d.forms(c.Local) {
@@ -121,6 +117,16 @@ func (d *Directory) delegated(r store.Reader, id ID, addr envelope.Address) (boo
 		}
 	}
 	return false, nil
+}
+
+// namesOf returns an address, canonical, and what it is where its domain is an alias.
+func namesOf(r store.Reader, addr envelope.Address) ([]envelope.Address, error) {
+	c := addr.Canonical()
+	dom, _, err := domainAt(r, c.Domain)
+	if err != nil || dom.Alias == "" {
+		return []envelope.Address{c}, err
+	}
+	return []envelope.Address{c, {Local: c.Local, Domain: dom.Alias}}, nil
 }
 
 // forms are a local part, what it is without its detail, and the empty one, which is the whole domain.

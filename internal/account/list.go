@@ -290,22 +290,26 @@ func membersAt(r store.Reader, c envelope.Address) (members []envelope.Address, 
 func (d *Directory) MayPost(list, from envelope.Address) (may bool, err error) {
 	err = d.st.View(func(r store.Reader) error {
 		l, err := listAt(r, list.Canonical())
-		may = err == nil && mayPost(r, &l, from)
+		if err == nil {
+			may, err = mayPost(r, &l, from)
+		}
 		return err
 	})
 	return may, err
 }
 
-func mayPost(r store.Reader, l *List, from envelope.Address) bool {
-	switch {
-	case from.IsZero():
-		return false
-	case l.Post == PostAnyone:
-		return true
-	case slices.ContainsFunc(l.Owners, func(o envelope.Address) bool { return o.Canonical() == from.Canonical() }):
-		return true
+func mayPost(r store.Reader, l *List, from envelope.Address) (bool, error) {
+	if from.IsZero() || l.Post == PostAnyone {
+		return !from.IsZero(), nil
 	}
-	return l.Post == PostMembers && r.Get(memberKey(l.Address, from)) != nil
+	names, err := namesOf(r, from)
+	return err == nil && slices.ContainsFunc(names, func(c envelope.Address) bool {
+		return l.isOwner(c) || l.Post == PostMembers && r.Get(memberKey(l.Address, c)) != nil
+	}), err
+}
+
+func (l *List) isOwner(c envelope.Address) bool {
+	return slices.ContainsFunc(l.Owners, func(o envelope.Address) bool { return o.Canonical() == c })
 }
 
 // Expand returns a list and what its members lead to when from writes to it, each target once, and those members that
@@ -315,7 +319,11 @@ func (d *Directory) Expand(list, from envelope.Address) (l List, targets []Targe
 		if l, err = listAt(r, list.Canonical()); err != nil {
 			return err
 		}
-		if !mayPost(r, &l, from) {
+		may, err := mayPost(r, &l, from)
+		if err != nil {
+			return err
+		}
+		if !may {
 			return fmt.Errorf("%s to %s: %w", from, l.Address, ErrPost)
 		}
 		members, err := membersAt(r, l.Address)
