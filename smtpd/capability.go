@@ -14,18 +14,12 @@ type extension struct {
 	now  bool
 }
 
-// extensions are all of them, in the order in which they are announced.
+// extensions are those that bring no parameters (services has the others), in the order in which they are announced.
 func (s *session) extensions() []extension {
-	l := &s.srv.Limits
 	return []extension{
 		{"PIPELINING", true},
-		{"SIZE " + strconv.FormatInt(l.MessageSize, 10), true},
-		{"8BITMIME", true},
-		{"BINARYMIME", true},
 		{"CHUNKING", true},
-		{"SMTPUTF8", true},
 		{"ENHANCEDSTATUSCODES", true},
-		{"DSN", true},
 		{"STARTTLS", s.tls == nil && s.srv.TLS != nil},
 		{"AUTH " + strings.Join(s.mechanisms(), " "), s.mayAuth() == nil},
 		{s.limits(), true},
@@ -43,7 +37,7 @@ func (s *session) announced() (lines []string) {
 			lines = append(lines, e.line)
 		}
 	}
-	return lines
+	return append(lines, s.offer().lines()...)
 }
 
 // mechanisms are the ways to log in.

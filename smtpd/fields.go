@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime"
 	"net/mail"
+	"strconv"
 	"strings"
 
 	"postroad/internal/envelope"
@@ -32,6 +33,9 @@ func (m *message) receivedField() string {
 	field += "\r\n\tby " + s.srv.Hostname + " with " + s.protocol(m.tx) + " id " + m.id()
 	if len(m.tx.given) == 1 {
 		field += "\r\n\tfor " + m.tx.given[0].Path()
+	}
+	if n := m.tx.envelope.Priority; n != 0 { // RFC 6710, 7
+		field += "\r\n\tPRIORITY " + strconv.Itoa(n)
 	}
 	return field + "; " + m.arrived.Format(dateFormat) + "\r\n"
 }

@@ -82,6 +82,11 @@ func (d *directory) Resolve(a envelope.Address) ([]account.Target, error) {
 	return nil, errors.Join(account.ErrUnknown, d.failure())
 }
 
+// ByID knows when accounts were made: in 2020.
+func (d *directory) ByID(id account.ID) (account.Account, error) {
+	return account.Account{ID: id, Created: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}, d.failure()
+}
+
 func (d *directory) Mechanisms(account.Client) []string { return []string{sasl.Plain} }
 
 func (d *directory) Begin(_ context.Context, _ account.Client, mechanism string) (account.Exchange, error) {

@@ -87,7 +87,7 @@ var (
 	replyTooManyRecipients = reply(452, "4.5.3", "too many recipients, send the rest separately")
 	replyQuota             = reply(452, "4.2.2", "the mailbox is full, try again later")
 	replyQuotaForGood      = reply(552, "5.2.2", "the mailbox is full")
-	replyORCPT             = reply(501, "5.5.4", "ORCPT has a character that no address has")
+	replyOwner             = reply(550, "5.7.17", "the mailbox has another owner since then")
 
 	replyLater     = reply(451, "4.3.0", "local trouble, try again later")
 	replyFull      = reply(452, "4.3.1", "not enough room on this server, try again later")

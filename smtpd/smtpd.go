@@ -75,6 +75,7 @@ type Accounts interface {
 	Resolve(addr envelope.Address) ([]account.Target, error)
 	MaySend(id account.ID, addr envelope.Address) (bool, error)
 	Get(addr envelope.Address) (account.Account, error)
+	ByID(id account.ID) (account.Account, error)
 	MayPost(list, from envelope.Address) (bool, error)
 }
 
@@ -110,6 +111,8 @@ type Config struct {
 	// the trace who wanted it. nil offers no ETRN. Routed reports whether a domain has a route of its own.
 	Flush  func(ctx context.Context, domain, by string) (int, error)
 	Routed func(domain string) bool
+
+	NoSoliciting []string // solicitation classes that are not taken, as in net.example:ADV (RFC 3865)
 
 	Log *slog.Logger
 	Now func() time.Time // nil is time.Now

@@ -33,38 +33,39 @@ func (tx *transaction) discard() {
 
 // mail is MAIL: it begins a transaction.
 func (s *session) mail(arg string) *wire.Reply {
-	tx, err := s.begin(arg)
+	tx, ok, err := s.begin(arg)
 	if err != nil {
 		return s.refuse("sender refused", err, "from", pathIn(arg))
 	}
 	s.out.UTF8 = tx.envelope.UTF8 // the peer reads replies in UTF-8 (RFC 6531, 3.7.4)
 	s.budget.transactions++
 	s.tx = tx
-	return replySender
+	return ok
 }
 
-func (s *session) begin(arg string) (*transaction, error) {
+// begin returns a transaction and what is said of it.
+func (s *session) begin(arg string) (*transaction, *wire.Reply, error) {
 	if s.budget.transactions >= s.srv.Limits.TransactionsPerConnection {
-		return nil, replyTooOften
+		return nil, nil, replyTooOften
 	}
 	path, params, err := wire.Path(arg, "FROM:")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	tx := &transaction{origin: origin{s.peer, s.hello}}
 	if s.forwarded != nil {
 		tx.origin = *s.forwarded
 	}
-	if err := s.mailParams(&tx.envelope, params); err != nil {
-		return nil, err
+	if err := s.offer().mail(&tx.envelope, params); err != nil {
+		return nil, nil, err
 	}
 	if tx.envelope.From, err = sender(path, tx.envelope.UTF8); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := s.maySend(tx.envelope.From); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return tx, s.pass.Mail()
+	return tx, mailReply(&tx.envelope, params), s.pass.Mail()
 }
 
 // sender reads a reverse-path.
@@ -133,7 +134,7 @@ func (s *session) addRecipient(arg string) error {
 		return err
 	}
 	var r envelope.Recipient
-	if err := s.rcptParams(&r, params); err != nil {
+	if err := s.offer().rcpt(&r, params); err != nil {
 		return err
 	}
 	addr, err := s.recipient(path)
@@ -179,6 +180,9 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	targets, err := s.srv.Accounts.Resolve(addr)
 	if err == nil {
 		err = s.mayPost(targets)
+	}
+	if err == nil {
+		err = sameOwner(r.ValidSince, targets, s.srv.Accounts.ByID)
 	}
 	if err == nil {
 		err = s.room(targets)
