@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,6 +106,7 @@ func TestServer(t *testing.T) {
 var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"shape":      shape,
 	"smtp":       sendMail,
+	"submit":     submit,
 	"imap":       imapCommands,
 	"start":      start,
 	"stop":       stop,
@@ -266,6 +268,51 @@ func send(addr, text, from string, to []string) error {
 	}
 	for _, rcpt := range to {
 		if err := c.Rcpt(rcpt); err != nil {
+			return err
+		}
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, strings.ReplaceAll(text, "\n", "\r\n")); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return c.Quit()
+}
+
+// submit USER PASSWORD FILE MAIL RCPT... logs in at $SUBMISSION under TLS and sends a message with whole MAIL and RCPT
+// commands; a refusal fails.
+func submit(ts *testscript.TestScript, neg bool, args []string) {
+	err := submitMail(ts.Getenv("SUBMISSION"), smtp.PlainAuth("", args[0], args[1], "127.0.0.1"), ts.ReadFile(args[2]), args[3:])
+	if neg != (err != nil) {
+		ts.Fatalf("submit: %v", err)
+	}
+	if err != nil {
+		fmt.Fprintln(ts.Stdout(), err)
+	}
+}
+
+func submitMail(addr string, auth smtp.Auth, text string, commands []string) error {
+	c, err := smtp.Dial(addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.StartTLS(&tls.Config{ServerName: "127.0.0.1", InsecureSkipVerify: true}); err != nil {
+		return err
+	}
+	if err := c.Auth(auth); err != nil {
+		return err
+	}
+	for _, command := range commands {
+		if err := c.Text.PrintfLine("%s", command); err != nil {
+			return err
+		}
+		if _, _, err := c.Text.ReadResponse(25); err != nil {
 			return err
 		}
 	}
