@@ -17,7 +17,6 @@ type extension struct {
 // extensions are those that bring no parameters (services has the others), in the order in which they are announced.
 func (s *session) extensions() []extension {
 	return []extension{
-		{"PIPELINING", true},
 		{"CHUNKING", true},
 		{"ENHANCEDSTATUSCODES", true},
 		{"STARTTLS", s.tls == nil && s.srv.TLS != nil},
@@ -31,13 +30,14 @@ func (s *session) extensions() []extension {
 }
 
 // announced are the lines of EHLO's reply after the first.
-func (s *session) announced() (lines []string) {
+func (s *session) announced() []string {
+	lines := append([]string{"PIPELINING"}, s.offer().lines()...)
 	for _, e := range s.extensions() {
 		if e.now {
 			lines = append(lines, e.line)
 		}
 	}
-	return append(lines, s.offer().lines()...)
+	return lines
 }
 
 // mechanisms are the ways to log in.
