@@ -62,35 +62,36 @@ func come(g *Gate, from string) func() error {
 func TestRates(t *testing.T) {
 	const limit = 40
 	limits := Limits{
-		Connections: limit, Messages: limit, Recipients: limit, AccountMessages: limit, AccountRecipients: limit,
+		Connections: limit, Messages: limit, Recipients: limit, AccountMessages: 2 * limit, AccountRecipients: 2 * limit,
 	}
 	for _, tt := range []struct {
 		name   string
+		limit  int
 		within time.Duration
 		do     func(g *Gate, p *Pass) func() error
 	}{
-		{"connections", time.Minute, func(g *Gate, _ *Pass) func() error { return come(g, "192.0.2.1") }},
-		{"messages", time.Hour, func(_ *Gate, p *Pass) func() error { return p.Mail }},
-		{"recipients", time.Hour, func(_ *Gate, p *Pass) func() error { return p.Rcpt }},
-		{"messages of an account", time.Hour, func(_ *Gate, p *Pass) func() error { p.LoggedIn(7); return p.Mail }},
-		{"recipients of an account", time.Hour, func(_ *Gate, p *Pass) func() error { p.LoggedIn(7); return p.Rcpt }},
+		{"connections", limit, time.Minute, func(g *Gate, _ *Pass) func() error { return come(g, "192.0.2.1") }},
+		{"messages", limit, time.Hour, func(_ *Gate, p *Pass) func() error { return p.Mail }},
+		{"recipients", limit, time.Hour, func(_ *Gate, p *Pass) func() error { return p.Rcpt }},
+		{"messages of an account", 2 * limit, time.Hour, func(_ *Gate, p *Pass) func() error { p.LoggedIn(7); return p.Mail }},
+		{"recipients of an account", 2 * limit, time.Hour, func(_ *Gate, p *Pass) func() error { p.LoggedIn(7); return p.Rcpt }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(t, limits)
 				do := tt.do(g, enter(t, g, "198.51.100.1")) // another one: it is itself a connection
-				if n := count(limit, do); n != limit {
-					t.Errorf("%d of %d are allowed", n, limit)
+				if n := count(tt.limit, do); n != tt.limit {
+					t.Errorf("%d of %d are allowed", n, tt.limit)
 				}
-				if n := count(100*limit, do); n != 0 {
+				if n := count(100*tt.limit, do); n != 0 {
 					t.Errorf("%d more are allowed", n)
 				}
-				time.Sleep(tt.within / limit)
+				time.Sleep(tt.within / time.Duration(tt.limit))
 				if n := count(2, do); n != 1 {
 					t.Errorf("%d are allowed after the time of one", n)
 				}
 				time.Sleep(tt.within)
-				if n := count(2*limit, do); n != limit {
+				if n := count(2*tt.limit, do); n != tt.limit {
 					t.Errorf("%d are allowed after the time of all", n)
 				}
 			})

@@ -76,11 +76,9 @@ const (
 	guesses
 	unknown
 	abuse
+	accountMessages
+	accountRecipients
 	measures
-
-	// What is counted of accounts; an account has nothing else.
-	accountMessages   = messages
-	accountRecipients = recipients
 )
 
 func (l Limits) rules() [measures]rule {
@@ -93,5 +91,8 @@ func (l Limits) rules() [measures]rule {
 		guesses:     {float64(l.BanGuesses), 6 * time.Hour},
 		unknown:     {float64(l.BanUnknown), time.Hour},
 		abuse:       {float64(l.BanAbuse), time.Hour},
+
+		accountMessages:   {float64(l.AccountMessages), time.Hour},
+		accountRecipients: {float64(l.AccountRecipients), time.Hour},
 	}
 }
