@@ -143,6 +143,7 @@ func TestA06Chunks(t *testing.T) {
 			{"only LAST", "BDAT LAST\r\n" + evil, 0, "501"},
 			{"a word", "BDAT x LAST\r\n" + evil, 0, "501"},
 			{"not LAST", chunk(evil, " FIRST"), 0, "501"},
+			{"not LAST, in the middle", chunk(from, "") + chunk("lost", " FIRST") + chunk("x", " LAST"), 0, "501"},
 			{"LAST twice", chunk(evil, " LAST LAST"), 0, "501"},
 			{"glued", chunk(evil, "LAST"), 0, "501"},
 			{"digits of elsewhere", "BDAT ٣ LAST\r\n" + evil, 0, "501"},

@@ -218,7 +218,7 @@ func TestC05ControlOctets(t *testing.T) {
 			for _, extra := range []string{"", " SMTPUTF8"} {
 				o := s.play(t, stranger, "EHLO "+where.helo+"\r\nMAIL FROM:<"+strings.TrimSuffix(where.from+">", "b>")+extra+"\r\nRCPT TO:<"+where.rcpt+">\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n")
 				for _, m := range o.got {
-					if header := h.body(m.ID); !clean(header) || strings.Contains(header, "X-Evil") || strings.ContainsFunc(strings.NewReplacer("\r\n", "", "\t", "").Replace(header), control) {
+					if header := h.body(t, m.ID); !clean(header) || strings.Contains(header, "X-Evil") || strings.ContainsFunc(strings.NewReplacer("\r\n", "", "\t", "").Replace(header), control) {
 						t.Errorf("%q is stored in\n%q", evil, header)
 					}
 					if e := fmt.Sprintf("%+v", m.Message); strings.ContainsFunc(e, control) {
@@ -235,13 +235,16 @@ func TestC05ControlOctets(t *testing.T) {
 }
 
 // body reads a stored message.
-func (h *house) body(id store.ID) string {
-	h.t.Helper()
+func (h *house) body(t testing.TB, id store.ID) string {
 	b, err := h.store.OpenBody(id)
-	h.must(err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer b.Close()
 	all, err := io.ReadAll(b.Reader())
-	h.must(err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return string(all)
 }
 
