@@ -80,7 +80,7 @@ func (s *session) exchange(x account.Exchange, response []byte) *wire.Reply {
 // ask gives a challenge and takes the response to it. A nil response ends the login, with a reply if the peer is there.
 func (s *session) ask(challenge []byte) ([]byte, *wire.Reply) {
 	s.say(&wire.Reply{Code: 334, Text: base64.StdEncoding.EncodeToString(challenge)})
-	line, err := s.in.Line(wire.MaxAuth)
+	line, err := s.response()
 	switch {
 	case err != nil:
 		return nil, s.unread(err)

@@ -184,8 +184,8 @@ func (s *session) accept(m *message) error {
 		Origin:    s.origin(m.tx),
 		MessageID: m.header.messageID,
 	}
-	if s.isCut() {
-		return replyCutOff
+	if why := s.why(); why != nil {
+		return why
 	}
 	if err := s.srv.Spool.Accept(msg, m.tx.rcpts, m.draft, nil); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -45,7 +46,7 @@ type session struct {
 	over      bool       // the connection ends with what has been said
 
 	mu   sync.Mutex  // guards what follows
-	idle bool        // no transaction is open
+	idle bool        // the peer is waited for, and no transaction is open
 	cut  *wire.Reply // why the session is to end at once; nil when it is not
 }
 
@@ -70,6 +71,8 @@ func (s *session) logger() *slog.Logger {
 
 // serve is the life of a connection. A panic in it ends it, and nothing else.
 func (s *session) serve() {
+	defer s.raw.Close()
+	defer s.recover() // for what close does
 	defer s.close()
 	defer s.recover()
 	if s.srv.implicitTLS && !s.startTLS() {
@@ -87,25 +90,35 @@ func (s *session) greet() {
 		s.end(r)
 		return
 	}
-	if why := s.wait(); why != nil {
-		s.end(why)
-		return
-	}
 	s.say(s.srv.banner())
 }
 
 // step runs the peer's next command.
 func (s *session) step() {
-	if why := s.wait(); why != nil {
-		s.end(why)
-		return
-	}
-	cmd, err := s.in.Command()
+	cmd, err := s.next()
 	if err == nil {
 		s.run(cmd)
 	} else {
 		s.conclude(s.unread(err))
 	}
+}
+
+// next waits for the peer's next command.
+func (s *session) next() (wire.Command, error) {
+	if err := s.await(); err != nil {
+		return wire.Command{}, err
+	}
+	defer s.heard()
+	return s.in.Command()
+}
+
+// response waits for a line of a login.
+func (s *session) response() ([]byte, error) {
+	if err := s.await(); err != nil {
+		return nil, err
+	}
+	defer s.heard()
+	return s.in.Line(wire.MaxAuth)
 }
 
 // unread is the reply to what could not be read as a line, if there can be one.
@@ -117,17 +130,32 @@ func (s *session) unread(err error) *wire.Reply {
 	return nil
 }
 
-// wait tells others whether a transaction is open from now on, and returns why there shall be no next command, if so.
-func (s *session) wait() *wire.Reply {
+// errEnd says that the session shall not wait for the peer any more.
+var errEnd = errors.New("the session is to end")
+
+// await tells others that the peer will be waited for. It returns errEnd when that shall not be.
+func (s *session) await() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.idle = s.tx == nil
-	return s.why()
+	s.mu.Unlock()
+	if s.why() != nil {
+		return errEnd
+	}
+	return nil
 }
 
-// why is the reason that others have given for the session's end; nil for none. mu must be held.
+// heard tells others that the peer is waited for no more.
+func (s *session) heard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = false
+}
+
+// why is the reason that others have given for the session's end; nil for none.
 func (s *session) why() *wire.Reply {
-	if s.cut == nil && s.idle && s.srv.group.Draining() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cut == nil && s.tx == nil && s.srv.group.Draining() {
 		return replyLeaving
 	}
 	return s.cut
@@ -136,7 +164,7 @@ func (s *session) why() *wire.Reply {
 // past is a deadline that wakes who reads.
 var past = time.Unix(1, 0)
 
-// Leave ends a session that has no transaction open. Any other ends after that.
+// Leave ends a session that waits for its peer with no transaction open. Any other ends when it next does so.
 func (s *session) Leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,13 +183,6 @@ func (s *session) endNow(why *wire.Reply) {
 	s.raw.SetReadDeadline(past)
 }
 
-// isCut reports whether endNow was called.
-func (s *session) isCut() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cut != nil
-}
-
 // lost ends the session after the peer could not be heard, with a word where one can still reach it.
 func (s *session) lost(err error) {
 	s.over = true
@@ -171,14 +192,8 @@ func (s *session) lost(err error) {
 	case errors.Is(err, wire.ErrNotMail):
 		_ = s.pass.Offend(gate.Junk) // the connection ends in any case
 		s.end(replyForeign)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.mu.Lock()
-		why := s.why()
-		s.mu.Unlock()
-		if why == nil {
-			why = replyTimeout
-		}
-		s.end(why)
+	case errors.Is(err, os.ErrDeadlineExceeded), err == errEnd:
+		s.end(cmp.Or(s.why(), replyTimeout))
 	}
 }
 
@@ -225,7 +240,6 @@ func (s *session) recover() {
 
 // close sends what was said and lets go of everything. What is left of a transaction is not accepted.
 func (s *session) close() {
-	defer s.raw.Close()
 	defer s.pass.Leave()
 	s.reset()
 	s.flush()

@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -104,4 +105,50 @@ func TestEarlyData(t *testing.T) {
 	if n := len(h.queue.messages()); n != 1 {
 		t.Errorf("%d messages", n)
 	}
+}
+
+// slowly is a directory that is told when to answer.
+type slowly struct {
+	*directory
+	asked, answer chan bool
+}
+
+func (s slowly) Resolve(a envelope.Address) ([]account.Target, error) {
+	s.asked <- true
+	<-s.answer
+	return s.directory.Resolve(a)
+}
+
+// The end of the server may come while a command runs. A transaction that is open then is finished; none is begun.
+func TestShutdownWithinACommand(t *testing.T) {
+	slow := slowly{asked: make(chan bool), answer: make(chan bool)}
+	h := open(t, MX, false, func(c *Config) {
+		slow.directory = c.Accounts.(*directory)
+		c.Accounts = slow
+	})
+	c := h.dial(t)
+	c.talk(hello + "> MAIL FROM:<a@far.test>\n< 250\n> RCPT TO:<alice@example.test>")
+	<-slow.asked
+	ended := make(chan error)
+	go func() { ended <- h.Shutdown(t.Context()) }()
+	for !h.group.Draining() {
+		runtime.Gosched()
+	}
+	for _, s := range h.group.Sessions() {
+		s.Leave()
+	}
+	slow.answer <- true
+	c.talk("< 250\n> DATA\n< 354\n> x\n> .\n< 250 2.0.0 queued\n< 421 4.3.2\n<-")
+	if err := <-ended; err != nil || len(h.queue.messages()) != 1 {
+		t.Errorf("%d messages, %v", len(h.queue.messages()), err)
+	}
+}
+
+// A login that waits for the client's response does not keep the server from ending.
+func TestShutdownWithinALogin(t *testing.T) {
+	h, p := piped(t, Submission)
+	c := p.dial(t)
+	c.talk(hello + "> AUTH PLAIN\n< 334")
+	go h.Shutdown(t.Context())
+	c.talk("< 421 4.3.2\n<-")
 }

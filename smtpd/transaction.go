@@ -45,6 +45,9 @@ func (s *session) mail(arg string) *wire.Reply {
 
 // begin returns a transaction and what is said of it.
 func (s *session) begin(arg string) (*transaction, *wire.Reply, error) {
+	if why := s.why(); why != nil {
+		return nil, nil, why
+	}
 	if s.budget.transactions >= s.srv.Limits.TransactionsPerConnection {
 		return nil, nil, replyTooOften
 	}
