@@ -28,9 +28,9 @@ import (
 	"unicode/utf8"
 
 	"postroad/internal/account"
+	"postroad/internal/certs"
 	"postroad/internal/envelope"
 	"postroad/internal/listen"
-	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
 	"postroad/smtpd"
@@ -73,7 +73,10 @@ func newHouse(t testing.TB) *house {
 	h.store = storetest.OpenDir(t, h.dir, store.Options{}, new(spool.Spool).References)
 	h.accounts = account.Open(h.store, nil)
 	h.queue = &queue{Spool: spool.Open(h.store, nil)}
-	h.tls, _ = listentest.Certificate(t, hostname)
+	shown, err := certs.Open(certs.Config{Dir: t.TempDir(), Hostname: hostname})
+	h.must(err)
+	t.Cleanup(shown.Close)
+	h.tls = shown.UserTLSConfig("smtp", "esmtp")
 	return h
 }
 

@@ -557,7 +557,7 @@ func TestA15Xtext(t *testing.T) {
 			p.Close()
 		}
 		p := dial().greet(s).talk("> MAIL FROM:<sender@far.test>\n< 250")
-		for _, bad := range []string{"", ";", "rfc822", "rfc822;", ";a@b", "rfc 822;a@b", "rfc822;a@b rfc822;c@d"} {
+		for _, bad := range []string{"", ";", "rfc822", "rfc822;", ";a@b", "rfc 822;a@b", `utf-8;a\x{0D}\x{0A}b`, `utf-8;a\x{0}`, `utf-8;a\x{110000}`, `utf-8;\x{D800}`, `utf-8;\x{`, "rfc822;a@b rfc822;c@d"} {
 			p.send("RCPT TO:<alice@example.test> ORCPT=" + bad + "\r\n")
 			p.expect("501|555")
 		}

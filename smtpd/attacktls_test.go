@@ -152,6 +152,7 @@ func TestB06OldTLS(t *testing.T) {
 		{"RC4", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_RC4_128_SHA, tls.TLS_RSA_WITH_RC4_128_SHA}}, false},
 		{"3DES", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA}}, false},
 		{"CBC with SHA-256", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, tls.TLS_RSA_WITH_AES_128_CBC_SHA256}}, false},
+		{"CBC", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA}}, false},
 		{"no forward secrecy", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_CBC_SHA}}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -192,7 +193,10 @@ func TestB09Tickets(t *testing.T) {
 	p.talk("> EHLO x\n< 250")
 	p.send(submission.login())
 	p.talk("< 235\n> QUIT\n< 221")
-	p, _ = dial(submission)
+	p, resumed := dial(submission)
+	if resumed {
+		t.Error("a session is resumed")
+	}
 	p.talk("> MAIL FROM:<alice@example.test>\n< 503|530\n> EHLO x\n< 250\n> MAIL FROM:<alice@example.test>\n< 530\n> QUIT\n< 221")
 	if p, resumed := dial(mx); resumed {
 		t.Error("the ticket of one listener is good at another")
