@@ -115,6 +115,7 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 		},
 		Gate: s.gate, ProxyFrom: config.Prefixes(s.cfg.Trust.Proxies),
 		Proxies: config.Prefixes(s.cfg.Trust.XCLIENT), Flush: s.flush, Routed: s.isRouted,
+		NoSoliciting: s.cfg.Policy.NoSoliciting,
 	}
 }
 

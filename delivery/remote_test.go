@@ -542,21 +542,25 @@ func TestReturnedMessage(t *testing.T) {
 		ret  envelope.Return
 		text string
 		full bool
+		tls  bool // required
 	}{
-		{"small", "", letter, true},
-		{"small, header wanted", envelope.ReturnHeaders, letter, false},
-		{"big", "", big, false},
-		{"big, full wanted", envelope.ReturnFull, big, true},
+		{"small", "", letter, true, false},
+		{"small, header wanted", envelope.ReturnHeaders, letter, false, false},
+		{"big", "", big, false, false},
+		{"big, full wanted", envelope.ReturnFull, big, true, false},
+		{"small, full wanted, TLS required", envelope.ReturnFull, letter, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fixture) {
 				f.site("y.test", public(1), &peer{say: map[string]string{"RCPT": "550 5.1.1 no"}})
 				f.start()
-				f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>"), Return: tt.ret}}, tt.text, f.rcpts("one@y.test")...)
+				f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>"), Return: tt.ret, RequireTLS: tt.tls}}, tt.text, f.rcpts("one@y.test")...)
+				f.pass(6 * 24 * time.Hour) // without TLS it is tried in vain for five days
 				f.drained()
 				got := f.mail("alice")
+				last := got[len(got)-1]
 				whole := tt.text[strings.Index(tt.text, "\n")+1:]
-				if len(got) != 1 || strings.Contains(got[0], whole) != tt.full || !strings.Contains(got[0], "Subject: hello") {
+				if strings.Contains(last, whole) != tt.full || !strings.Contains(last, "Action: failed") || !strings.Contains(last, "Subject: hello") {
 					t.Errorf("alice has %.2000q", got)
 				}
 			})

@@ -164,7 +164,7 @@ func (r *Runner) draftReport(rep *report, m *spool.Message, about []outcome, bod
 	rep.message = &spool.Message{
 		ID: rep.draft.ID(), Size: rep.draft.Size(), Skip: int64(len(returnPath)), MessageID: doc.MessageID,
 		About:    m.ID.String(),
-		Envelope: envelope.Envelope{Body: envelope.Body8Bit, UTF8: doc.UTF8},
+		Envelope: envelope.Envelope{Body: envelope.Body8Bit, UTF8: doc.UTF8, Priority: m.Envelope.Priority}, // RFC 6710, 4.6
 	}
 	return nil
 }
@@ -185,14 +185,14 @@ func (r *Runner) document(m *spool.Message, about []outcome) dsn.Report {
 }
 
 // headerOnly follows RET (RFC 3461, 4.3) as far as sizes allow. Only a failure
-// returns a message at all.
+// returns a message at all, and what needed TLS does not go back without (RFC 8689, 5).
 func (r *Runner) headerOnly(m *spool.Message, about []outcome) bool {
 	most := r.cfg.Limits.ReturnSize
 	if m.Envelope.Return == envelope.ReturnFull {
 		most = r.cfg.Limits.ReturnMost
 	}
 	return reportKind(&about[0]) != failed || m.Envelope.Return == envelope.ReturnHeaders || m.Size > most ||
-		m.Envelope.Body == envelope.BodyBinary
+		m.Envelope.Body == envelope.BodyBinary || m.Envelope.RequireTLS
 }
 
 func (r *Runner) recipient(o *outcome) dsn.Recipient {

@@ -127,6 +127,7 @@ type Policy struct {
 	BanGuesses            int      `toml:"ban_guesses"`
 	BanUnknown            int      `toml:"ban_unknown"`
 	BanAbuse              int      `toml:"ban_abuse"`
+	NoSoliciting          []string `toml:"no_soliciting"` // solicitation classes (RFC 3865)
 }
 
 // Trust names peers that may do what others may not.

@@ -491,3 +491,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestSolicitationClasses(t *testing.T) {
+	for text, want := range map[string]string{
+		`[]`:                                   "",
+		`["net.example:ADV", "ADLT"]`:          "",
+		`["` + strings.Repeat("a", 400) + `"]`: "",
+		`["` + strings.Repeat("a", 401) + `"]`: "401 octets",
+		`["net.example:ADV ADLT"]`:             "is not a solicitation class",
+		`["a,b"]`:                              "is not a solicitation class",
+		`[""]`:                                 "is not a solicitation class",
+		`["1a"]`:                               "is not a solicitation class",
+		`["a\u202eb"]`:                         "is not a solicitation class",
+	} {
+		_, err := Parse(strings.NewReader("[policy]\nno_soliciting = " + text))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "no_soliciting: ") || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%.40s: %v", text, err)
+		}
+	}
+}

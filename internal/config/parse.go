@@ -96,8 +96,10 @@ func decode(text []byte) (Config, error) {
 			*list = nil
 		}
 	}
-	if len(c.ACME.Names) == 0 {
-		c.ACME.Names = nil
+	for _, list := range []*[]string{&c.ACME.Names, &c.Policy.NoSoliciting} {
+		if len(*list) == 0 {
+			*list = nil
+		}
 	}
 	places.completeRoutes(c.Routes)
 	if err := places.checkCase(); err != nil {

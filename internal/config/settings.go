@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -158,6 +159,8 @@ talks is sent away. Nobody waits who has sent mail or logged in within 30 days; 
 			{"ban_guesses", &c.Policy.BanGuesses, `Wrong passwords in six hours, for which an address is banned; here and below, 0 is never.`, between(&c.Policy.BanGuesses, 0, 1_000_000)},
 			{"ban_unknown", &c.Policy.BanUnknown, `Unknown recipients in an hour, beyond those of accepted messages, for which it is banned.`, between(&c.Policy.BanUnknown, 0, 1_000_000)},
 			{"ban_abuse", &c.Policy.BanAbuse, `Connections in an hour that speak another protocol, too early, or smuggle, for which it is banned.`, between(&c.Policy.BanAbuse, 0, 1_000_000)},
+			{"no_soliciting", &c.Policy.NoSoliciting, `Solicitation classes of mail that is not taken, as in ["net.example:ADV"]. EHLO announces
+them, and a sender who declares one of them is refused (RFC 3865).`, c.checkSoliciting},
 		}},
 		{"trust", `Peers that may do what others may not, by address or network.`, false, []setting{
 			{"networks", &c.Trust.Networks, `Those to which nothing in [policy] applies, as a relay that brings all our mail.`, nil},
@@ -388,6 +391,22 @@ func (c *Config) checkACMENames() error {
 			return fmt.Errorf("%q stands there twice", name)
 		}
 		seen[strings.ToLower(name)] = true
+	}
+	return nil
+}
+
+var solicitation = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9.:_-]*$`) // RFC 3865, 2.2
+
+// checkSoliciting also keeps the line of EHLO that lists the classes to its length.
+func (c *Config) checkSoliciting() error {
+	const most = 400
+	for _, class := range c.Policy.NoSoliciting {
+		if !solicitation.MatchString(class) {
+			return fmt.Errorf("%q is not a solicitation class, as \"net.example:ADV\" is", class)
+		}
+	}
+	if n := len(strings.Join(c.Policy.NoSoliciting, ",")); n > most {
+		return fmt.Errorf("the classes together have %d octets, and EHLO has room for %d", n, most)
 	}
 	return nil
 }
