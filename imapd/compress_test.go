@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"postroad/internal/listen/listentest"
 )
 
 // compressed logs in, asks for COMPRESS, and returns the connection, from which the test reads plain lines and to which
@@ -35,24 +37,29 @@ var said = []struct{ name, octets string }{
 func TestCompressFlush(t *testing.T) {
 	answers := []string{"b OK ...", "c OK ...", "d OK ...", "+ idling", "e OK ..."}
 	h := newHouse(t)
+	pipes := listentest.NewPipes() // which keep what is cut in pieces
+	h.serveOn(pipes, false)
 	for _, tt := range said {
 		for _, most := range []int{1, 2, 3, 5, 100} {
-			c := h.compressed()
+			c := newRaw(t, pipes.Dial())
+			c.dialog("< * OK ...")
+			c.login().dialog("> z COMPRESS DEFLATE\n< z OK ...")
+			c.r = bufio.NewReader(flate.NewReader(c.r))
 			for i, piece := range strings.Fields(tt.octets) {
 				b, err := hex.DecodeString(piece)
 				h.must(err)
-				for len(b) > 0 {
-					n := min(len(b), most)
-					c.send(string(b[:n]))
-					b = b[n:]
-					if most < 100 {
-						time.Sleep(time.Microsecond) // so that it arrives in pieces, perhaps
+				sent := make(chan struct{})
+				go func() {
+					defer close(sent)
+					for part := range slices.Chunk(b, most) {
+						c.conn.Write(part) // when the server has closed, the missing answer tells
 					}
-				}
+				}()
 				line := c.line()
 				for strings.HasPrefix(line, "* ") {
 					line = c.line()
 				}
+				<-sent
 				if !like(answers[i], line) {
 					t.Fatalf("%s, %d at a time: %q, want %q", tt.name, most, line, answers[i])
 				}

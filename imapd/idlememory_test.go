@@ -2,10 +2,11 @@ package imapd
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"net"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,29 +16,26 @@ import (
 // collection. The clients keep nothing here but a descriptor.
 func TestIdleMemory(t *testing.T) {
 	h := newHouse(t, withTLS(t), func(c *Config) { c.Limits.Connections = 10_000; c.Limits.Login = 0 })
-	_, tlsAddr := h.serve(true)
+	plain, overTLS := h.resters(false), h.resters(true)
 	for _, tt := range []struct {
 		name string
+		from *resters
 		dial func() (net.Conn, net.Conn)
 		most int64
 	}{
-		{"plain", func() (net.Conn, net.Conn) { return h.dialTCP(h.addr) }, 8 << 10},
-		{"TLS", func() (net.Conn, net.Conn) {
-			conn, _ := h.dialTCP(tlsAddr)
+		{"plain", plain, func() (net.Conn, net.Conn) { return h.dialTCP(plain.Addr().String()) }, 8 << 10},
+		{"TLS", overTLS, func() (net.Conn, net.Conn) {
+			conn, _ := h.dialTCP(overTLS.Addr().String())
 			return tls.Client(conn, insecureTLS()), conn
 		}, 16 << 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			const sessions = 200
 			h.idleSessions(20, tt.dial) // so that pools and the like are filled
-			for resting() < 20 {
-				time.Sleep(50 * time.Millisecond)
-			}
+			tt.from.await(20)
 			before := inUse()
 			open := h.idleSessions(sessions, tt.dial)
-			for resting() < 20+sessions {
-				time.Sleep(50 * time.Millisecond)
-			}
+			tt.from.await(20 + sessions)
 			grown := (inUse() - before) / sessions
 			t.Logf("%d octets for a session", grown)
 			if grown > tt.most {
@@ -77,10 +75,68 @@ func (h *house) idleSessions(n int, dial func() (conn, tcp net.Conn)) (open []in
 	return open
 }
 
-// resting is how many sessions wait with a small stack.
-func resting() int {
-	buf := make([]byte, 4<<20)
-	return bytes.Count(buf[:runtime.Stack(buf, true)], []byte("created by postroad/imapd.(*session).talk"))
+// resters is a listener that knows how many of its connections rest: they are read from, and have long to wait.
+type resters struct {
+	net.Listener
+
+	mu      sync.Mutex
+	changed sync.Cond // on mu
+	resting int
+}
+
+// resters begins a server on such a listener.
+func (h *house) resters(implicitTLS bool) *resters {
+	h.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	h.must(err)
+	r := &resters{Listener: ln}
+	r.changed.L = &r.mu
+	h.serveOn(r, implicitTLS)
+	return r
+}
+
+func (r *resters) Accept() (net.Conn, error) {
+	c, err := r.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &rester{TCPConn: c.(*net.TCPConn), from: r}, nil
+}
+
+// await returns when n connections rest.
+func (r *resters) await(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.resting != n {
+		r.changed.Wait()
+	}
+}
+
+func (r *resters) add(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resting += n
+	r.changed.Broadcast()
+}
+
+// rester is a connection that tells when it rests. What waits for less than a minute does so on a stack of some size.
+type rester struct {
+	*net.TCPConn
+	from *resters
+	long atomic.Bool
+}
+
+func (c *rester) SetReadDeadline(t time.Time) error {
+	c.long.Store(time.Until(t) > time.Minute)
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+func (c *rester) Read(p []byte) (int, error) {
+	if c.long.Load() {
+		c.from.add(1)
+		defer c.from.add(-1)
+	}
+	return c.TCPConn.Read(p)
 }
 
 // inUse is how much memory heap and stacks take, all that is dead left out.

@@ -1,9 +1,11 @@
 package listen
 
 import (
+	"io"
 	"net"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestHangup(t *testing.T) {
@@ -22,25 +24,28 @@ func TestHangup(t *testing.T) {
 	}
 	defer inner.Close()
 	c := &Conn{inner: inner}
-	until := func(what string, ok func(closed, broken bool) bool) {
-		t.Helper()
-		for end := time.Now().Add(10 * time.Second); !ok(c.Hangup()); {
-			if time.Now().After(end) {
-				t.Fatalf("%s is not noticed", what)
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}
 	if closed, broken := c.Hangup(); closed || broken {
 		t.Errorf("a connection that is open: %t, %t", closed, broken)
 	}
 	peer.(*net.TCPConn).CloseWrite()
-	until("a side that is closed", func(closed, broken bool) bool { return closed && !broken })
+	io.ReadAll(inner) // returns when the end has come
+	if closed, broken := c.Hangup(); !closed || broken {
+		t.Errorf("a side that is closed: %t, %t", closed, broken)
+	}
 	peer.Close()
-	until("a broken connection", func(_, broken bool) bool {
-		_, _ = inner.Write([]byte("x")) // which nobody wants
-		return broken
+	inner.Write([]byte("x")) // which nobody wants: the answer to it breaks the connection
+	err = c.control(func(fd int) { // until it has come
+		for again := unix.EINTR; again == unix.EINTR; {
+			_, failed := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 10_000)
+			again, _ = failed.(unix.Errno)
+		}
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, broken := c.Hangup(); !broken {
+		t.Error("a broken connection is not noticed")
+	}
 	one, other := net.Pipe()
 	defer one.Close()
 	defer other.Close()
