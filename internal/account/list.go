@@ -118,7 +118,8 @@ func (l *List) check() error {
 	return nil
 }
 
-// AddList makes a list with members. ErrExists, ErrNoDomain, ErrSetting, ErrTargets.
+// AddList makes a list with members. ErrExists, ErrNoDomain, ErrSetting, ErrTargets; ErrUnknown or ErrLoop when an owner
+// leads nowhere.
 func (d *Directory) AddList(l List, members ...envelope.Address) (List, error) {
 	l.Address, l.Created = l.Address.Canonical(), d.now()
 	if err := l.check(); err != nil {
@@ -131,6 +132,9 @@ func (d *Directory) AddList(l List, members ...envelope.Address) (List, error) {
 		if isTaken(tx, l.Address) || isTaken(tx, l.Owner()) {
 			return fmt.Errorf("%s or %s: %w", l.Address, l.Owner(), ErrExists)
 		}
+		if err := d.ownersLead(tx, &l); err != nil {
+			return err
+		}
 		l.Members = 0 // it may run again
 		if err := l.add(tx, members); err != nil {
 			return err
@@ -141,7 +145,7 @@ func (d *Directory) AddList(l List, members ...envelope.Address) (List, error) {
 	return l, err
 }
 
-// ChangeList lets fn change a list's owners, title and who may post. ErrNotFound, ErrSetting.
+// ChangeList lets fn change a list's owners, title and who may post. ErrNotFound, ErrSetting, ErrUnknown, ErrLoop.
 func (d *Directory) ChangeList(addr envelope.Address, fn func(*List)) (l List, err error) {
 	err = d.st.Update(func(tx store.Tx) error {
 		if l, err = listAt(tx, addr.Canonical()); err != nil {
@@ -154,9 +158,19 @@ func (d *Directory) ChangeList(addr envelope.Address, fn func(*List)) (l List, e
 			return err
 		}
 		l.put(tx)
-		return nil
+		return d.ownersLead(tx, &l)
 	})
 	return l, err
+}
+
+// ownersLead refuses owners of whom one leads nowhere: somebody has to hear of what fails.
+func (d *Directory) ownersLead(r store.Reader, l *List) error {
+	for _, o := range l.Owners {
+		if _, err := d.resolve(r, o); err != nil {
+			return fmt.Errorf("list %s: its owner %w", l.Address, err)
+		}
+	}
+	return nil
 }
 
 // RemoveList deletes a list with its members. ErrNotFound.

@@ -90,6 +90,11 @@ func TestLists(t *testing.T) {
 		{"at an alias", with(func(l *List) { l.Address = addr("info@x.test") }), ErrExists},
 		{"in a foreign domain", with(func(l *List) { l.Address = addr("l@far.test") }), ErrNoDomain},
 		{"without owners", with(func(l *List) { l.Owners = nil }), ErrSetting},
+		{"with an owner that is not there", with(func(l *List) { l.Owners = append(l.Owners[:1:1], addr("nobody@x.test")) }), ErrUnknown},
+		{"with one that is not there any more", func() error {
+			_, err := d.ChangeList(addr("news@x.test"), func(l *List) { l.Owners = []envelope.Address{addr("nobody@y.test")} })
+			return err
+		}, ErrUnknown},
 		{"with too many", with(func(l *List) { l.Owners = make([]envelope.Address, 101) }), ErrSetting},
 		{"for nobody to write to", with(func(l *List) { l.Post = "" }), ErrSetting},
 		{"not ASCII", with(func(l *List) { l.Address = addr("l\u00e4@x.test") }), ErrSetting},
