@@ -91,6 +91,7 @@ func show(targets []Target) string {
 }
 
 func TestSubaddresses(t *testing.T) {
+	d := townWith(t, Subaddress{})
 	for _, c := range []struct {
 		name string
 		sub  Subaddress
@@ -122,7 +123,8 @@ func TestSubaddresses(t *testing.T) {
 		{"a foreign one is left alone", Subaddress{"+", true}, "a+Go@far.test", "a+Go@far.test", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := townWith(t, c.sub).Resolve(addr(c.addr))
+			d.sub = c.sub
+			got, err := d.Resolve(addr(c.addr))
 			if !errors.Is(err, c.err) || err == nil && show(got) != c.want {
 				t.Errorf("got %q, %v; want %q, %v", show(got), err, c.want, c.err)
 			}
