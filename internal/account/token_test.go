@@ -289,13 +289,16 @@ func handshake(t *testing.T, server, client *tls.Config) tls.ConnectionState {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
+	read := make(chan error, 1)
 	go func() {
-		c := tls.Client(far, client)
-		c.Handshake()
-		c.Read(make([]byte, 1)) // takes the ticket, too
+		_, err := tls.Client(far, client).Read(make([]byte, 1)) // takes the ticket, too
+		read <- err
 	}()
 	s := tls.Server(near, server)
-	if err := s.HandshakeContext(t.Context()); err != nil {
+	if _, err := s.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; err != nil {
 		t.Fatal(err)
 	}
 	return s.ConnectionState()
