@@ -132,13 +132,10 @@ func (s *session) logIn(a account.Account) reply {
 	return s.withCapabilities("logged in")
 }
 
-// maxLoggedUser is as much of a false name as the log takes.
-const maxLoggedUser = 320
-
 // loginFailed answers a login that failed. One failure too many ends the connection.
 func (s *session) loginFailed(user string, err error) reply {
 	r := s.loginReply(err)
-	log := s.log().With("account", envelope.Sanitize(user, maxLoggedUser))
+	log := s.log().With("account", account.Shown(user))
 	if r.code == codeServerBug {
 		log.Error("login failed", "err", err)
 	} else {

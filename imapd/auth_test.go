@@ -3,10 +3,12 @@ package imapd
 import (
 	"crypto/hmac"
 	"crypto/pbkdf2"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"hash"
 	"net"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ import (
 
 // scram is a client's end of SCRAM-SHA-256 (RFC 5802, 5), which writes what it pleases as header.
 type scram struct {
+	sha1    bool
 	header  string // gs2
 	binding []byte
 	first   string // without the header
@@ -45,26 +48,35 @@ func (s *scram) prove(password, challenge string) (string, error) {
 	if err != nil || iterations == 0 || !strings.HasPrefix(nonce, "clientnonce") {
 		return "", fmt.Errorf("challenge %q", challenge)
 	}
-	salted, err := pbkdf2.Key(sha256.New, password, b, iterations, sha256.Size)
+	h := s.hash()
+	salted, err := pbkdf2.Key(h, password, b, iterations, h().Size())
 	if err != nil {
 		return "", err
 	}
-	key := mac(salted, "Client Key")
-	stored := sha256.Sum256(key)
+	key := mac(h, salted, "Client Key")
+	stored := h()
+	stored.Write(key)
 	final := "c=" + base64.StdEncoding.EncodeToString(append([]byte(s.header), s.binding...)) + ",r=" + nonce
 	said := s.first + "," + challenge + "," + final
-	proof := mac(stored[:], said)
+	proof := mac(h, stored.Sum(nil), said)
 	for i := range proof {
 		proof[i] ^= key[i]
 	}
-	s.proof = mac(mac(salted, "Server Key"), said)
+	s.proof = mac(h, mac(h, salted, "Server Key"), said)
 	return final + ",p=" + base64.StdEncoding.EncodeToString(proof), nil
 }
 
-func mac(key []byte, text string) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(text))
-	return h.Sum(nil)
+func (s *scram) hash() func() hash.Hash {
+	if s.sha1 {
+		return sha1.New
+	}
+	return sha256.New
+}
+
+func mac(h func() hash.Hash, key []byte, text string) []byte {
+	m := hmac.New(h, key)
+	m.Write([]byte(text))
+	return m.Sum(nil)
 }
 
 // logIn speaks SCRAM and returns the last line of the server.
@@ -107,6 +119,34 @@ func TestScram(t *testing.T) {
 		s := &scram{header: "n,,"}
 		if got := s.logIn(c, "SCRAM-SHA-256", tt.name, tt.password); !strings.HasPrefix(got, "a NO [AUTHENTICATIONFAILED] ") {
 			t.Errorf("%s with %q: %q", tt.name, tt.password, got)
+		}
+	}
+}
+
+func TestScramSHA1(t *testing.T) {
+	all, _ := withEveryLogin(t)
+	h := newHouse(t, all)
+	_, addr := h.serve(true)
+	for _, tt := range []struct {
+		mechanism, header string
+		binding           func(*tls.ConnectionState) []byte
+		want              string
+	}{
+		{"SCRAM-SHA-1", "n,,", nil, "a OK "},
+		{"SCRAM-SHA-1", "y,,", nil, "a NO [AUTHENTICATIONFAILED] "},
+		{"SCRAM-SHA-1-PLUS", "p=tls-exporter,,", exported, "a OK "},
+	} {
+		conn, err := tls.Dial("tcp", addr, insecureTLS())
+		h.must(err)
+		c := newRaw(t, conn)
+		c.line()
+		s := &scram{sha1: true, header: tt.header}
+		if tt.binding != nil {
+			state := conn.ConnectionState()
+			s.binding = tt.binding(&state)
+		}
+		if got := s.logIn(c, tt.mechanism, user, password); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s with %s: %q, want %q", tt.mechanism, tt.header, got, tt.want)
 		}
 	}
 }

@@ -40,11 +40,12 @@ func conformance(t *testing.T) map[string][]string {
 func announced(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
+	everyLogin, shows := withEveryLogin(t)
 	for _, tt := range []struct {
 		options  []option
 		tls, far bool
 		login    bool
-	}{{}, {login: true}, {options: []option{withTLS(t)}, far: true}, {options: []option{withTLS(t)}, tls: true}} {
+	}{{}, {login: true}, {options: []option{withTLS(t)}, far: true}, {options: []option{everyLogin}, tls: true}} {
 		h := buildHouse(t, store.Options{}, tt.options...)
 		pipes := listentest.NewPipes()
 		h.serveOn(pipes, tt.tls)
@@ -54,7 +55,7 @@ func announced(t *testing.T) map[string]bool {
 		}
 		c := newRaw(t, conn())
 		if tt.tls {
-			c = newRaw(t, tls.Client(c.conn, insecureTLS()))
+			c = newRaw(t, tls.Client(c.conn, shows))
 		}
 		line := c.line()
 		if tt.login {

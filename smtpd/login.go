@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"postroad/internal/account"
-	"postroad/internal/envelope"
 	"postroad/internal/sasl"
 	"postroad/smtpd/wire"
 )
@@ -106,7 +105,7 @@ func (s *session) logIn(a account.Account) *wire.Reply {
 // loginFailed returns the reply to a login that failed. One failure too many ends the connection.
 func (s *session) loginFailed(user string, err error) *wire.Reply {
 	r := s.loginReply(err)
-	log := s.log.With("account", envelope.Sanitize(user, 320))
+	log := s.log.With("account", account.Shown(user))
 	if r == replyBusy && !errors.Is(err, account.ErrBusy) && s.srv.ctx.Err() == nil {
 		log.Error("login failed", "err", err)
 	} else {

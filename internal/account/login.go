@@ -131,6 +131,18 @@ func nameOf(user string) string {
 	return addr.Canonical().String()
 }
 
+// maxShown is how many characters of a name a log takes.
+const maxShown = 320
+
+// Shown is what a log may tell of the name that a client gave: an address as it is, of other names nothing. People type
+// a password where the name belongs.
+func Shown(user string) string {
+	if addr, err := envelope.ParseAddress(user); err != nil || addr.Domain == "" {
+		return "(no address)"
+	}
+	return envelope.Sanitize(user, maxShown)
+}
+
 // Begin begins an exchange; ctx ends with the connection. Besides those of Mechanisms there is
 // sasl.Login, for clients of SMTP that know no other. ErrMechanism.
 func (l *Logins) Begin(ctx context.Context, c Client, mechanism string) (Exchange, error) {
