@@ -2,10 +2,12 @@ package smtpd
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
 	"postroad/internal/account"
+	"postroad/internal/envelope"
 )
 
 // A message for one address of ours says so, and only then.
@@ -174,5 +176,34 @@ func TestFullMailboxesAreRefusedAsConfigured(t *testing.T) {
 		cl := p.dial(t)
 		begin(cl, MX)
 		cl.talk("> RCPT TO:<alice@example.test>\n< " + want + "\n> RCPT TO:<both@example.test>\n< 250\n> RCPT TO:<list@example.test>\n< 250")
+	}
+}
+
+// crowded is a directory in which every local part of digits leads to as many addresses.
+type crowded struct{ *directory }
+
+func (c crowded) Resolve(a envelope.Address) (targets []account.Target, err error) {
+	n, err := strconv.Atoi(a.Local)
+	if err != nil {
+		return c.directory.Resolve(a)
+	}
+	for i := range n {
+		targets = append(targets, account.Target{Address: addr(fmt.Sprintf("%d-%d@far.test", n, i))})
+	}
+	return targets, nil
+}
+
+// What aliases make of the recipients of one message is bounded for all of them together.
+func TestTargetsOfATransaction(t *testing.T) {
+	h, p := piped(t, MX, func(c *Config) { c.Accounts, c.Limits.Recipients = crowded{&directory{}}, 100 })
+	h.queue.set(true, nil)
+	cl := p.dial(t)
+	begin(cl, MX)
+	for _, c := range [][2]string{{"900", "250"}, {"101", "452 4.5.3 too many recipients behind these aliases"}, {"100", "250"}, {"alice", "452 4.5.3"}} {
+		cl.talk("> RCPT TO:<" + c[0] + "@example.test>\n< " + c[1])
+	}
+	cl.talk("> DATA\n< 354\n> Subject: x\n>\n> .\n< 250")
+	if got := h.queue.messages(); len(got) != 1 || len(got[0].rcpts) != 1000 {
+		t.Errorf("%d messages", len(got))
 	}
 }
