@@ -140,6 +140,7 @@ func showState(v control.Account) string {
 // accountDetails is an account with its mailboxes.
 type accountDetails struct {
 	control.Account
+	Forward   *control.Forward  `json:"forward,omitempty"`
 	Mailboxes []control.Mailbox `json:"mailboxes"`
 }
 
@@ -156,16 +157,24 @@ func (a *app) accountShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(accountDetails{acct, boxes}, func(w io.Writer) { showAccount(w, acct, boxes) })
+			forward, err := forwardOf(ctx, svc, acct.Address)
+			if err != nil {
+				return err
+			}
+			details := accountDetails{acct, forward, boxes}
+			return a.show(details, func(w io.Writer) { showAccount(w, details) })
 		}),
 	}.cobra()
 }
 
-func showAccount(w io.Writer, acct control.Account, boxes []control.Mailbox) {
-	showSettings(w, acct)
+func showAccount(w io.Writer, d accountDetails) {
+	showSettings(w, d.Account)
+	if d.Forward != nil {
+		fmt.Fprintf(w, "forwards to %s and keeps %s\n", clean(strings.Join(d.Forward.Targets, ", ")), copies(*d.Forward))
+	}
 	fmt.Fprintln(w)
 	t := mailboxTable(w)
-	for _, m := range boxes {
+	for _, m := range d.Mailboxes {
 		mailboxRow(t, m)
 	}
 	flush(t)

@@ -54,6 +54,16 @@ func (a *app) showForward(f control.Forward, err error) error {
 	})
 }
 
+// forwardOf returns where an account sends its mail on; nil is nowhere.
+func forwardOf(ctx context.Context, svc control.Service, account string) (*control.Forward, error) {
+	for f, err := range svc.Forwards(ctx, account[strings.LastIndexByte(account, '@')+1:]) {
+		if err != nil || f.Account == account {
+			return &f, err
+		}
+	}
+	return nil, nil
+}
+
 // copies says what an account that sends its mail on keeps of it.
 func copies(f control.Forward) string {
 	if f.Keep != nil && *f.Keep {
