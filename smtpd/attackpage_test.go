@@ -69,9 +69,13 @@ func sources(t *testing.T, mode parser.Mode, fn func(dir string, file string, pa
 		if d.IsDir() || !strings.HasSuffix(file, ".go") {
 			return nil
 		}
+		dir := strings.TrimPrefix(path.Dir(filepath.ToSlash(file)), "../")
+		if dir == ".." {
+			dir = "postroad"
+		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, mode)
 		if err == nil {
-			fn(strings.TrimPrefix(path.Dir(filepath.ToSlash(file)), "../"), filepath.Base(file), parsed)
+			fn(dir, filepath.Base(file), parsed)
 		}
 		return err
 	})
