@@ -250,12 +250,16 @@ func TestE05Secrets(t *testing.T) {
 	})
 }
 
-// scram begins SCRAM-SHA-256 and answers the challenge, which it returns with the last reply. change may change the
+// scram begins SCRAM-SHA-256, or the PLUS form when the header asks for a binding, and answers the challenge, which it returns with the last reply. change may change the
 // last message before its proof is made.
 func (p *peer) scram(t *testing.T, header, user, password string, change func(string) string) (string, reply) {
 	t.Helper()
 	first := "n=" + user + ",r=fyko+d2lbbFgONRv9qkxdawL"
-	p.send("AUTH SCRAM-SHA-256 " + base64.StdEncoding.EncodeToString([]byte(header+first)) + "\r\n")
+	mechanism := "SCRAM-SHA-256 "
+	if strings.HasPrefix(header, "p=") {
+		mechanism = "SCRAM-SHA-256-PLUS "
+	}
+	p.send("AUTH " + mechanism + base64.StdEncoding.EncodeToString([]byte(header+first)) + "\r\n")
 	got, err := p.reply()
 	if err != nil || got.code != 334 {
 		return "", got
