@@ -4,9 +4,12 @@
 // anything else is not. A message's octets are kept as they came, after the trace
 // fields that we put in front.
 //
-// Every peer is bounded in memory, time and number: Limits is the one table. A message
+// Every peer is bounded in memory, time and number: Limits is the one table. A connection
+// that waits for its peer costs some 11 KiB of heap and stack, 17 KiB with TLS. A message
 // streams: whatever its size, its connection holds 32 KiB of it, 16 KiB of a header
-// field, up to 64 KiB of a submission's header, and the store's draft of 128 KiB.
+// field, up to 64 KiB of a submission's header, and the store's draft of 128 KiB; one of
+// few octets costs some 50 KiB in all, and none more than 300, besides half a KiB for each
+// recipient.
 //
 //	wire         octets to commands and content, and replies to octets: a package of its own
 //	session      one connection: reads a command, runs it, replies; why it ends

@@ -441,24 +441,24 @@ func TestSizes(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	for text, want := range map[string]struct {
 		network, address string
-		off, loopback    bool
+		off              bool
 	}{
-		"off":              {"tcp", "off", true, true},
-		"127.0.0.1:25":     {"tcp", "127.0.0.1:25", false, true},
-		"127.8.9.1:25":     {"tcp", "127.8.9.1:25", false, true},
-		"localhost:0":      {"tcp", "localhost:0", false, true},
-		"[::1]:25":         {"tcp", "[::1]:25", false, true},
-		":25":              {"tcp", ":25", false, false},
-		"0.0.0.0:25":       {"tcp", "0.0.0.0:25", false, false},
-		"192.0.2.1:25":     {"tcp", "192.0.2.1:25", false, false},
-		"[fe80::1%lo]:25":  {"tcp", "[fe80::1%lo]:25", false, false},
-		"unix:/run/x.sock": {"unix", "/run/x.sock", false, true},
+		"off":              {"tcp", "off", true},
+		"127.0.0.1:25":     {"tcp", "127.0.0.1:25", false},
+		"127.8.9.1:25":     {"tcp", "127.8.9.1:25", false},
+		"localhost:0":      {"tcp", "localhost:0", false},
+		"[::1]:25":         {"tcp", "[::1]:25", false},
+		":25":              {"tcp", ":25", false},
+		"0.0.0.0:25":       {"tcp", "0.0.0.0:25", false},
+		"192.0.2.1:25":     {"tcp", "192.0.2.1:25", false},
+		"[fe80::1%lo]:25":  {"tcp", "[fe80::1%lo]:25", false},
+		"unix:/run/x.sock": {"unix", "/run/x.sock", false},
 	} {
 		a := Addr(text)
 		err := a.Check()
 		network, address := a.Network()
-		if err != nil || network != want.network || address != want.address || a.IsOff() != want.off || a.Loopback() != want.loopback {
-			t.Errorf("%q: %q %q %v %v, %v", text, network, address, a.IsOff(), a.Loopback(), err)
+		if err != nil || network != want.network || address != want.address || a.IsOff() != want.off {
+			t.Errorf("%q: %q %q %v, %v", text, network, address, a.IsOff(), err)
 		}
 	}
 }

@@ -188,17 +188,6 @@ func (a Addr) Network() (network, address string) {
 	return "tcp", string(a)
 }
 
-// Loopback reports whether only this machine can reach the address.
-func (a Addr) Loopback() bool {
-	network, address := a.Network()
-	if network == "unix" || a.IsOff() {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(address)
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 // Check says what is wrong with the address, if anything.
 func (a Addr) Check() error {
 	network, address := a.Network()
