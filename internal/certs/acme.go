@@ -35,6 +35,8 @@ type ACME struct {
 	DNS       DNS       // where DNS01 is answered
 	EABKeyID  string    // binds the account to another one there (RFC 8555, 7.3.4); "" for none
 	EABHMAC   string    // its key, as the authority writes it
+
+	look time.Duration // how often it is looked whether a renewal is due; 0 is certmagic's ten minutes
 }
 
 // A Challenge is a way to show that a name is ours.
@@ -134,7 +136,8 @@ func (a *authority) run(ctx context.Context) {
 	var config *certmagic.Config
 	log := quiet(a.log)
 	cache := certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil }, Logger: log,
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },
+		RenewCheckInterval: a.cfg.look, Logger: log,
 	})
 	defer cache.Stop()
 	config = certmagic.New(cache, certmagic.Config{

@@ -52,7 +52,7 @@ func openDNS(cfg DNS) (*dnsSolver, error) {
 
 // How named.conf(5) writes a key.
 var (
-	keyComment   = regexp.MustCompile(`(?s)/\*.*?\*/|(?m)(?:#|//).*$`)
+	keyComment   = regexp.MustCompile(`"[^"\n]*"|(?s:/\*.*?\*/)|(?:#|//)[^\n]*`) // or a text, in which there is none
 	keyStatement = regexp.MustCompile(`(?s)\bkey\s+"?([^\s"{};]+)"?\s*\{(.*?)\}`)
 	keyAlgorithm = regexp.MustCompile(`\balgorithm\s+"?([A-Za-z0-9-]+)"?\s*;`)
 	keySecret    = regexp.MustCompile(`\bsecret\s+"?([A-Za-z0-9+/=]+)"?\s*;`)
@@ -66,7 +66,12 @@ var algorithms = map[string]string{
 
 // parseKey reads the first key of a text.
 func parseKey(text string) (tsigKey, error) {
-	key := keyStatement.FindStringSubmatch(keyComment.ReplaceAllString(text, ""))
+	key := keyStatement.FindStringSubmatch(keyComment.ReplaceAllStringFunc(text, func(s string) string {
+		if s[0] == '"' {
+			return s
+		}
+		return " "
+	}))
 	if key == nil {
 		return tsigKey{}, errors.New("holds no key; make one with tsig-keygen")
 	}

@@ -18,8 +18,80 @@ type Zone struct {
 	Addr    string // where it is asked, over UDP and TCP
 	KeyFile string // the key, as tsig-keygen writes it
 
-	mu   sync.Mutex
-	text map[string][]string // TXT records by name
+	mu      sync.Mutex
+	text    map[string][]string // TXT records by name
+	servers []net.IP            // that the zone says it has
+}
+
+// serve answers at addr until the test ends, and returns the address.
+func serve(t testing.TB, addr string, h dns.Handler, secret string) string {
+	t.Helper()
+	packets, err := net.ListenPacket("udp", addr)
+	must(t, err)
+	stream, err := net.Listen("tcp", packets.LocalAddr().String())
+	must(t, err)
+	for _, s := range []*dns.Server{{PacketConn: packets}, {Listener: stream}} {
+		s.Handler, s.TsigSecret = h, map[string]string{"acme.": secret}
+		// Else updates are refused before they are looked at.
+		s.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
+		started := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(started) }
+		go s.ActivateAndServe()
+		<-started
+		t.Cleanup(func() { s.Shutdown() })
+	}
+	return stream.Addr().String()
+}
+
+// Names makes the zone say that another of its servers has the address ip.
+func (z *Zone) Names(ip string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.servers = append(z.servers, net.ParseIP(ip))
+}
+
+// A Second is another server of a zone, which has no records before it is told to Follow.
+type Second struct {
+	zone *Zone
+
+	mu      sync.Mutex
+	asked   int
+	follows bool
+}
+
+// Second runs another server of the zone at an address of this machine, at the port of the first.
+func (z *Zone) Second(t testing.TB, ip string) *Second {
+	t.Helper()
+	_, port, _ := net.SplitHostPort(z.Addr)
+	s := &Second{zone: z}
+	serve(t, net.JoinHostPort(ip, port), s, "")
+	z.Names(ip)
+	return s
+}
+
+// Asked is how often it was asked.
+func (s *Second) Asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
+}
+
+// Follow makes it answer what the first one answers.
+func (s *Second) Follow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.follows = true
+}
+
+// ServeDNS answers a question.
+func (s *Second) ServeDNS(w dns.ResponseWriter, m *dns.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked++; s.follows {
+		s.zone.ServeDNS(w, m)
+		return
+	}
+	w.WriteMsg(new(dns.Msg).SetReply(m))
 }
 
 // NewZone runs one until the test ends.
@@ -30,25 +102,7 @@ func NewZone(t testing.TB) *Zone {
 	if err := os.WriteFile(z.KeyFile, []byte("key \"acme.\" {\n\talgorithm hmac-sha256;\n\tsecret \""+secret+"\";\n};\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	z.Addr = stream.Addr().String()
-	for _, s := range []*dns.Server{{PacketConn: packets}, {Listener: stream}} {
-		s.Handler, s.TsigSecret = z, map[string]string{"acme.": secret}
-		// Else updates are refused before they are looked at.
-		s.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept }
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
-		go s.ActivateAndServe()
-		<-started
-		t.Cleanup(func() { s.Shutdown() })
-	}
+	z.Addr = serve(t, "127.0.0.1:0", z, secret)
 	return z
 }
 
@@ -88,6 +142,12 @@ func (z *Zone) ServeDNS(w dns.ResponseWriter, m *dns.Msg) {
 	case kind == dns.TypeTXT:
 		for _, v := range z.text[name] {
 			reply.Answer = append(reply.Answer, &dns.TXT{Hdr: header(kind), Txt: []string{v}})
+		}
+	case kind == dns.TypeNS && name == "example.test.":
+		for _, ip := range z.servers {
+			host := "ns" + ip.String() + ".example.test."
+			reply.Answer = append(reply.Answer, &dns.NS{Hdr: header(kind), Ns: host})
+			reply.Extra = append(reply.Extra, &dns.A{Hdr: dns.RR_Header{Name: host, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: ip})
 		}
 	case kind == dns.TypeSOA && name == "example.test.":
 		reply.Answer = append(reply.Answer, &dns.SOA{Hdr: header(kind), Ns: "ns.example.test.", Mbox: "ann.example.test.", Serial: 1})
