@@ -89,7 +89,7 @@ func CheckConfig(cfg config.Config) error {
 	if _, err := openIssuer(cfg.OAuth, Options{}); err != nil {
 		return err
 	}
-	return certs.Check(certificateFiles(cfg.TLS), cfg.TLS.ClientCA)
+	return certs.Check(certs.Config{Files: certificateFiles(cfg.TLS), ACME: acme(cfg), ClientCA: cfg.TLS.ClientCA})
 }
 
 // checkDataDir refuses to make a data directory, which would be a mistyped name more

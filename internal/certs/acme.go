@@ -93,14 +93,11 @@ func openAuthority(cfg ACME, dir string, log *slog.Logger, fresh func()) (*autho
 	if err := os.RemoveAll(filepath.Join(dir, "locks")); err != nil {
 		return nil, err
 	}
-	if cfg.RootCA != "" {
-		roots := &caFile{name: cfg.RootCA}
-		pool, err := roots.load()
-		if err != nil {
-			return nil, fmt.Errorf("load what the ACME server is verified by: %w", err)
-		}
-		a.roots = pool
+	pool, err := cfg.roots()
+	if err != nil {
+		return nil, err
 	}
+	a.roots = pool
 	return a, a.openChallenge()
 }
 
@@ -117,6 +114,27 @@ func (a *authority) close() {
 	if a.answer != nil {
 		a.answer.listener.Close()
 	}
+}
+
+// roots are what the authority is verified by; nil is what the system trusts.
+func (cfg *ACME) roots() (*x509.CertPool, error) {
+	if cfg.RootCA == "" {
+		return nil, nil
+	}
+	pool, err := (&caFile{name: cfg.RootCA}).load()
+	if err != nil {
+		return nil, fmt.Errorf("load what the ACME server is verified by: %w", err)
+	}
+	return pool, nil
+}
+
+// check reads the files that cfg names.
+func (cfg *ACME) check() error {
+	_, err := cfg.roots()
+	if err == nil && cfg.Challenge == DNS01 {
+		_, err = openDNS(cfg.DNS)
+	}
+	return err
 }
 
 // files are where the certificates for the names are once they have been obtained.

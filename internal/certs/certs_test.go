@@ -315,13 +315,15 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"no file", Config{Files: []Pair{{"none.pem", "none.key"}}}, "load the certificate none.pem with its key none.key"},
 		{"the second pair", Config{Files: []Pair{pair(dir, "good"), pair(dir, "second")}}, "secondcert.pem"},
+		{"no root of an ACME server", Config{Dir: dir, Hostname: hostname, ACME: &ACME{RootCA: "none.pem"}}, "what the ACME server is verified by: open none.pem"},
+		{"no key for DNS", Config{Dir: dir, Hostname: hostname, ACME: &ACME{Challenge: DNS01, DNS: DNS{KeyFile: filepath.Join(dir, "empty.pem")}}}, "holds no key"},
 		{"no authority", Config{Files: []Pair{pair(dir, "good")}, ClientCA: filepath.Join(dir, "empty.pem")}, "holds no certificate in PEM form"},
 	} {
 		_, err := Open(tt.cfg)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
 		}
-		if got := Check(tt.cfg.Files, tt.cfg.ClientCA); got == nil || got.Error() != err.Error() {
+		if got := Check(tt.cfg); got == nil || got.Error() != err.Error() {
 			t.Errorf("%s: a check says %v, a start %v", tt.name, got, err)
 		}
 	}

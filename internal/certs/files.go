@@ -80,11 +80,16 @@ func (c *Certs) openFiles() error {
 	return nil
 }
 
-// Check reports the first pair that Open would fail with.
-func Check(files []Pair, clientCA string) error {
-	c := Certs{cfg: Config{Files: files, ClientCA: clientCA}}
-	if len(files) > 0 {
+// Check reports the first file that Open would fail with. It makes nothing.
+func Check(cfg Config) error {
+	c := Certs{cfg: cfg}
+	if len(cfg.Files) > 0 {
 		if err := c.openFiles(); err != nil {
+			return err
+		}
+	}
+	if cfg.ACME != nil {
+		if err := cfg.ACME.check(); err != nil {
 			return err
 		}
 	}

@@ -95,7 +95,7 @@ func (p *Pebble) Start(more map[string]any, env ...string) {
 	file := filepath.Join(p.dir, "pebble.json")
 	must(p.t, os.WriteFile(file, text, 0o600))
 	cmd := exec.Command("pebble", "-config", file, "-dnsserver", p.Zone.Addr)
-	cmd.Env = append(append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"), env...)
+	cmd.Env = append(append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	must(p.t, cmd.Start())

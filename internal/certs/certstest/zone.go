@@ -26,10 +26,7 @@ type Zone struct {
 // serve answers at addr until the test ends, and returns the address.
 func serve(t testing.TB, addr string, h dns.Handler, secret string) string {
 	t.Helper()
-	packets, err := net.ListenPacket("udp", addr)
-	must(t, err)
-	stream, err := net.Listen("tcp", packets.LocalAddr().String())
-	must(t, err)
+	packets, stream := both(t, addr)
 	for _, s := range []*dns.Server{{PacketConn: packets}, {Listener: stream}} {
 		s.Handler, s.TsigSecret = h, map[string]string{"acme.": secret}
 		// Else updates are refused before they are looked at.
@@ -41,6 +38,24 @@ func serve(t testing.TB, addr string, h dns.Handler, secret string) string {
 		t.Cleanup(func() { s.Shutdown() })
 	}
 	return stream.Addr().String()
+}
+
+// both binds one address for UDP and TCP. Where any port will do, it tries several: the one that is free for UDP may
+// be taken for TCP.
+func both(t testing.TB, addr string) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for try := 0; ; try++ {
+		packets, err := net.ListenPacket("udp", addr)
+		must(t, err)
+		stream, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, stream
+		}
+		packets.Close()
+		if try == 20 {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Names makes the zone say that another of its servers has the address ip.
