@@ -154,7 +154,7 @@ func (a *authority) run(ctx context.Context) {
 	var config *certmagic.Config
 	log := quiet(a.log)
 	cache := certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },
+		GetConfigForCert:   func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },
 		RenewCheckInterval: a.cfg.look, Logger: log,
 	})
 	defer cache.Stop()
