@@ -25,7 +25,7 @@ func (a *app) banAdd() *cobra.Command {
 cut off. An IPv6 address stands for its /64. A network that is banned already is banned
 anew. This machine cannot be banned.`,
 		example: `postroad ban add 192.0.2.1
-postroad ban add 192.0.2.0/24 --for 7d --reason "sends nothing but noise"
+postroad ban add 192.0.2.0/24 --for 7d --reason noise
 postroad ban add 2001:db8::1 --for 12h`,
 		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
 			d, err := parseTerm(term)
