@@ -327,6 +327,41 @@ func listFailsAt(t *testing.T, op int, fault storetest.Fault) bool {
 	return tripped
 }
 
+// The same when the power goes at each operation, whatever the disk has kept of what was not synced.
+func TestListWithAPowerCutAtEachStep(t *testing.T) {
+	for _, keep := range storetest.Keeps {
+		op := 0
+		for tripped := true; tripped; op++ {
+			synctest.Test(t, func(t *testing.T) { tripped = listIsCutAt(t, op, keep) })
+		}
+		if op < 3 {
+			t.Errorf("%s: only %d operations were there to cut", keep, op-1)
+		}
+	}
+}
+
+func listIsCutAt(t *testing.T, op int, keep storetest.Keep) bool {
+	disk := storetest.NewFaultFS()
+	f := newFixtureOn(t, disk)
+	f.list("news@a.test", account.PostAnyone, "alice@a.test", "bob@a.test")
+	f.submit("<s@x.test>", "news@a.test")
+	disk.FailAt(len(disk.Ops())+op, storetest.Cut, true)
+	f.start()
+	f.pass(2 * time.Second)
+	tripped := disk.Tripped()
+	f.halt()
+	f.st.Close() // may fail: the disk is dead
+	disk.Crash(keep, uint64(op))
+	f.open()
+	f.start()
+	f.pass(time.Hour)
+	f.drained()
+	if a, b := len(f.mail("alice")), len(f.mail("bob")); a != 1 || b != 1 {
+		t.Errorf("%s at operation %d: alice has %d, bob %d", keep, op, a, b)
+	}
+	return tripped
+}
+
 // Whenever the process ends, each member has each message once.
 func TestListStoppedAnywhere(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
