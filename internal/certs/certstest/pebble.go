@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"io"
 	"maps"
 	"net"
@@ -48,13 +47,9 @@ func NewPebble(t testing.TB) *Pebble {
 		HTTP: freeAddress(t), TLS: freeAddress(t), Zone: NewZone(t),
 	}
 	p.Directory, p.RootCA = "https://"+p.address+"/dir", filepath.Join(p.dir, "cert.pem")
-	config, pool := listentest.Certificate(t, "localhost")
-	pair, err := config.GetCertificate(&tls.ClientHelloInfo{})
-	must(t, err)
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	must(t, err)
-	must(t, os.WriteFile(p.RootCA, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o600))
-	must(t, os.WriteFile(filepath.Join(p.dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+	cert, key, pool := listentest.PEM(t, "localhost")
+	must(t, os.WriteFile(p.RootCA, cert, 0o600))
+	must(t, os.WriteFile(filepath.Join(p.dir, "key.pem"), key, 0o600))
 	p.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	return p
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"math/big"
 	"net"
 	"sync"
@@ -101,4 +102,20 @@ func Certificate(t testing.TB, names ...string) (*tls.Config, *x509.CertPool) {
 		}
 		return cert, nil
 	}}, pool
+}
+
+// PEM is a certificate and its key as files have them, and the pool that trusts it.
+func PEM(t testing.TB, names ...string) (cert, key []byte, pool *x509.CertPool) {
+	t.Helper()
+	config, pool := Certificate(t, names...)
+	pair, err := config.GetCertificate(&tls.ClientHelloInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), pool
 }
