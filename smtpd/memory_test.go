@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -13,6 +14,7 @@ import (
 func TestMemoryOfAConnection(t *testing.T) {
 	const idle = "< 220 mx\n> EHLO client.test\n< 250\n"
 	const inMessage = idle + "> MAIL FROM:<a@far.test>\n< 250\n> RCPT TO:<alice@example.test>\n< 250\n> DATA\n< 354\n> Subject: x\n>\n> x\n"
+	deep := inMessage + strings.Repeat("> "+strings.Repeat("x", 998)+"\n", 300)
 	for _, tt := range []struct {
 		name, script string
 		secure       bool
@@ -21,6 +23,8 @@ func TestMemoryOfAConnection(t *testing.T) {
 		{"idle", idle, false, 16 << 10},
 		{"idle, TLS", idle, true, 24 << 10},
 		{"in a message", inMessage, false, 64 << 10},
+		{"deep in a message", deep, false, 256 << 10},
+		{"deep in a message, TLS", deep, true, 256 << 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			const sessions = 200

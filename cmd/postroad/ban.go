@@ -23,7 +23,7 @@ func (a *app) banAdd() *cobra.Command {
 		use: "add ADDRESS|NETWORK", short: "keep an address or a network out", args: cobra.ExactArgs(1),
 		long: `Keep an address or a network out of SMTP and IMAP, from now on: what it has open is
 cut off. An IPv6 address stands for its /64. A network that is banned already is banned
-anew. This machine cannot be banned.`,
+anew. This machine cannot be banned, and networks of trust.networks are let in all the same.`,
 		example: `postroad ban add 192.0.2.1
 postroad ban add 192.0.2.0/24 --for 7d --reason noise
 postroad ban add 2001:db8::1 --for 12h`,

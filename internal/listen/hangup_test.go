@@ -33,7 +33,7 @@ func TestHangup(t *testing.T) {
 		t.Errorf("a side that is closed: %t, %t", closed, broken)
 	}
 	peer.Close()
-	inner.Write([]byte("x")) // which nobody wants: the answer to it breaks the connection
+	inner.Write([]byte("x"))       // which nobody wants: the answer to it breaks the connection
 	err = c.control(func(fd int) { // until it has come
 		for again := unix.EINTR; again == unix.EINTR; {
 			_, failed := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 10_000)

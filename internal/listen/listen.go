@@ -75,7 +75,7 @@ type Listener struct {
 // New wraps l, which belongs to the Listener from now on.
 func New(l net.Listener, o Options) *Listener {
 	if o.WriteTimeout == 0 {
-		o.WriteTimeout = time.Minute
+		o.WriteTimeout = writeTimeout
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -133,6 +133,9 @@ func (l *Listener) enter(c *Conn) bool {
 	}
 	return open
 }
+
+// writeTimeout is how long one flush may take, unless Options say otherwise.
+const writeTimeout = time.Minute
 
 // Longest waits: before the next try of a failing accept, and for a refused peer to take its reply.
 const (
