@@ -14,55 +14,6 @@ import (
 	"postroad/internal/store"
 )
 
-// relayForms are the ways in which a foreign recipient has been dressed up as ours.
-// Each is sent as it stands after RCPT TO:.
-func relayForms() (forms []string) {
-	us, ext := "example.test", "elsewhere.test"
-	paths := []string{
-		"user@" + ext, "user%" + ext + "@" + us, "user%" + ext, ext + "!user@" + us, ext + "!user",
-		`"user@` + ext + `"@` + us, `"user%` + ext + `"@` + us, `"user@` + ext + `"`, `user@"` + ext + `"`,
-		"@" + us + ":user@" + ext, "@" + us + ",@x.test:user@" + ext, "@" + ext + ":user@" + us, "@" + us + ":@" + ext + ":user@" + ext,
-		"user@" + ext + "@" + us, "user@" + us + "@" + ext, "user@" + ext + "%" + us, "user@[127.0.0.1]", "user@[IPv6:::1]", "user@[192.0.2.1]",
-		"user@localhost", "user@" + us + ".", "user@" + ext + ".", "user@." + us, "user@x." + us, "user@" + us + "." + ext,
-		"user@" + us + "(x)" + ext, "user(" + us + ")@" + ext, "user@" + ext + "(@" + us + ")", "user@" + ext + " @" + us,
-		"user@" + ext + "\t@" + us, "user\t@" + ext, "user@" + ext + "\x00@" + us, "user@" + ext + "\x00." + us, "user\x00@" + us,
-		"user@" + ext + ",alice@" + us, "user@" + ext + ";alice@" + us, "user:" + ext + "@" + us, "user@" + ext + "/" + us,
-		"=?utf-8?q?user=40" + ext + "?=@" + us, "user＠" + ext, "user＠" + ext + "@" + us, "user@" + ext + "\\@" + us,
-		`"\"user@` + ext + `\""@` + us, `"alice"user@` + ext, "alice@" + us + "@", "@" + us, "@", "", `""`, `""@` + us, `"\"@` + us,
-		"a@", "alice@" + us + "\r", "alice@" + us + "\x1b[31m", "user@xn--" + us, "user@example。test", "alice@example.test.elsewhere.test",
-		"user+alice@" + ext, "alice@exämple.test", "alice@EXAMPLE.TEST@" + ext,
-	}
-	for _, p := range paths {
-		forms = append(forms, "<"+p+">", p, " <"+p+">", "<"+p+">x", "<"+p, "\"alice\" <"+p+">")
-	}
-	forms = append(forms, "<user@"+ext+"><alice@"+us+">", "<alice@"+us+"><user@"+ext+">", "<user@"+ext+"> <alice@"+us+">")
-	return forms
-}
-
-// No form makes us take a stranger's mail for elsewhere: whatever is accepted goes
-// to an account here.
-func TestNoRelay(t *testing.T) {
-	forms := relayForms()
-	if len(forms) < 200 {
-		t.Fatalf("only %d forms", len(forms))
-	}
-	for _, kind := range []Kind{MX, LMTP} {
-		h, p := piped(t, kind)
-		h.queue.set(true, nil)
-		for _, form := range forms {
-			helo := map[Kind]string{MX: "EHLO", LMTP: "LHLO"}[kind]
-			said := p.throw(t, helo+" x\r\nMAIL FROM:<a@far.test>\r\nRCPT TO:"+form+"\r\nDATA\r\n", "Subject: x\r\n\r\nx\r\n.\r\n", "QUIT\r\n")
-			for _, m := range h.queue.messages() {
-				for _, r := range m.rcpts {
-					if r.Account == 0 {
-						t.Fatalf("%v relays %q to %s\n%s", kind, form, r.To, said)
-					}
-				}
-			}
-		}
-	}
-}
-
 func TestRecipients(t *testing.T) {
 	tests := []struct{ rcpt, want string }{
 		{"<alice@example.test>", "250 2.1.5"},
