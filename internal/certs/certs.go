@@ -212,13 +212,12 @@ func wildcard(name string) string {
 
 // fitting is the first certificate of a kind of key that the client can verify, else the first of all.
 func fitting(hello *tls.ClientHelloInfo, list []*tls.Certificate) *tls.Certificate {
-	for _, cert := range list[:len(list)-1] {
-		if hello.SupportsCertificate(cert) == nil {
-			return cert
+	if len(list) > 1 {
+		for _, cert := range list {
+			if hello.SupportsCertificate(cert) == nil {
+				return cert
+			}
 		}
-	}
-	if last := list[len(list)-1]; len(list) > 1 && hello.SupportsCertificate(last) == nil {
-		return last
 	}
 	return list[0]
 }
