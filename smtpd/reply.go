@@ -41,7 +41,7 @@ var (
 	replyGuessing      = reply(421, "4.7.0", "too many failed logins from your address, try again later")
 
 	replyTooLong     = reply(500, "5.5.6", "too long a line")
-	replyNoCommand   = reply(500, "5.5.1", "there is no such command here")
+	replyNoCommand   = reply(500, "5.5.2", "there is no such command here")
 	replyPregreet    = reply(554, "5.5.1", "you talk before you were greeted")
 	replyForeign     = reply(554, "5.5.0", "this is a mail server")
 	replyNoArgument  = reply(501, "5.5.4", "this command has no argument")
@@ -97,7 +97,6 @@ var (
 	replyHeader    = reply(552, "5.3.4", "the header of the message is longer than 1 MiB")
 	replyLoop      = reply(554, "5.4.6", "too many Received fields: the message is in a loop")
 	replyDelivered = reply(554, "5.4.6", "the message has been delivered to this address before: it is in a loop")
-	replyCutOff    = reply(451, "4.3.0", "the message was not complete")
 )
 
 // answer turns any error into the reply that the peer gets. What is not

@@ -85,7 +85,7 @@ func TestLinesWithOddOctets(t *testing.T) {
 		h.dial(t).talk(hello + strings.Repeat("> "+line+"\n< 500 5.5.2\n", 3) + "<-")
 	}
 	// A person at a terminal may press Return, and mistype.
-	h.dial(t).talk(hello + strings.Repeat(">\n< 500 5.5.2\n> 1 2\n< 500\n> HEELP\n< 500 5.5.1\n", 4) + "> NOOP\n< 250")
+	h.dial(t).talk(hello + strings.Repeat(">\n< 500 5.5.2\n> 1 2\n< 500\n> HEELP\n< 500 5.5.2\n", 4) + "> NOOP\n< 250")
 }
 
 // DATA ends a group of commands: a stranger who does not wait for the reply is sent away, and nothing of what it
