@@ -111,6 +111,8 @@ var phrases = []string{
 	"RSET\r\n", "NOOP\r\n", "QUIT\r\n", "VRFY alice\r\n", "STARTTLS\r\n", "AUTH PLAIN {login}\r\n", "AUTH PLAIN\r\n", "{login}\r\n", "AUTH PLAIN AAAA\r\n", "*\r\n",
 	"BDAT 0 LAST\r\n", "BDAT 0\r\n", "BDAT 10\r\n", "BDAT 10 LAST\r\n", "BDAT x LAST\r\n", "BDAT 5 FIRST\r\n", "BDAT -1 LAST\r\n", "BDAT 18446744073709551617 LAST\r\n", "BDAT 10001\r\n", "Received: x\r\n", "GET / HTTP/1.1\r\n",
 	strings.Repeat("0123456789abcd\r\n", 100), strings.Repeat("x", 3000), "XCLIENT ADDR=192.0.2.1\r\n", "ETRN example.test\r\n", "HELP\r\n",
+	"MAIL FROM:<sender@far.test> BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb\r\n", "MAIL FROM:<alice@example.test> HOLDFOR=600 BY=3600;R MT-PRIORITY=3\r\n", "MAIL FROM:<alice@example.test> REQUIRETLS\r\n",
+	"RCPT TO:<alice@example.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a@b\r\n", "RCPT TO:<bob@example.test> RRVS=2026-01-01T00:00:00Z\r\n", "RCPT TO:<alice+detail@example.test>\r\n", "RCPT TO:<jörg@example.test>\r\n",
 }
 
 const (
