@@ -208,8 +208,8 @@ func (s *Server) listen(o Options) error {
 	return nil
 }
 
-// bind listens at a TCP address or a unix socket; a socket left by an earlier
-// process is replaced.
+// bind listens at a TCP address or a unix socket. A socket left by an earlier process is replaced; every user of the
+// machine may connect to one who can reach it, as to a port of loopback: a mail server in front of us has an own user.
 func bind(addr config.Addr) (net.Listener, error) {
 	network, address := addr.Network()
 	if network != "unix" {
@@ -220,7 +220,15 @@ func bind(addr config.Addr) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	return net.Listen(network, address)
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(address, 0o666); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
 }
 
 // Addr returns the address that a listener is bound to ("smtp", "submission",

@@ -82,7 +82,8 @@ For mail with the outside it must be a full name whose address leads here.`, c.c
 			{"submissions", &c.Listen.Submissions, `The same with TLS from the start (465).`, tcpOnly(&c.Listen.Submissions)},
 			{"imap", &c.Listen.IMAP, `Mailboxes, after STARTTLS (143).`, tcpOnly(&c.Listen.IMAP)},
 			{"imaps", &c.Listen.IMAPS, `Mailboxes with TLS from the start (993).`, tcpOnly(&c.Listen.IMAPS)},
-			{"lmtp", &c.Listen.LMTP, `Mail from another server on this machine. Also "unix:/path/of/socket".`, func() error { return c.Listen.LMTP.Check() }},
+			{"lmtp", &c.Listen.LMTP, `Mail from another server on this machine. Also "unix:/path/of/socket", to which
+every user may connect that can enter its directory.`, func() error { return c.Listen.LMTP.Check() }},
 		}},
 		{"tls", `The certificate and its private key as PEM files, which are read again when they
 change. With none named, a self-signed certificate is made in the data directory.`, false, []setting{
