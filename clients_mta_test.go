@@ -306,7 +306,7 @@ func (e *exim) pass(t *testing.T, x hop, text string, commands ...string) string
 	t.Helper()
 	spool := filepath.Join(e.dir, x.name)
 	conf := spool + ".conf"
-	client := fmt.Sprintf(eximMain, e.path, spool, e.publicCert(t)) + fmt.Sprintf(eximRoute, x.nexthop, x.options) +
+	client := fmt.Sprintf(eximMain, e.path, spool, e.publicCert(t)) + fmt.Sprintf(eximRoute, x.service, x.options) +
 		fmt.Sprintf(eximLogin, e.alice.address, e.alice.password, strings.ReplaceAll(e.alice.password, ":", "::"))
 	if err := os.WriteFile(conf, []byte(client), 0o644); err != nil {
 		t.Fatal(err)
@@ -359,20 +359,11 @@ all:
   driver = manualroute
   route_list = * localhost byname
   self = send
-  transport = %[1]s
+  transport = out
 begin transports
-smtp_out:
-  driver = smtp
-  hosts = localhost
-  allow_localhost
-  hosts_try_dane =
-  hosts_try_fastopen =
-  tls_verify_certificates = CERT
-  tls_verify_hosts = *
-  %[2]s
-socket_out:
-  driver = lmtp
-  %[2]s
+out:
+  driver = %s
+  %s
 begin retry
 * * F,1d,1h
 begin authenticators
@@ -393,20 +384,23 @@ func TestEximHandsOn(t *testing.T) {
 	socket := filepath.Join(publicDir(t), "lmtp")
 	local := houseForClients(t, func(cfg *config.Config) { cfg.Listen.LMTP = config.Addr("unix:" + socket) })
 	e := needsExim(t, h)
-	at := func(addr, more string) string { return "port = " + port(addr) + "\n  " + more }
-	const clear, tls = "hosts_avoid_tls = *\n  ", "hosts_require_tls = *\n  "
-	const data, bdat = "hosts_try_chunking =\n  ", "hosts_try_chunking = *\n  "
-	const login = "hosts_require_auth = *\n  "
+	at := func(addr string, options ...string) string {
+		common := []string{"port = " + port(addr), "allow_localhost", "hosts_try_dane =", "hosts_try_fastopen =",
+			"tls_verify_certificates = CERT", "tls_verify_hosts = *"}
+		return strings.Join(append(common, options...), "\n  ")
+	}
+	const clear, tls, data, bdat = "hosts_avoid_tls = *", "hosts_require_tls = *", "hosts_try_chunking =", "hosts_try_chunking = *"
+	const login = "hosts_require_auth = *"
 	for _, x := range []hop{
-		{"data", "", "smtp_out", at(h.SMTP, clear+data), []string{"from exim.test", "with ESMTP id"}},
-		{"bdat", "", "smtp_out", at(h.SMTP, clear+bdat), []string{"with ESMTP id"}},
-		{"single", "", "smtp_out", at(h.SMTP, clear+data+"hosts_avoid_pipelining = *"), []string{"with ESMTP id"}},
-		{"starttls", "", "smtp_out", at(h.SMTP, tls+bdat), []string{"with ESMTPS id"}},
-		{"submission", "", "smtp_out", at(h.Submission, tls+bdat+login), []string{"with ESMTPSA id"}},
-		{"implicit", "", "smtp_out", at(h.Submissions, "protocol = smtps\n  "+tls+data+login), []string{"with ESMTPSA id"}},
-		{"lmtp", "", "smtp_out", at(h.lmtp, "protocol = lmtp\n  "+clear+data), []string{"with LMTP id"}},
-		{"lmtpbdat", "", "smtp_out", at(h.lmtp, "protocol = lmtp\n  "+tls+bdat), []string{"with LMTPS id"}},
-		{"socket", "", "socket_out", "socket = " + socket, []string{"with LMTP id"}},
+		{"data", "smtp", "", at(h.SMTP, clear, data), []string{"from exim.test", "with ESMTP id"}},
+		{"bdat", "smtp", "", at(h.SMTP, clear, bdat), []string{"with ESMTP id"}},
+		{"single", "smtp", "", at(h.SMTP, clear, data, "hosts_avoid_pipelining = *"), []string{"with ESMTP id"}},
+		{"starttls", "smtp", "", at(h.SMTP, tls, bdat), []string{"with ESMTPS id"}},
+		{"submission", "smtp", "", at(h.Submission, tls, bdat, login), []string{"with ESMTPSA id"}},
+		{"implicit", "smtp", "", at(h.Submissions, "protocol = smtps", tls, data, login), []string{"with ESMTPSA id"}},
+		{"lmtp", "smtp", "", at(h.lmtp, "protocol = lmtp", clear, data), []string{"with LMTP id"}},
+		{"lmtpbdat", "smtp", "", at(h.lmtp, "protocol = lmtp", tls, bdat), []string{"with LMTPS id"}},
+		{"socket", "lmtp", "", "socket = " + socket, []string{"with LMTP id"}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			subject := "by Exim " + x.name
@@ -422,7 +416,7 @@ func TestEximHandsOn(t *testing.T) {
 			to.same(t, subject, text, x.says...)
 		})
 	}
-	x := hop{name: "more", nexthop: "smtp_out", options: at(h.SMTP, clear+bdat)}
+	x := hop{name: "more", service: "smtp", options: at(h.SMTP, clear, bdat)}
 	t.Run("UTF-8", func(t *testing.T) {
 		text := strings.Replace(letter(h.alice.address, h.bob.address, "by Exim UTF-8"), "From: Alice", "From: Jörg", 1)
 		e.pass(t, x, text, "MAIL FROM:<jörg@far.test> BODY=8BITMIME SMTPUTF8", "RCPT TO:<"+h.bob.address+">")
