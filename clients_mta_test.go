@@ -45,7 +45,7 @@ func relayPostfix(t *testing.T, h *mailHouse, hops []hop) *postfix {
 	t.Helper()
 	needs(t, "postfix")
 	needsRoot(t)
-	p := &postfix{mailHouse: h, dir: publicDir(t), addr: "127.0.0.1:" + freePort(t)}
+	p := &postfix{mailHouse: h, dir: publicDir(t), addr: freePort(t)}
 	for _, dir := range []string{"queue", "data"} {
 		if err := os.Mkdir(filepath.Join(p.dir, dir), 0o755); err != nil {
 			t.Fatal(err)

@@ -2,7 +2,6 @@ package postroad_test
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -180,19 +179,8 @@ func fieldsIn(header string) (fields []string) {
 	return fields
 }
 
-// freePort is a port of loopback that nobody has at the moment.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return port(ln.Addr().String())
-}
-
-// A way is one way of sending.
-type way struct {
+// A dispatch is one way of sending.
+type dispatch struct {
 	name string
 	args []string
 	says []string // words of our Received field
@@ -206,7 +194,7 @@ func TestSwaksSends(t *testing.T) {
 	at := func(addr string, args ...string) []string {
 		return append([]string{"--server", "127.0.0.1", "--port", port(addr)}, args...)
 	}
-	for _, w := range []way{
+	for _, w := range []dispatch{
 		{"in the clear", at(h.SMTP), []string{"with ESMTP id"}},
 		{"pipelined", at(h.SMTP, "--pipeline"), []string{"with ESMTP id"}},
 		{"HELO", at(h.SMTP, "--protocol", "SMTP"), []string{"with SMTP id"}},
@@ -232,7 +220,7 @@ func TestSwaksSends(t *testing.T) {
 func TestCurlSends(t *testing.T) {
 	h := houseForClients(t, nil)
 	login := []string{"--user", h.alice.address + ":" + h.alice.password}
-	for _, w := range []way{
+	for _, w := range []dispatch{
 		{"in the clear", []string{"smtp://" + h.SMTP + "/client.test"}, []string{"from client.test", "with ESMTP id"}},
 		{"STARTTLS", []string{"--ssl-reqd", "smtp://localhost:" + port(h.SMTP) + "/client.test"}, []string{"with ESMTPS id"}},
 		{"PLAIN", append(login, "--ssl-reqd", "--login-options", "AUTH=PLAIN", "smtp://"+h.Submission), []string{"with ESMTPSA id"}},
