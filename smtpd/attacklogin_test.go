@@ -194,7 +194,7 @@ func TestE04Guessing(t *testing.T) {
 				if err != nil || got.code == 235 {
 					t.Fatal(got, err)
 				}
-				if strings.Contains(got.String(), "your address") || got.code == 454 {
+				if strings.Contains(got.String(), "try again later") || got.code == 454 {
 					refused++
 				} else {
 					judged++

@@ -38,7 +38,7 @@ var (
 	replyTooManyLogins = reply(421, "4.7.0", "too many failed logins")
 	replyHarvest       = reply(421, "4.7.0", "too many unknown recipients")
 	replyTooOften      = reply(421, "4.7.0", "too many messages on one connection")
-	replyGuessing      = reply(421, "4.7.0", "too many failed logins from your address, try again later")
+	replyGuessing      = reply(421, "4.7.0", "too many failed logins, try again later")
 
 	replyTooLong     = reply(500, "5.5.6", "too long a line")
 	replyNoCommand   = reply(500, "5.5.2", "there is no such command here")
