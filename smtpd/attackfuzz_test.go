@@ -289,7 +289,9 @@ var oddOctets = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)
 
 // command follows one command and returns what is behind it, and behind its content.
 func (m *model) command(line, rest string) string {
-	if oddOctets.MatchString(line) || !utf8.ValidString(line) {
+	if bad := oddOctets.MatchString(line) || !utf8.ValidString(line); bad && len(line) >= 4 && strings.EqualFold(line[:4], "BDAT") {
+		return m.uncounted(line)
+	} else if bad {
 		if r, ok := m.next(); ok && r.code < 500 && r.code != 421 {
 			m.fail("%q is answered %s", line, r)
 		}
@@ -430,15 +432,7 @@ func (m *model) chunk(arg, rest string) string {
 		size, _ = strconv.Atoi(parts[1])
 	}
 	if size < 0 || size > len(rest) {
-		// Nobody knows where it ends, or it does not.
-		r, ok := m.next()
-		if ok && r.code < 400 {
-			m.fail("BDAT %s is answered %s", arg, r)
-		}
-		m.silent = true
-		m.next()
-		m.over = true
-		return ""
+		return m.uncounted("BDAT " + arg)
 	}
 	word := strings.Trim(parts[2], " ")
 	last, proper := strings.EqualFold(word, "LAST"), word == "" || strings.EqualFold(word, "LAST")
@@ -463,6 +457,17 @@ func (m *model) chunk(arg, rest string) string {
 		}
 	}
 	return rest[size:]
+}
+
+// uncounted follows a BDAT of which nobody knows where it ends, or which does not: nothing behind it is read.
+func (m *model) uncounted(line string) string {
+	if r, ok := m.next(); ok && r.code < 400 {
+		m.fail("%q is answered %s", line, r)
+	}
+	m.silent = true
+	m.next()
+	m.over = true
+	return ""
 }
 
 // finish follows the end of a message: one reply, or in LMTP one for each recipient, all of one kind.

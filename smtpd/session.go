@@ -126,6 +126,10 @@ func (s *session) unread(err error) *wire.Reply {
 	if e, ok := errors.AsType[*wire.SyntaxError](err); ok {
 		return s.junkLine(e)
 	}
+	if err == wire.ErrUncounted {
+		s.over = true
+		return answer(s.log, err)
+	}
 	s.lost(err)
 	return nil
 }

@@ -13,7 +13,7 @@ type Command struct {
 }
 
 // Command reads the next command. Errors: *SyntaxError for a line that is no command, which is to be answered;
-// ErrTooLong, ErrNotMail and ErrUnread; io.EOF when the peer has closed and io.ErrUnexpectedEOF when it has done so within
+// ErrUncounted for a BDAT that is malformed; ErrTooLong, ErrNotMail and ErrUnread; io.EOF when the peer has closed and io.ErrUnexpectedEOF when it has done so within
 // a line; and those of the source.
 func (r *Reader) Command() (Command, error) {
 	line, err := r.line(r.commandLimit)
@@ -23,11 +23,11 @@ func (r *Reader) Command() (Command, error) {
 	// White space at the end is to be tolerated (RFC 5321, 4.1.1).
 	line = bytes.TrimRight(line, " \t")
 	if err := check(line); err != nil {
-		return Command{}, err
+		return Command{}, malformed(line, err)
 	}
 	verb, arg, _ := strings.Cut(string(line), " ")
 	if verb == "" || strings.ContainsFunc(verb, notLetter) {
-		return Command{}, errVerb
+		return Command{}, malformed(line, errVerb)
 	}
 	return Command{Verb: strings.ToUpper(verb), Arg: strings.TrimLeft(arg, " ")}, nil
 }
@@ -37,6 +37,14 @@ func (r *Reader) commandLimit(begin []byte) int {
 		return r.MaxAuth
 	}
 	return r.MaxCommand
+}
+
+// malformed is the error of a line with something wrong in it. When it may be a BDAT, a chunk follows that cannot be counted.
+func malformed(line []byte, err error) error {
+	if hasPrefixFold(line, "BDAT") {
+		return ErrUncounted
+	}
+	return err
 }
 
 func notLetter(r rune) bool { return r|0x20 < 'a' || r|0x20 > 'z' }

@@ -13,6 +13,7 @@ import (
 func TestCommand(t *testing.T) {
 	const bare, control, utf, verb = "bare CR or LF: a line must end with CRLF\n", "the line has a control character\n",
 		"the line is not valid UTF-8\n", "the line does not begin with a command\n"
+	uncounted := ErrUncounted.Error() + "\n"
 	tests := []struct{ name, in, want string }{
 		{"nothing", "", "EOF\n"},
 		{"one word", "NOOP\r\n", "NOOP|\nEOF\n"},
@@ -40,6 +41,10 @@ func TestCommand(t *testing.T) {
 		{"bare LFs, CR in between", "a\n\r\r\nHELO x\r\n", bare + "HELO|x\nEOF\n"},
 		{"bare CR", "NOOP\rQUIT\r\nHELO x\r\n", bare + "HELO|x\nEOF\n"},
 		{"CR CR LF", "NOOP\r\r\nHELO x\r\n", bare + "HELO|x\nEOF\n"},
+		{"BDAT with a control octet", "BDAT 5\x00 LAST\r\nNOOP\r\n", uncounted},
+		{"BDAT with a tab", "bdat 5\tLAST\r\nNOOP\r\n", uncounted},
+		{"BDAT with a bare LF", "BDAT 5 LAST\nNOOP\r\nHELO x\r\n", uncounted},
+		{"BDAT with a sign", "BDAT-5\r\nHELO x\r\n", uncounted},
 		{"LF CR", "NOOP\n\rQUIT\r\nHELO x\r\n", bare + "HELO|x\nEOF\n"},
 		{"two bad lines", "a\nb\r\nc\nd\r\nHELO x\r\n", bare + bare + "HELO|x\nEOF\n"},
 		{"cut off", "NOOP", "unexpected EOF\n"},

@@ -265,7 +265,7 @@ func (r *Reader) take(line []byte) ([]byte, error) {
 		return text, nil
 	}
 	r.spoiled = len(line)
-	return nil, errBare
+	return nil, malformed(line, errBare)
 }
 
 // within tells the end of a connection between lines, io.EOF, from one within.
