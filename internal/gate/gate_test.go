@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -327,6 +328,23 @@ func TestTarpit(t *testing.T) {
 		}
 		if d := enter(t, newGate(t, Limits{Tarpit: -1}), "192.0.2.1").Erred(1000); d != 0 {
 			t.Errorf("no tarpit delays by %v", d)
+		}
+	})
+}
+
+// Who waits in the tarpit is let go of when the server ends.
+func TestTarpitEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := enter(t, newGate(t, Limits{}), "192.0.2.1")
+		ctx, stop := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, stop)
+		begin := time.Now()
+		p.Slow(ctx, 5*time.Second)
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if n := p.g.slowed.taken.Load(); n != 0 {
+			t.Errorf("%d places are taken", n)
 		}
 	})
 }
