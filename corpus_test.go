@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -43,46 +42,8 @@ func corpus(t *testing.T) []string {
 	return files
 }
 
-// Every message goes in by SMTP, or is refused in words, and comes out of FETCH
-// BODY[] byte for byte after the trace fields; ENVELOPE and BODYSTRUCTURE of all of
-// them can be read by a client.
-func TestCorpusBySMTP(t *testing.T) {
-	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
-	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
-	files := corpus(t)
-	refused := map[string]int{}
-	var sent [][]byte
-	var names []string
-	for _, file := range files {
-		text := asSent(t, file)
-		smtp := dialSMTP(t, s.Addr("smtp"))
-		reply := smtp.send(t, text)
-		smtp.Close()
-		switch {
-		case strings.HasPrefix(reply, "250 "):
-			sent, names = append(sent, text), append(names, file)
-		case strings.HasPrefix(reply, "550 5.6."), strings.HasPrefix(reply, "554 5.4.6 "): // bare CR or NUL; a loop
-			refused[reply]++
-		default:
-			t.Errorf("%s: %s", file, reply)
-		}
-	}
-	for reply, n := range refused {
-		t.Logf("%4d refused: %s", n, reply)
-	}
-	t.Logf("%4d accepted of %d", len(sent), len(files))
-	client := login(t, s.Addr("imap"), ann, "INBOX", nil)
-	newest(t, client, uint32(len(sent)+1))
-	var got [][]byte
-	fetchAll(t, client, func(n uint32, text []byte) {
-		if n > 1 { // the welcome
-			got = append(got, text)
-		}
-	})
-	compareTexts(t, names, sent, got)
-}
-
-// The same by APPEND: there nothing is prepended, and nothing may differ.
+// Every message goes in by APPEND: there nothing is prepended, and nothing may differ. ENVELOPE and BODYSTRUCTURE of all
+// of them can be read by a client.
 func TestCorpusByAppend(t *testing.T) {
 	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
 	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
@@ -149,21 +110,6 @@ func withoutTrace(text []byte, n int) []byte {
 	return text[len(text)-n:]
 }
 
-// asSent is a file as a mail client would send it: lines end in CRLF, also the last.
-func asSent(t *testing.T, file string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text = bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))
-	text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
-	if !bytes.HasSuffix(text, []byte("\r\n")) {
-		text = append(text, "\r\n"...)
-	}
-	return text
-}
-
 // fetchAll calls fn with every message of the selected mailbox, in order. Each has
 // an ENVELOPE and a BODYSTRUCTURE, and its RFC822.SIZE is the length of BODY[].
 func fetchAll(t *testing.T, client *imapclient.Client, fn func(n uint32, text []byte)) {
@@ -201,15 +147,11 @@ type smtpConn struct {
 
 func dialSMTP(t testing.TB, addr string) *smtpConn {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
+	c, err := openSMTP(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(5 * time.Minute))
-	c := &smtpConn{conn, textproto.NewReader(bufio.NewReader(conn)), bufio.NewWriter(conn)}
-	c.expect(t, "220 ")
-	c.command(t, "EHLO client.test", "250")
+	t.Cleanup(func() { c.Close() })
 	return c
 }
 
@@ -245,15 +187,7 @@ func (c *smtpConn) send(t testing.TB, text []byte) string {
 	c.command(t, "MAIL FROM:<sender@far.test> BODY=8BITMIME", "250")
 	c.command(t, "RCPT TO:<ann@one.test>", "250")
 	c.command(t, "DATA", "354")
-	for line := range bytes.Lines(text) {
-		if line[0] == '.' {
-			c.w.WriteByte('.')
-		}
-		c.w.Write(line)
-	}
-	c.w.WriteString(".\r\n")
-	c.w.Flush()
-	return c.reply()
+	return c.content(text)
 }
 
 // readThrough fetches a message without keeping it, and returns its length.
