@@ -365,6 +365,7 @@ func TestBansAreBounded(t *testing.T) {
 	if _, err := b.Add(prefix("192.0.2.0/24"), 0, ""); err != nil {
 		t.Fatal(err)
 	}
+	before := heap()
 	for i := range maxBans + 1000 {
 		b.punish(netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), 32), "junk")
 		if len(b.list) > maxBans {
@@ -381,6 +382,11 @@ func TestBansAreBounded(t *testing.T) {
 	}
 	if err := b.write(); err != nil {
 		t.Fatal(err)
+	}
+	if grown := heap() - before; grown > 40<<20 {
+		t.Errorf("the heap grew by %d octets", grown)
+	} else {
+		t.Logf("%d bans in %d octets", len(b.list), grown)
 	}
 	if list, err := readBans(b.st); err != nil || len(list) != len(b.list) {
 		t.Errorf("%d of %d are stored: %v", len(list), len(b.list), err)
