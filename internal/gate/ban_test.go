@@ -383,7 +383,7 @@ func TestBansAreBounded(t *testing.T) {
 	if err := b.write(); err != nil {
 		t.Fatal(err)
 	}
-	if grown := heap() - before; grown > 40<<20 {
+	if grown := heap() - before; grown > 48<<20 {
 		t.Errorf("the heap grew by %d octets", grown)
 	} else {
 		t.Logf("%d bans in %d octets", len(b.list), grown)

@@ -14,7 +14,7 @@
 // RFC 6598), behind which stands a router or a proxy, that is, all the world.
 //
 // What is promised of memory: 2^16 addresses, 2^15 networks and 2^15 accounts are remembered, in some 20 MB; beyond that the
-// oldest are forgotten. Bans are kept in the store and outlive a restart (100,000 of them, in some 30 MB); the rest does not.
+// oldest are forgotten. Bans are kept in the store and outlive a restart (100,000 of them, in some 40 MB); the rest does not.
 // What is promised of time: no method waits, but Slow, which is for that. Any number of goroutines.
 package gate
 
