@@ -30,8 +30,11 @@ const hostileUser = "ann@example.test"
 // bound that docs/attacks.md states. With -hostile.all the sender must keep four fifths of its rate.
 func TestHostileConnections(t *testing.T) {
 	crowd, phase := 300, time.Second
-	if *allHostile {
+	switch {
+	case *allHostile:
 		crowd, phase = 5000, 20*time.Second
+	case testing.Short():
+		crowd, phase = 100, time.Second/4
 	}
 	p := serveForCrowds(t, crowd)
 	defer p.kill()
