@@ -95,7 +95,7 @@ func (o offer) mail(e *envelope.Envelope, list []wire.Param) error {
 		return err
 	}
 	if by := e.DeliverBy.Deadline; !by.IsZero() && !e.Release.IsZero() && !by.After(e.Release) {
-		return badParam("BY is over before the message would be released") // RFC 4865, 4.3
+		return badParam("BY is over before the message would be released") // RFC 4865, 5.2.2
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func readOriginal(o offer, r *envelope.Recipient, value string) (err error) {
 func readDeliverBy(o offer, e *envelope.Envelope, value string) (err error) {
 	e.DeliverBy, err = envelope.ParseDeliverBy(value, o.now)
 	if err == nil && e.DeliverBy.Return && e.DeliverBy.Deadline.Before(o.now.Add(leastDeadline)) {
-		return badParam("BY in mode R needs at least %d seconds here", leastDeadline/time.Second)
+		return reply(555, "5.5.4", "BY in mode R needs at least %d seconds here", leastDeadline/time.Second) // RFC 2852, 3
 	}
 	return err
 }
@@ -277,7 +277,7 @@ func readSolicit(o offer, e *envelope.Envelope, value string) error {
 	}
 	for _, word := range words {
 		if slices.ContainsFunc(o.unwanted, func(u string) bool { return strings.EqualFold(u, word) }) {
-			return reply(550, "5.7.1", "no soliciting: mail of the class %s is not taken here", word)
+			return reply(550, "5.7.1", "no soliciting: mail of this class is not taken here, SOLICIT=%s", word)
 		}
 	}
 	e.Solicit = value
@@ -308,9 +308,10 @@ func mailReply(e *envelope.Envelope, list []wire.Param) *wire.Reply {
 }
 
 // sameOwner refuses an address that has come to somebody else since the sender last knew (RFC 7293, 5.1): what it leads
-// to is one account, made after that. Lists and remote addresses have no owner here who could have changed.
-func sameOwner(since time.Time, targets []account.Target, find func(account.ID) (account.Account, error)) error {
-	if since.IsZero() || len(targets) != 1 || targets[0].Account == 0 {
+// to is one account, made after that. Lists and remote addresses have no owner here who could have changed, and that of a
+// role may.
+func sameOwner(addr envelope.Address, since time.Time, targets []account.Target, find func(account.ID) (account.Account, error)) error {
+	if since.IsZero() || isRole(addr) || len(targets) != 1 || targets[0].Account == 0 {
 		return nil
 	}
 	owner, err := find(targets[0].Account)
@@ -318,4 +319,14 @@ func sameOwner(since time.Time, targets []account.Target, find func(account.ID) 
 		err = replyOwner
 	}
 	return err
+}
+
+// isRole reports whether an address is one of those that RFC 2142 gives to a duty instead of a person.
+func isRole(a envelope.Address) bool {
+	switch strings.ToLower(a.Local) {
+	case "info", "marketing", "sales", "support", "abuse", "noc", "security", "postmaster", "hostmaster", "usenet", "news",
+		"webmaster", "www", "uucp", "ftp":
+		return true
+	}
+	return false
 }

@@ -126,7 +126,7 @@ func TestMailParamsRefused(t *testing.T) {
 		{"mx tls", "REQUIRETLS=yes", "501 5.5.4"},
 		{"mx", "BY=0;R", "501 5.5.4"},
 		{"mx", "BY=-1;R", "501 5.5.4"},
-		{"mx", "BY=59;R", "501 5.5.4"},
+		{"mx", "BY=59;R", "555 5.5.4"},
 		{"mx", "BY=60", "501 5.5.4"},
 		{"mx", "BY=1000000000;N", "501 5.5.4"},
 		{"mx", "MT-PRIORITY=10", "501 5.5.4"},
@@ -245,22 +245,25 @@ func TestSameOwner(t *testing.T) {
 		return account.Account{ID: id, Created: made}, nil
 	}
 	one, away := account.Target{Account: 1}, account.Target{}
+	person, role := envelope.Address{Local: "alice", Domain: "example.test"}, envelope.Address{Local: "Postmaster", Domain: "example.test"}
 	for _, tt := range []struct {
 		name    string
+		addr    envelope.Address
 		since   time.Time
 		targets []account.Target
 		want    error
 	}{
-		{"not asked for", time.Time{}, []account.Target{one}, nil},
-		{"made before", noon.Add(time.Second), []account.Target{one}, nil},
-		{"made just then", noon, []account.Target{one}, nil},
-		{"made after", noon.Add(-time.Second), []account.Target{one}, replyOwner},
-		{"somewhere else", noon.Add(-time.Second), []account.Target{away}, nil},
-		{"several", noon.Add(-time.Second), []account.Target{one, one}, nil},
-		{"nobody", noon.Add(-time.Second), nil, nil},
-		{"trouble", noon, []account.Target{{Account: 3}}, broken},
+		{"not asked for", person, time.Time{}, []account.Target{one}, nil},
+		{"made before", person, noon.Add(time.Second), []account.Target{one}, nil},
+		{"made just then", person, noon, []account.Target{one}, nil},
+		{"made after", person, noon.Add(-time.Second), []account.Target{one}, replyOwner},
+		{"made after, of a role", role, noon.Add(-time.Second), []account.Target{one}, nil},
+		{"somewhere else", person, noon.Add(-time.Second), []account.Target{away}, nil},
+		{"several", person, noon.Add(-time.Second), []account.Target{one, one}, nil},
+		{"nobody", person, noon.Add(-time.Second), nil, nil},
+		{"trouble", person, noon, []account.Target{{Account: 3}}, broken},
 	} {
-		if err := sameOwner(tt.since, tt.targets, find); !errors.Is(err, tt.want) {
+		if err := sameOwner(tt.addr, tt.since, tt.targets, find); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
@@ -326,4 +329,27 @@ func FuzzRcptParams(f *testing.F) {
 			t.Fatalf("%q reports %s", params, r.Notify)
 		}
 	})
+}
+
+// TestOwnerOfAliasOnly: what the sender knows of the owner of an alias goes no further than the alias (RFC 7293, 8.2).
+func TestOwnerOfAliasOnly(t *testing.T) {
+	h := open(t, MX, false)
+	h.dial(t).talk(hello + `
+		> MAIL FROM:<x@far.test>
+		< 250
+		> RCPT TO:<away@example.test> RRVS=2019-01-01T00:00:00Z;C
+		< 250
+		> RCPT TO:<bob@example.test> RRVS=2026-01-01T00:00:00Z;C
+		< 250
+		> DATA
+		< 354
+		> .
+		< 250`)
+	rcpts := h.queue.messages()[0].rcpts
+	if got := rcpts[0]; !got.ValidSince.IsZero() || got.ValidContinue {
+		t.Errorf("beyond the alias it goes on: %+v", got)
+	}
+	if got := rcpts[1]; got.ValidSince.IsZero() || !got.ValidContinue {
+		t.Errorf("of a mailbox it is lost: %+v", got)
+	}
 }

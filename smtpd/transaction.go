@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"strings"
+	"time"
 
 	"postroad/internal/account"
 	"postroad/internal/envelope"
@@ -185,7 +186,7 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 		err = s.mayPost(targets)
 	}
 	if err == nil {
-		err = sameOwner(r.ValidSince, targets, s.srv.Accounts.ByID)
+		err = sameOwner(addr, r.ValidSince, targets, s.srv.Accounts.ByID)
 	}
 	if err == nil {
 		err = s.room(targets)
@@ -203,7 +204,7 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	tx.given = append(tx.given, addr)
 	tx.ours = isOurs(addr, targets)
 	for _, t := range targets {
-		tx.fold(t, r)
+		tx.fold(addr, t, r)
 	}
 	return nil
 }
@@ -228,10 +229,14 @@ func (s *session) room(targets []account.Target) error {
 	return replyQuota
 }
 
-// fold adds a target unless it is there.
-func (tx *transaction) fold(t account.Target, r envelope.Recipient) {
+// fold adds a target of addr unless it is there. What the sender knows of the owner of addr says nothing about others to
+// whom it leads (RFC 7293, 8).
+func (tx *transaction) fold(addr envelope.Address, t account.Target, r envelope.Recipient) {
 	r.To = t.Address
 	t.Address = t.Address.Canonical()
+	if t.Account == 0 && t.Address != addr.Canonical() {
+		r.ValidSince, r.ValidContinue = time.Time{}, false
+	}
 	if tx.folded[t] {
 		return
 	}

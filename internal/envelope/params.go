@@ -95,18 +95,20 @@ func ParseDateTime(s string) (time.Time, error) {
 	return t.UTC(), nil
 }
 
-// ParseValidSince reads the value of an RRVS parameter into r (RFC 7293, 3).
+// ParseValidSince reads the value of an RRVS parameter into r: a time in whole seconds, and whether the message may go on
+// to a host that cannot check it (RFC 7293, 3.1).
 func (r *Recipient) ParseValidSince(s string) error {
 	at, mode, given := strings.Cut(s, ";")
 	since, err := ParseDateTime(at)
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("RRVS: %w", err)
-	}
-	switch mode = strings.ToUpper(mode); {
-	case given && mode != "C" && mode != "R":
+	case strings.Contains(at, "."):
+		return errors.New("RRVS has no parts of a second")
+	case given && !strings.EqualFold(mode, "C") && !strings.EqualFold(mode, "R"):
 		return errors.New("the time of RRVS may end in ;C or ;R")
 	}
-	r.ValidSince, r.ValidContinue = since, mode == "C"
+	r.ValidSince, r.ValidContinue = since, strings.EqualFold(mode, "C")
 	return nil
 }
 

@@ -107,7 +107,8 @@ func TestParseValidSince(t *testing.T) {
 			t.Errorf("RRVS=%s is %+v, %v", in, r, err)
 		}
 	}
-	for _, in := range []string{"", ";", ";C", "2026-11-20T12:00:00Z;", "2026-11-20T12:00:00Z;X", "2026-11-20T12:00:00Z;C;R", "now;C"} {
+	for _, in := range []string{"", ";", ";C", "2026-11-20T12:00:00Z;", "2026-11-20T12:00:00Z;X", "2026-11-20T12:00:00Z;C;R", "now;C",
+		"2026-11-20T12:00:00.5Z", "2026-11-20T12:00:00.000Z;C"} {
 		var r Recipient
 		if err := r.ParseValidSince(in); err == nil || r != (Recipient{}) {
 			t.Errorf("RRVS=%s was taken: %+v", in, r)
