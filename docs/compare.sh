@@ -9,6 +9,10 @@
 #   compare.sh measure DIR POSTROAD   load them with the command POSTROAD, some minutes; MESSAGES (10000) and
 #                                     IDLE (2000) are those of the IMAP rows
 #   compare.sh stop DIR               stop them, by their process ids; DIR stays
+#   compare.sh smtp [--binary OTHER]... POSTROAD
+#                                     one table: the command POSTROAD, others like it (an older version) and Postfix
+#                                     accept mail, at each of CONNECTIONS (1 10 50 200), SIZES (4k 64k) and TLS (none
+#                                     starttls), for TIME (3s) each, one after the other; needs nothing started
 #
 # Ports: DISCARD_PORT (12525), MAIL_PORT (12526), IMAP_PORT (12143),
 # IMAPS_PORT (12993), the last with a certificate of its own. Neither server
@@ -45,7 +49,9 @@ postfix_config() { # name port transport
 		virtual_transport = $3
 		default_process_limit = 200
 		smtpd_client_connection_count_limit = 0
-		smtpd_tls_security_level = none
+		smtpd_tls_security_level = may
+		smtpd_tls_cert_file = $dir/cert.pem
+		smtpd_tls_key_file = $dir/key.pem
 	END
 	if [ "${LOG:-no}" = yes ]; then
 		cat >>"$dir/$1/main.cf" <<-END
@@ -90,8 +96,6 @@ dovecot_config() {
 	if [ "${LOG:-no}" = yes ]; then dovecot_info=$dir/dovecot/log; fi
 	mkdir -p "$dir/dovecot" "$dir/maildirs"
 	chown nobody "$dir/maildirs"
-	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
-		-keyout "$dir/dovecot/key.pem" -out "$dir/dovecot/cert.pem" 2>/dev/null
 	cat >"$dir/dovecot/dovecot.conf" <<-END
 		base_dir = $dir/dovecot/run
 		state_dir = $dir/dovecot/state
@@ -100,8 +104,8 @@ dovecot_config() {
 		protocols = imap lmtp
 		listen = 127.0.0.1
 		ssl = yes
-		ssl_cert = <$dir/dovecot/cert.pem
-		ssl_key = <$dir/dovecot/key.pem
+		ssl_cert = <$dir/cert.pem
+		ssl_key = <$dir/key.pem
 		default_client_limit = 40000
 		disable_plaintext_auth = no
 		mail_location = maildir:$dir/maildirs/%u
@@ -139,6 +143,11 @@ dovecot_config() {
 	END
 }
 
+certificate() {
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
+		-keyout "$dir/key.pem" -out "$dir/cert.pem" 2>/dev/null
+}
+
 listens() { timeout 1 bash -c "exec 3<>/dev/tcp/127.0.0.1/$1" 2>/dev/null; }
 
 wait_for_port() {
@@ -163,6 +172,7 @@ start() {
 	for port in $discard_port $mail_port $imap_port $imaps_port; do
 		if listens "$port"; then die "port $port is in use; choose others, see the head of this script"; fi
 	done
+	certificate
 	postfix_config discard "$discard_port" discard:
 	postfix_config mail "$mail_port" "lmtp:unix:$dir/dovecot/run/lmtp"
 	dovecot_config
@@ -212,6 +222,75 @@ measure() { # the command postroad
 	done
 }
 
+# smtp prints one table of how servers accept mail.
+smtp() { # [--binary OTHER]... POSTROAD
+	others= server=
+	while [ "${1:-}" = --binary ]; do
+		command -v "${2:?say which other binary}" >/dev/null || die "$2 is not a command"
+		others="$others $2"
+		shift 2
+	done
+	generator=${1:?say which postroad}
+	command -v "$generator" >/dev/null || die "$generator is not a command"
+	ulimit -n 20000 2>/dev/null || true
+	work=$(mktemp -d /var/tmp/compare.XXXXXX)
+	chmod 755 "$work"
+	trap 'smtp_end' EXIT
+	trap 'exit 1' INT TERM
+	if [ "$(id -u)" = 0 ] && command -v postfix >/dev/null && command -v dovecot >/dev/null; then
+		start "$work/other" >"$work/started"
+	fi
+	echo "server                     tls       size  connections  messages/s   p50 ms   p99 ms  cpu ms per message  failed"
+	for tls in ${TLS:-none starttls}; do
+		for size in ${SIZES:-4k 64k}; do
+			for connections in ${CONNECTIONS:-1 10 50 200}; do
+				for binary in "$generator" $others; do postroad_point "$binary"; done
+				if [ -e "$work/started" ]; then postfix_point; fi
+			done
+		done
+	done
+}
+
+# smtp_end stops what was started and removes it.
+smtp_end() {
+	if [ -n "$server" ]; then kill "$server" || true; fi
+	dir=$work/other
+	stop
+	rm -rf "$work"
+}
+
+# postroad_point starts a new server of the command for one point of the table.
+postroad_point() { # command
+	rm -rf "$work/postroad"
+	mkdir "$work/postroad"
+	"$1" quickstart --dir "$work/postroad/data" --json --user bench@example.test:bench --smtp 127.0.0.1:0 \
+		--submission off --submissions off --imap off --imaps off >"$work/postroad/ready" 2>"$work/postroad/log" &
+	server=$!
+	for _ in $(seq 100); do
+		if [ -s "$work/postroad/ready" ]; then break; fi
+		sleep 0.1
+	done
+	[ -s "$work/postroad/ready" ] || die "$1 did not start: $(cat "$work/postroad/log")"
+	point "$(basename "$1")" "$(sed 's/.*"smtp":"\([^"]*\)".*/\1/' "$work/postroad/ready")" $server
+	kill $server
+	wait $server || true
+	server=
+}
+
+postfix_point() { point Postfix "127.0.0.1:$discard_port" "$(pid "$dir/discard/queue/pid/master.pid")"; }
+
+# point loads a server and prints its row.
+point() { # name, address, process id
+	"$generator" bench smtp --addr "$2" --to bench@example.test -c "$connections" --size "$size" --tls "$tls" --insecure \
+		-d "${TIME:-3s}" --pid "$3" --settle 30s >"$work/point" 2>/dev/null || true
+	awk -v name="$1" -v tls="$tls" -v size="$size" -v connections="$connections" '
+		/ accepted$/ && !/recipients/ { rate = $2; p50 = $5; p99 = $7 }
+		/^recipients accepted/ { match($0, /failed [0-9]+/); failed = substr($0, RSTART + 7, RLENGTH - 7) }
+		/^cpu per message/ { cpu = $5 }
+		END { printf "%-25s  %-8s  %4s  %11s  %10s  %7s  %7s  %18s  %6s\n", name, tls, size, connections, rate, p50, p99, cpu, failed }
+	' "$work/point"
+}
+
 # end stops the process of a pid file, which still has to be the one named.
 end() { # pid file, name
 	[ -s "$1" ] || return 0
@@ -239,5 +318,9 @@ show | stop | measure)
 	[ "$1" != measure ] || command -v "${3:?say which postroad}" >/dev/null || die "$3 is not a command"
 	"$1" "${3:-}"
 	;;
-*) die "use: compare.sh start [DIR] | show DIR | measure DIR POSTROAD | stop DIR" ;;
+smtp)
+	shift
+	smtp "$@"
+	;;
+*) die "use: compare.sh start [DIR] | show DIR | measure DIR POSTROAD | stop DIR | smtp [--binary OTHER]... POSTROAD" ;;
 esac
