@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"regexp"
 	"slices"
@@ -33,9 +35,55 @@ import (
 //   - Strangers send to accounts here, whatever they say.
 //   - Behind QUIT, 421 and a chunk of unknown size nothing is answered.
 func FuzzSession(f *testing.F) {
-	h := newHouse(f)
+	servers := quickServers(f)
+	for kind, s := range servers {
+		for i, script := range scripts(s) {
+			f.Add(byte(kind+3*(i%4)), []byte{7, 31, 1, 1, 2, 90}[:i%7], []byte(script))
+		}
+	}
+	f.Fuzz(func(t *testing.T, setup byte, cuts, script []byte) { servers.session(t, setup, cuts, script) })
+}
+
+var randomSessions = flag.Int("attack.sessions", 3000, "sessions of TestRandomSessions")
+
+// TestRandomSessions is FuzzSession with phrases in any order, most of which get on.
+func TestRandomSessions(t *testing.T) {
+	servers := quickServers(t)
+	rnd := rand.New(rand.NewPCG(5, uint64(*randomSessions)))
+	likely := "\x80\x82\xa3\x84\x84\x85\x8b\x8b\x8b\x8c\x8d\x92\x92\x93\x94\x95\x95\x96\x9e\xa8\xa9"
+	taken := 0
+	for range *randomSessions {
+		script := []byte("\x80\x82\xa3")
+		for range rnd.IntN(40) {
+			switch rnd.IntN(4) {
+			case 0:
+				script = append(script, byte(firstPhrase+rnd.IntN(len(phrases))))
+			case 1:
+				n := rnd.IntN(20)
+				script = append(script, aChunk+byte(rnd.IntN(2)), byte(n))
+				script = append(script, "From: alice@example.test\r\n\r\n"[:n]...)
+			default:
+				script = append(script, likely[rnd.IntN(len(likely))])
+			}
+		}
+		cuts := make([]byte, rnd.IntN(20))
+		for i := range cuts {
+			cuts[i] = byte(rnd.IntN(60))
+		}
+		taken += servers.session(t, byte(rnd.IntN(12)), cuts, script)
+	}
+	t.Logf("%d messages in %d sessions", taken, *randomSessions)
+	if taken < *randomSessions/10 {
+		t.Error("hardly any message gets in")
+	}
+}
+
+// quickly is a server of each kind, whose logins cost nothing.
+type quickly []*server
+
+func quickServers(t testing.TB) (servers quickly) {
+	h := newHouse(t)
 	h.queue.wet = true
-	var servers []*server
 	for _, kind := range kinds {
 		servers = append(servers, h.inMemory(kind, false, func(c *smtpd.Config) {
 			c.Limits.MessageSize, c.Limits.Recipients = 5000, 5
@@ -43,26 +91,26 @@ func FuzzSession(f *testing.F) {
 			c.Log = slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelError}))
 		}))
 	}
-	for kind, s := range servers {
-		for i, script := range scripts(s) {
-			f.Add(byte(kind+3*(i%4)), []byte{7, 31, 1, 1, 2, 90}[:i%7], []byte(script))
-		}
+	return servers
+}
+
+// session plays a script, holds what comes of it against the model, and returns how many messages were taken. setup
+// chooses the server, the peer and the end.
+func (servers quickly) session(t *testing.T, setup byte, cuts, script []byte) (taken int) {
+	s := servers[setup%3]
+	from := []net.IP{nil, stranger}[setup/3%2]
+	stream := write(s, script)
+	said, fault := s.converse(from, setup/6%2 == 1, pieces(stream, cuts))
+	m := model{s: s, said: said, broken: fault}
+	m.follow(stream)
+	got := s.queue.take()
+	if fault := m.judge(t, s.house, got); fault != "" {
+		t.Fatalf("%s\nof\n%q\nwhich was answered\n%s", fault, stream, outcome{replies: said}.said())
 	}
-	f.Fuzz(func(t *testing.T, setup byte, cuts, script []byte) {
-		s := servers[setup%3]
-		from := []net.IP{nil, stranger}[setup/3%2]
-		stream := write(s, script)
-		said, fault := s.converse(from, setup/6%2 == 1, pieces(stream, cuts))
-		m := model{s: s, said: said, broken: fault}
-		m.follow(stream)
-		got := h.queue.take()
-		if fault := m.judge(t, h, got); fault != "" {
-			t.Fatalf("%s\nof\n%q\nwhich was answered\n%s", fault, stream, outcome{replies: said}.said())
-		}
-		if log := h.log.String(); log != "" {
-			t.Fatalf("the log has an error:\n%s\nof\n%q", log, stream)
-		}
-	})
+	if log := s.log.String(); log != "" {
+		t.Fatalf("the log has an error:\n%s\nof\n%q", log, stream)
+	}
+	return len(got)
 }
 
 // quickLogins lets in who has the right password, without the time that it should take.
