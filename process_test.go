@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"postroad/internal/control"
 )
 
 // binary builds the real command once and returns its path.
@@ -50,6 +52,7 @@ type process struct {
 	Submissions string `json:"submissions"`
 	IMAP        string `json:"imap"`
 	IMAPS       string `json:"imaps"`
+	LMTP        string `json:"lmtp"`
 	Control     string `json:"control"`
 	Accounts    []struct {
 		Address  string `json:"address"`
@@ -104,6 +107,55 @@ func tryLaunch(t testing.TB, dir string, args ...string) (*process, error) {
 		return nil, fmt.Errorf("the server did not become ready: %w\n%s", err, p.logText())
 	}
 	return p, nil
+}
+
+// launchWith starts the real binary with a configuration, whose data directory is dir, and returns when it is ready.
+func launchWith(t testing.TB, dir, config string) *process {
+	t.Helper()
+	p := &process{t: t, Data: dir, Control: control.SocketPath(dir)}
+	path := dir + ".toml"
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.cmd = exec.Command(postroadPath(t), "serve", "--config", path)
+	var err error
+	if p.log, err = os.Create(dir + ".log"); err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stderr = p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a server that is ready", func() bool { return p.findListeners() == nil })
+	return p
+}
+
+// findListeners asks the server where it listens.
+func (p *process) findListeners() error {
+	admin, err := control.Dial(p.Control)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	status, err := admin.Status(p.t.Context())
+	l := status.Listeners
+	p.SMTP, p.Submission, p.Submissions, p.LMTP, p.IMAP, p.IMAPS = l["smtp"], l["submission"], l["submissions"], l["lmtp"], l["imap"], l["imaps"]
+	return err
+}
+
+// listener is the address of a listener.
+func (p *process) listener(name string) string {
+	return map[string]string{"smtp": p.SMTP, "submission": p.Submission, "submissions": p.Submissions, "lmtp": p.LMTP, "imap": p.IMAP}[name]
+}
+
+// admin is a connection to the server's control socket.
+func (p *process) admin() *control.Client {
+	p.t.Helper()
+	c, err := control.Dial(p.Control)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return c
 }
 
 // kill ends the process at once, as a crash would.

@@ -1,0 +1,730 @@
+package postroad_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postroad/internal/control"
+)
+
+// In TestCrash mail comes in at every listener in every way that there is, for every kind of recipient, and hostile peers are
+// at work beside it.
+const (
+	crashMailers = 5
+	crashHostile = 2
+	crashDomain  = "@example.test"
+	crashForward = "fw" + crashDomain   // gets a copy, and sends it on
+	crashVictim  = "hurt" + crashDomain // what hostile peers may get accepted is for this one
+	crashHold    = 2 * time.Second      // how long messages are held at most
+	crashProxy   = "127.0.0.2"          // speaks for others
+	crashDetails = 3
+)
+
+// crashConfig is what the server is run with: %s are the data directory and the port of the sink. Strangers are not slowed
+// down, and may send as much as they like.
+const crashConfig = `hostname = "mx.example.test"
+data_dir = %q
+[listen]
+smtp = "127.0.0.1:0"
+submission = "127.0.0.1:0"
+submissions = "127.0.0.1:0"
+lmtp = "127.0.0.1:0"
+imap = "127.0.0.1:0"
+imaps = "off"
+[log]
+level = "warn"
+[recipients]
+detail_mailbox = "create"
+[policy]
+greet_delay = "0s"
+connections_per_minute = 1000000
+messages_per_hour = 1000000000
+recipients_per_hour = 1000000000
+account_messages_per_hour = 1000000000
+account_recipients_per_hour = 1000000000
+[trust]
+proxies = ["` + crashProxy + `/32"]
+[[route]]
+domain = "*"
+host = "127.0.0.1"
+port = %s
+tls = "none"
+`
+
+// crashSettle makes what the server of a new data directory needs.
+func (c *campaign) crashSettle(p *process) {
+	c.t.Helper()
+	admin, ctx := p.admin(), c.t.Context()
+	defer admin.Close()
+	must := func(_ any, err error) {
+		c.t.Helper()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	must(admin.AddDomain(ctx, crashDomain[1:]))
+	for _, a := range append(slices.Clone(crashAccounts), crashVictim) {
+		must(admin.AddAccount(ctx, control.NewAccount{Address: a, Password: crashPassword}))
+	}
+	keep := true
+	must(admin.AddForward(ctx, control.Forward{Account: crashForward, Targets: []string{receiver(0), "out@far.test"}, Keep: &keep}))
+	must(admin.AddAlias(ctx, control.Alias{Address: "both" + crashDomain, Targets: []string{receiver(0), receiver(2)}}))
+	must(admin.AddList(ctx, control.NewList{
+		Address: "all" + crashDomain, Owners: []string{receiver(0)}, Post: "anyone",
+		Members: []string{receiver(0), receiver(1), "both" + crashDomain, "reader@far.test"},
+	}))
+	app, err := admin.AddAppPassword(ctx, control.NewAppPassword{
+		AppPasswordName: control.AppPasswordName{Address: receiver(0), Name: "crash"}, Protocols: []string{"smtp"},
+	})
+	must(nil, err)
+	c.app, c.appUsed = app.Password, false
+	c.bans = map[string]bool{}
+}
+
+// crashAccounts are those whose mailboxes are read.
+var crashAccounts = []string{receiver(0), receiver(1), receiver(2), crashForward}
+
+// crashTo draws recipients, and returns which copies of a message for them there must be, by mailbox.
+func crashTo(rnd *rand.Rand, submission bool) (to []string, copies map[string]int) {
+	kinds := []struct {
+		name   string
+		direct []string // one copy, however many of the message's recipients lead there
+		listed []string // one more
+	}{
+		{name: receiver(0), direct: []string{receiver(0) + " INBOX"}},
+		{name: receiver(1), direct: []string{receiver(1) + " INBOX"}},
+		{name: receiver(2), direct: []string{receiver(2) + " INBOX"}},
+		{name: "both" + crashDomain, direct: []string{receiver(0) + " INBOX", receiver(2) + " INBOX"}},
+		{name: crashForward, direct: []string{crashForward + " INBOX", receiver(0) + " INBOX", farBox("out@far.test")}},
+		{name: "all" + crashDomain, listed: []string{receiver(0) + " INBOX", receiver(1) + " INBOX", receiver(2) + " INBOX", farBox("reader@far.test")}},
+		{name: crashDetail(rnd.IntN(crashDetails))},
+		{name: "far@far.test", direct: []string{farBox("far@far.test")}},
+	}
+	local, detail, _ := strings.Cut(strings.TrimSuffix(kinds[6].name, crashDomain), "+")
+	kinds[6].direct = []string{local + crashDomain + " " + detail}
+	if !submission {
+		kinds = kinds[:7]
+	}
+	copies = map[string]int{}
+	var listed []string
+	for _, i := range rnd.Perm(len(kinds))[:1+rnd.IntN(4)] {
+		to = append(to, kinds[i].name)
+		listed = append(listed, kinds[i].listed...)
+		for _, box := range kinds[i].direct {
+			copies[box] = 1
+		}
+	}
+	for _, box := range listed {
+		copies[box]++
+	}
+	return to, copies
+}
+
+func crashDetail(n int) string { return "r2+d" + strconv.Itoa(n) + crashDomain }
+
+func farBox(addr string) string { return "far " + addr }
+
+// errCut means that the client has cut the connection.
+var errCut = errors.New("cut off here")
+
+// A crashMailer is a connection that mail is sent over.
+type crashMailer struct {
+	c     *campaign
+	rnd   *rand.Rand
+	conn  net.Conn
+	r     *bufio.Reader
+	entry crashEntry
+}
+
+// A crashEntry is a way to a server.
+type crashEntry struct {
+	listener          string
+	tls, login, proxy bool
+}
+
+var crashEntriesIn = []crashEntry{
+	{listener: "smtp"}, {listener: "smtp", tls: true}, {listener: "smtp", proxy: true}, {listener: "smtp", proxy: true, tls: true},
+	{listener: "lmtp"}, {listener: "lmtp", proxy: true},
+	{listener: "submission", login: true}, {listener: "submission", tls: true, login: true, proxy: true},
+	{listener: "submissions", tls: true, login: true}, {listener: "submissions", tls: true, login: true, proxy: true},
+}
+
+// mailer sends messages over connections of a few each until the server is gone.
+func (c *campaign) mailer(p *process, rnd *rand.Rand, acknowledged func()) {
+	for {
+		m, err := c.connect(p, rnd)
+		if err == nil {
+			for range 1 + rnd.IntN(12) {
+				if err = m.send(acknowledged); err != nil {
+					break
+				}
+			}
+		}
+		if m != nil {
+			m.conn.Close()
+		}
+		if err == nil || err == errCut {
+			continue
+		}
+		if _, wrong := errors.AsType[*refused](err); wrong || !c.killed.Load() {
+			c.t.Errorf("%+v: %v\n%s", m, err, p.logText())
+		}
+		return
+	}
+}
+
+func (m *crashMailer) String() string { return fmt.Sprintf("%+v", m.entry) }
+
+// dialFrom connects from an address of this machine, and says for whom if it is the proxy's.
+func dialFrom(addr string, proxy bool, client string) (net.Conn, error) {
+	if !proxy {
+		return net.Dial("tcp", addr)
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(crashProxy)}}
+	conn, err := d.Dial("tcp", addr)
+	if err == nil {
+		_, err = fmt.Fprintf(conn, "PROXY TCP4 %s 127.0.0.1 4711 25\r\n", client)
+	}
+	return conn, err
+}
+
+func (c *campaign) connect(p *process, rnd *rand.Rand) (*crashMailer, error) {
+	m := &crashMailer{c: c, rnd: rnd, entry: crashEntriesIn[rnd.IntN(len(crashEntriesIn))]}
+	conn, err := dialFrom(p.listener(m.entry.listener), m.entry.proxy, fmt.Sprintf("198.51.100.%d", rnd.IntN(250)))
+	if err != nil {
+		return nil, err
+	}
+	m.use(conn)
+	if m.entry.listener == "submissions" {
+		err = m.secure()
+	}
+	if err == nil {
+		err = m.expect(220)
+	}
+	if err == nil {
+		err = m.hello()
+	}
+	if err == nil && m.entry.tls && m.entry.listener != "submissions" {
+		if err = m.ask("STARTTLS", 220); err == nil {
+			err = m.secure()
+		}
+		if err == nil {
+			err = m.hello()
+		}
+	}
+	if err == nil && m.entry.login {
+		err = m.login()
+	}
+	return m, err
+}
+
+func (m *crashMailer) use(conn net.Conn) { m.conn, m.r = conn, bufio.NewReader(conn) }
+
+func (m *crashMailer) secure() error {
+	conn := tls.Client(m.conn, &tls.Config{InsecureSkipVerify: true})
+	m.use(conn)
+	return conn.Handshake()
+}
+
+func (m *crashMailer) hello() error {
+	if m.entry.listener == "lmtp" {
+		return m.ask("LHLO client.test", 250)
+	}
+	return m.ask("EHLO client.test", 250)
+}
+
+func (m *crashMailer) login() error {
+	password, app := crashPassword, m.rnd.IntN(2) == 0
+	if app {
+		password = m.c.app
+	}
+	err := m.ask("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+receiver(0)+"\x00"+password)), 235)
+	if err == nil && app {
+		m.c.mu.Lock()
+		m.c.appUsed = true
+		m.c.mu.Unlock()
+	}
+	return err
+}
+
+// write sends octets in pieces.
+func (m *crashMailer) write(text string) error {
+	for len(text) > 0 {
+		n := len(text)
+		if m.rnd.IntN(3) == 0 {
+			n = 1 + m.rnd.IntN(n)
+		}
+		if _, err := io.WriteString(m.conn, text[:n]); err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	return nil
+}
+
+func (m *crashMailer) ask(line string, code int) error {
+	if err := m.write(line + "\r\n"); err != nil {
+		return err
+	}
+	return m.expect(code)
+}
+
+// expect wants replies with a code; another one is a *refused.
+func (m *crashMailer) expect(codes ...int) error {
+	for _, code := range codes {
+		line, err := "-", error(nil)
+		for err == nil && (len(line) < 4 || line[3] == '-') {
+			line, err = m.r.ReadString('\n')
+		}
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(line, strconv.Itoa(code)) {
+			return &refused{fmt.Sprintf("%q, want %d", line, code)}
+		}
+	}
+	return nil
+}
+
+// send sends one message in one of the ways; now and then one that breaks off, or that is taken back.
+func (m *crashMailer) send(acknowledged func()) error {
+	to, copies := crashTo(m.rnd, m.entry.login)
+	s := &sent{copies: copies, hold: m.hold()}
+	given := m.rnd.IntN(10)
+	if given < 2 {
+		s.broken, s.copies, s.hold = true, nil, 0
+	}
+	id := m.c.enter(m.rnd, s)
+	from := receiver(0)
+	if !m.entry.login && m.rnd.IntN(2) == 0 {
+		from = "s" + id + "@far.test"
+	}
+	opening := []string{"MAIL FROM:<" + from + ">" + s.parameter()}
+	for _, r := range to {
+		opening = append(opening, "RCPT TO:<"+r+">")
+	}
+	content := m.content(s.text)
+	if err := m.open(opening, &content); err != nil {
+		return err
+	}
+	if given == 0 && !content.data {
+		return m.takeBack(content)
+	} else if s.broken {
+		return m.cut(content)
+	}
+	if err := m.finish(content, len(to)); err != nil {
+		return err
+	}
+	m.c.settle(s)
+	acknowledged()
+	return nil
+}
+
+// hold is how long a message is to be held; only submission offers that.
+func (m *crashMailer) hold() time.Duration {
+	if !m.entry.login || m.rnd.IntN(8) > 0 {
+		return 0
+	}
+	return time.Second * time.Duration(1+m.rnd.IntN(int(crashHold/time.Second)))
+}
+
+func (s *sent) parameter() string {
+	if s.hold == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" HOLDFOR=%d", s.hold/time.Second)
+}
+
+// A crashContent is a message as it goes over the wire: what is sent in one go, each followed by a reply, the last by
+// those to the message.
+type crashContent struct {
+	data    bool
+	pieces  []string
+	grouped bool // sent without waiting for replies
+}
+
+func (m *crashMailer) content(text []byte) crashContent {
+	grouped := m.rnd.IntN(2) == 0
+	if m.rnd.IntN(2) == 0 {
+		stuffed := bytes.ReplaceAll(append([]byte("\r\n"), text...), []byte("\r\n."), []byte("\r\n.."))[2:]
+		return crashContent{true, []string{"DATA\r\n", string(stuffed) + ".\r\n"}, grouped}
+	}
+	b := crashContent{grouped: grouped}
+	for rest, n := text, m.rnd.IntN(4); ; n-- {
+		if n == 0 {
+			b.pieces = append(b.pieces, fmt.Sprintf("BDAT %d LAST\r\n%s", len(rest), rest))
+			return b
+		}
+		size := m.rnd.IntN(len(rest) + 1)
+		b.pieces = append(b.pieces, fmt.Sprintf("BDAT %d\r\n%s", size, rest[:size]))
+		rest = rest[size:]
+	}
+}
+
+// open says what comes before the message, with DATA behind it.
+func (m *crashMailer) open(lines []string, content *crashContent) error {
+	codes := slices.Repeat([]int{250}, len(lines))
+	if content.data {
+		lines, codes = append(lines, "DATA"), append(codes, 354)
+		content.pieces = content.pieces[1:]
+	}
+	if content.grouped {
+		if err := m.write(strings.Join(lines, "\r\n") + "\r\n"); err != nil {
+			return err
+		}
+		return m.expect(codes...)
+	}
+	for i, line := range lines {
+		if err := m.ask(line, codes[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish sends the message; in LMTP there is a reply for each recipient (RFC 2033, 4.2).
+func (m *crashMailer) finish(content crashContent, recipients int) error {
+	last := 1
+	if m.entry.listener == "lmtp" {
+		last = recipients
+	}
+	codes := slices.Repeat([]int{250}, len(content.pieces)-1+last)
+	if content.grouped {
+		if err := m.write(strings.Join(content.pieces, "")); err != nil {
+			return err
+		}
+		return m.expect(codes...)
+	}
+	for i, piece := range content.pieces {
+		if err := m.write(piece); err != nil {
+			return err
+		}
+		if i < len(content.pieces)-1 {
+			codes = codes[1:]
+			if err := m.expect(250); err != nil {
+				return err
+			}
+		}
+	}
+	return m.expect(codes...)
+}
+
+// cut goes away before the end of the message.
+func (m *crashMailer) cut(content crashContent) error {
+	stream := strings.Join(content.pieces, "")
+	if err := m.write(stream[:m.rnd.IntN(len(stream))]); err != nil {
+		return err
+	}
+	if tcp, ok := m.conn.(*net.TCPConn); ok {
+		switch m.rnd.IntN(3) {
+		case 0:
+			tcp.SetLinger(0) // a reset
+		case 1:
+			tcp.CloseWrite()
+			io.Copy(io.Discard, m.r)
+		}
+	}
+	return errCut
+}
+
+// takeBack sends all of a message but its end, and gives it up.
+func (m *crashMailer) takeBack(content crashContent) error {
+	for _, piece := range content.pieces[:len(content.pieces)-1] {
+		if err := m.write(piece); err != nil {
+			return err
+		}
+		if err := m.expect(250); err != nil {
+			return err
+		}
+	}
+	return m.ask("RSET", 250)
+}
+
+// hostile throws what it should not at the server, until that is gone. It comes from ever new addresses.
+func (c *campaign) hostile(p *process, rnd *rand.Rand) {
+	for !c.killed.Load() {
+		listener := []string{"smtp", "smtp", "lmtp", "submission", "submissions", "imap"}[rnd.IntN(6)]
+		conn, err := dialFrom(p.listener(listener), true, fmt.Sprintf("198.%d.%d.%d", 18+rnd.IntN(2), rnd.IntN(250), 1+rnd.IntN(250)))
+		if err != nil {
+			continue
+		}
+		c.mu.Lock()
+		c.attacks++
+		c.mu.Unlock()
+		io.WriteString(conn, crashAttack(rnd))
+		if rnd.IntN(3) == 0 {
+			conn.(*net.TCPConn).SetLinger(0)
+		} else {
+			conn.(*net.TCPConn).CloseWrite()
+			conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			io.Copy(io.Discard, conn)
+		}
+		conn.Close()
+	}
+}
+
+// crashLies are what some take for the end of a message.
+var crashLies = []string{
+	"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\r.\n", "\n.\r", "\r\r\n.\r\r\n", "\r\n\x00.\r\n", "\r\n.\x00\r\n",
+	"\r\n. \r\n", "\r\n..\r\n", "\r\n.\r\r\n", "\n\n.\r\n", "\n.\r\r\n",
+}
+
+// crashAttack is all that a hostile peer says. Of this, nothing may get to anybody but the victim.
+func crashAttack(rnd *rand.Rand) string {
+	opening := "EHLO x\r\nMAIL FROM:<evil@far.test>\r\nRCPT TO:<" + crashVictim + ">\r\n"
+	smuggled := "MAIL FROM:<evil@far.test>\r\nRCPT TO:<" + receiver(0) + ">\r\nDATA\r\nX-Seq: smuggled\r\n\r\nx\r\n.\r\n"
+	body := "X: y\r\n\r\nbody" + crashLies[rnd.IntN(len(crashLies))] + smuggled
+	switch rnd.IntN(5) {
+	case 0:
+		return opening + "DATA\r\n" + body
+	case 1:
+		return opening + fmt.Sprintf("BDAT %d LAST\r\n%s", len(body), body)
+	case 2:
+		return opening + fmt.Sprintf("BDAT %d\r\n%sBDAT 0 LAST\r\n", len(body), body)
+	case 3:
+		return opening + fmt.Sprintf("BDAT %d LAST\r\n%s", len(body)+1+rnd.IntN(100_000), body)
+	}
+	words := []string{
+		"EHLO x\r\n", "LHLO x\r\n", "MAIL FROM:<evil@far.test>\r\n", "RCPT TO:<" + crashVictim + ">\r\n", "RCPT TO:<nobody@example.test>\r\n", "DATA\r\n",
+		"BDAT 3\r\na\r\n", "BDAT 3 LAST\r\na\r\n", "BDAT 99999999999999999999\r\n", "BDAT -1 LAST\r\n", "RSET\r\n", "STARTTLS\r\n", ".\r\n", "x\r\n", "\x00", "\n", "\r",
+		"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+crashVictim+"\x00wrong")) + "\r\n", "AUTH LOGIN\r\n", strings.Repeat("x", 5000), "\x16\x03\x01\x02\x00",
+		"GET / HTTP/1.1\r\n", "PROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\n", "XCLIENT ADDR=127.0.0.1\r\n", "a1 LOGIN {9999999999}\r\n", "a2 APPEND INBOX {5+}\r\n", "ETRN far.test\r\n",
+	}
+	var b strings.Builder
+	for range rnd.IntN(30) {
+		b.WriteString(words[rnd.IntN(len(words))])
+	}
+	return b.String()
+}
+
+// banner makes and removes bans of a network that nobody is in, until the server is gone. What it was told is done stays so.
+func (c *campaign) banner(p *process, rnd *rand.Rand) {
+	admin, err := control.Dial(p.Control)
+	if err != nil {
+		return
+	}
+	defer admin.Close()
+	for {
+		network := fmt.Sprintf("203.0.113.%d", rnd.IntN(20))
+		c.banning = network // read when the server is gone, and this has ended
+		if c.bans[network] {
+			err = admin.RemoveBan(context.Background(), network)
+		} else {
+			_, err = admin.AddBan(context.Background(), control.NewBan{Network: network})
+		}
+		if err != nil {
+			return
+		}
+		c.bans[network], c.banning = !c.bans[network], ""
+		<-time.After(time.Millisecond)
+	}
+}
+
+// crashAuditAdmin holds bans and the last use of the app password against what was told.
+func (c *campaign) crashAuditAdmin(admin *control.Client) {
+	c.t.Helper()
+	there := map[string]bool{}
+	for b, err := range admin.Bans(c.t.Context()) {
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if strings.HasPrefix(b.Network, "203.0.113.") {
+			there[b.Network] = true
+		}
+	}
+	for network := range maps.Keys(c.bans) {
+		if there[network] != c.bans[network] && network != c.banning {
+			c.t.Errorf("the ban of %s is there: %t, want %t", network, there[network], c.bans[network])
+		}
+	}
+	c.bans, c.banning = there, ""
+	apps, err := admin.AppPasswords(c.t.Context(), receiver(0))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if len(apps) != 1 || c.appUsed && apps[0].Used.IsZero() {
+		c.t.Errorf("app passwords: %+v; it was used: %t", apps, c.appUsed)
+	}
+}
+
+// A farSite is an SMTP server that takes all mail. What the server here dies in handing on it gets again, once in each life.
+type farSite struct {
+	t    testing.TB
+	addr string
+
+	mu   sync.Mutex
+	life int
+	open map[int]int      // connections by life
+	got  map[string][]int // recipient and sequence id: in which lives
+	text map[string]string
+}
+
+func newFarSite(t *testing.T) *farSite {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	f := &farSite{t: t, addr: l.Addr().String(), open: map[int]int{}, got: map[string][]int{}, text: map[string]string{}}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			life := f.begin()
+			go func() {
+				defer f.end(life)
+				defer conn.Close()
+				f.session(conn, life)
+			}()
+		}
+	}()
+	return f
+}
+
+func (f *farSite) begin() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open[f.life]++
+	return f.life
+}
+
+func (f *farSite) end(life int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open[life]--
+}
+
+// died says that the server here has ended, and waits until nothing more comes from it.
+func (f *farSite) died() {
+	f.mu.Lock()
+	f.life++
+	f.mu.Unlock()
+	eventually(f.t, "the far site idle", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for life, n := range f.open {
+			if life < f.life && n > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (f *farSite) session(conn net.Conn, life int) {
+	c := textproto.NewConn(conn)
+	var to []string
+	c.PrintfLine("220 far.test")
+	for {
+		line, err := c.ReadLine()
+		if err != nil {
+			return
+		}
+		switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
+		case "EHLO":
+			err = c.PrintfLine("250-far.test\r\n250-8BITMIME\r\n250 SIZE")
+			to = nil
+		case "MAIL", "RSET":
+			to = nil
+			err = c.PrintfLine("250 ok")
+		case "RCPT":
+			_, rest, _ := strings.Cut(line, "<")
+			addr, _, _ := strings.Cut(rest, ">")
+			to = append(to, addr)
+			err = c.PrintfLine("250 ok")
+		case "DATA":
+			c.PrintfLine("354 go on")
+			var text []byte
+			if text, err = crashDot(c.R); err != nil {
+				return
+			}
+			f.keep(to, text, life)
+			to = nil
+			err = c.PrintfLine("250 ok")
+		case "QUIT":
+			c.PrintfLine("221 bye")
+			return
+		default:
+			err = c.PrintfLine("500 what")
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// crashDot reads to the end of DATA.
+func crashDot(r *bufio.Reader) (text []byte, err error) {
+	for {
+		line, err := r.ReadBytes('\n')
+		switch {
+		case err != nil:
+			return nil, err
+		case string(line) == ".\r\n":
+			return text, nil
+		case line[0] == '.':
+			line = line[1:]
+		}
+		text = append(text, line...)
+	}
+}
+
+func (f *farSite) keep(to []string, text []byte, life int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := seqOf(string(text[:min(len(text), 4000)]))
+	for _, addr := range to {
+		key := farBox(addr) + " " + id
+		f.got[key] = append(f.got[key], life)
+		f.text[key] = string(text)
+	}
+}
+
+// take returns what has come so far, and forgets it.
+func (f *farSite) take() (got map[string][]int, text map[string]string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	got, text = f.got, f.text
+	f.got, f.text = map[string][]int{}, map[string]string{}
+	return got, text
+}
+
+// readFar holds what has come to the far site against the ledger. Across a relay nothing can be done exactly once (RFC 1047):
+// what came again in another life of the server is counted.
+func (c *campaign) readFar() {
+	c.t.Helper()
+	got, text := c.far.take()
+	for key, lives := range got {
+		box, id := key[:strings.LastIndexByte(key, ' ')], key[strings.LastIndexByte(key, ' ')+1:]
+		once := slices.Compact(slices.Clone(lives))
+		if len(once) < len(lives) {
+			c.t.Errorf("%s: message %s came twice in one life: %d", box, id, lives)
+		}
+		for _, life := range once {
+			if c.farLives[key] != 0 {
+				c.farAgain++
+				continue
+			}
+			c.farLives[key] = life + 1
+			c.found(box, []byte(text[key]), time.Now())
+		}
+	}
+}
