@@ -372,7 +372,9 @@ func (m *model) command(line, rest string) string {
 	case "AUTH 334":
 		return m.response(rest)
 	case "AUTH 235":
-		m.loggedIn = true
+		if m.loggedIn = true; !m.greeted {
+			m.fail("AUTH is taken before EHLO")
+		}
 	case "NOOP 250", "VRFY 252", "HELP 214", "ETRN 250", "ETRN 253":
 	default:
 		if r.code < 400 {

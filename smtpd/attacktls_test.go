@@ -59,6 +59,11 @@ func TestB02TLSForgets(t *testing.T) {
 		s := h.serve(kind, false)
 		begun := func() *peer { return s.dial(t).talk("< 220\n> " + s.hello() + " clear.test\n< 250") }
 		begun().talk("> STARTTLS\n< 220\ntls\n> MAIL FROM:<" + s.from() + ">\n< 503|530\n> RCPT TO:<alice@example.test>\n< 503|530\n> DATA\n< 503|530\n> QUIT\n< 221")
+		if kind == smtpd.Submission {
+			p := begun().talk("> STARTTLS\n< 220\ntls")
+			p.send(s.login())
+			p.talk("< 503\n> MAIL FROM:<alice@example.test>\n< 503\n> QUIT\n< 221")
+		}
 		p := begun().talk("> STARTTLS\n< 220\ntls\n> " + s.hello() + " secret.test")
 		for _, line := range p.expect("250").text {
 			if line == "STARTTLS" {

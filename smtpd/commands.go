@@ -69,7 +69,7 @@ var commands = [...]command{
 	{verb: "ETRN", kinds: smtp, needs: greeting | closed, arg: required, junk: true, run: (*session).etrn},
 	{verb: "XCLIENT", kinds: all, needs: closed, arg: required, junk: true, run: (*session).xclient},
 	{verb: "XFORWARD", kinds: all, needs: closed, arg: required, run: (*session).xforward},
-	{verb: "AUTH", kinds: all, needs: closed, arg: required, run: (*session).auth},
+	{verb: "AUTH", kinds: all, needs: greeting | closed, arg: required, run: (*session).auth},
 }
 
 // find returns the row of a verb.
