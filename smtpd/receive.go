@@ -183,6 +183,7 @@ func (s *session) accept(m *message) error {
 		Envelope:  m.tx.envelope,
 		Origin:    s.origin(m.tx),
 		MessageID: m.header.messageID,
+		Given:     m.tx.given,
 	}
 	if why := s.why(); why != nil {
 		return why

@@ -15,6 +15,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,8 +45,9 @@ type Message struct {
 	Arrived   time.Time
 	Envelope  envelope.Envelope
 	Origin    Origin
-	MessageID string // the Message-ID field, for the trace; may be empty
-	About     string // the id of the message that this one reports on; only the trace keeps it
+	MessageID string             // the Message-ID field, for the trace; may be empty
+	About     string             // the id of the message that this one reports on; only the trace keeps it
+	Given     []envelope.Address // the recipients as the sender named them; only the trace keeps them
 
 	recipients int // when it was accepted
 }
@@ -190,7 +193,19 @@ func received(m *Message, rcpts []Recipient, kind trace.Kind) trace.Event {
 	for _, r := range rcpts[:min(len(rcpts), 100)] {
 		e.To = append(e.To, r.To.String())
 	}
+	e.Given = elsewhere(m.Given[:min(len(m.Given), 100)], e.To)
 	return e
+}
+
+// elsewhere returns those of given that are not among to: what leads to others.
+func elsewhere(given []envelope.Address, to []string) (names []string) {
+	for _, a := range given {
+		name := a.String()
+		if !slices.ContainsFunc(to, func(t string) bool { return strings.EqualFold(t, name) }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // putDue enters a recipient into the order of what is due, and lets Claim know once

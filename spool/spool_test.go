@@ -161,7 +161,7 @@ func TestWhatIsAcceptedSurvivesAReopen(t *testing.T) {
 	f.open()
 	defer f.close()
 	after, err := f.s.Get(id)
-	if err != nil || after.Message != before.Message {
+	if err != nil || !reflect.DeepEqual(after.Message, before.Message) {
 		t.Errorf("got %+v, want %+v (%v)", after.Message, before.Message, err)
 	}
 	f.expect("claim", f.claims(), "b@y.test")
@@ -514,7 +514,7 @@ func FuzzRecords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, mb, rb []byte) {
 		if m, err := decodeMessage(1, mb); err == nil {
 			again, err := decodeMessage(1, m.encode())
-			if err != nil || *again != *m {
+			if err != nil || !reflect.DeepEqual(again, m) {
 				t.Errorf("%+v became %+v (%v)", m, again, err)
 			}
 		}

@@ -71,6 +71,7 @@ func eventText(e control.Event) string {
 	var parts []string
 	for _, p := range []struct{ before, value string }{
 		{"from ", e.From},
+		{"to ", strings.Join(e.Given, " ")},
 		{"for ", strings.Join(e.To, " ")},
 		{"into ", e.Mailbox},
 		{"UID ", number(int64(e.UID))},

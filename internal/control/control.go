@@ -586,6 +586,7 @@ type Event struct {
 	Kind      string    `json:"kind"`
 	From      string    `json:"from,omitempty"`
 	To        []string  `json:"to,omitempty"`
+	Given     []string  `json:"given,omitempty"` // what the sender named, where that led to others
 	MessageID string    `json:"message_id,omitempty"`
 	Size      int64     `json:"size,omitempty"`
 	Protocol  string    `json:"protocol,omitempty"`

@@ -22,10 +22,8 @@ func (e *Event) encode() []byte {
 	b.Uint(recordVersion)
 	b.Text(string(e.Kind))
 	b.Text(e.From)
-	b.Uint(uint64(len(e.To)))
-	for _, to := range e.To {
-		b.Text(to)
-	}
+	putTexts(&b, e.To)
+	putTexts(&b, e.Given)
 	b.Int(e.Size)
 	b.Uint(uint64(e.UID))
 	for _, s := range e.texts() {
@@ -41,18 +39,32 @@ func (e *Event) texts() [10]*string {
 	}
 }
 
+func putTexts(b *store.Encoder, texts []string) {
+	b.Uint(uint64(len(texts)))
+	for _, s := range texts {
+		b.Text(s)
+	}
+}
+
+func takeTexts(d *store.Decoder) []string {
+	n := d.Count()
+	if n == 0 {
+		return nil
+	}
+	texts := make([]string, n)
+	for i := range texts {
+		texts[i] = d.Text()
+	}
+	return texts
+}
+
 func decode(k, v []byte) (Event, error) {
 	id, at := store.TakeUint(k[len(table):])
 	nanoseconds, _ := store.TakeUint(at)
 	d := store.NewDecoder(v)
 	version := d.Uint()
 	e := Event{ID: store.ID(id), Time: time.Unix(0, int64(nanoseconds)), Kind: Kind(d.Text()), From: d.Text()}
-	if n := d.Count(); n > 0 {
-		e.To = make([]string, n)
-		for i := range e.To {
-			e.To[i] = d.Text()
-		}
-	}
+	e.To, e.Given = takeTexts(d), takeTexts(d)
 	e.Size, e.UID = d.Int(), uint32(d.Uint())
 	for _, s := range e.texts() {
 		*s = d.Text()

@@ -8,6 +8,7 @@ package trace
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,7 @@ type Event struct {
 
 	From      string   `json:"from,omitempty"`       // reverse-path; "<>" when null
 	To        []string `json:"to,omitempty"`         // forward-paths this event is about
+	Given     []string `json:"given,omitempty"`      // forward-paths of the sender's that led to others: aliases, forwards ...
 	MessageID string   `json:"message_id,omitempty"` // the Message-ID field
 	Size      int64    `json:"size,omitempty"`
 
@@ -149,12 +151,8 @@ func (e *Event) names(what string) bool {
 	if strings.EqualFold(bare(e.MessageID), what) || strings.EqualFold(bare(e.From), what) {
 		return what != ""
 	}
-	for _, to := range e.To {
-		if strings.EqualFold(bare(to), what) {
-			return true
-		}
-	}
-	return false
+	is := func(address string) bool { return strings.EqualFold(bare(address), what) }
+	return slices.ContainsFunc(e.To, is) || slices.ContainsFunc(e.Given, is)
 }
 
 func bare(s string) string {

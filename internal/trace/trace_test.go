@@ -47,7 +47,7 @@ func TestEventsOfOneMomentAreAllKept(t *testing.T) {
 func TestEventComesBackWhole(t *testing.T) {
 	l, st := openLog(t, Limits{})
 	want := Event{
-		ID: 9, Time: time.Unix(1e9, 123456789), Kind: Bounced, From: "<a@x.test>", To: []string{"b@y.test", "c@z.test"},
+		ID: 9, Time: time.Unix(1e9, 123456789), Kind: Bounced, From: "<a@x.test>", To: []string{"b@y.test", "c@z.test"}, Given: []string{"d@y.test"},
 		MessageID: "<1@x.test>", Size: 4096, Protocol: "ESMTPSA", Peer: "192.0.2.1 (host)", TLS: "TLS 1.3", Account: "a@x.test",
 		Reply: "550 5.1.1 no", Mailbox: "a@x.test INBOX", UID: 1 << 31, By: "admin", Next: "2026-05-01T00:00:00Z", Related: "02",
 	}
@@ -65,7 +65,7 @@ func TestEventComesBackWhole(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add((&Event{Kind: Received, To: []string{"a", "b"}, Size: 3, UID: 4, Related: "x"}).encode())
+	f.Add((&Event{Kind: Received, To: []string{"a", "b"}, Given: []string{"c"}, Size: 3, UID: 4, Related: "x"}).encode())
 	f.Add([]byte{1, 0, 0, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, v []byte) {
 		k := eventKey(5, 6)
@@ -84,7 +84,8 @@ func TestFind(t *testing.T) {
 	err := st.Update(func(tx store.Tx) error {
 		for i := range 3 * page { // more than one page
 			Record(tx, store.ID(i+1), Event{Time: time.Now(), Kind: Received, From: "<a@x.test>",
-				To: []string{fmt.Sprintf("r%d@y.test", i%page)}, MessageID: fmt.Sprintf("<%d@x.test>", i)})
+				To: []string{fmt.Sprintf("r%d@y.test", i%page)}, Given: []string{fmt.Sprintf("Alias%d@y.test", i%page)},
+				MessageID: fmt.Sprintf("<%d@x.test>", i)})
 		}
 		return nil
 	})
@@ -101,6 +102,7 @@ func TestFind(t *testing.T) {
 		{"<77@x.test>", 10, []store.ID{78}},
 		{"77@x.test", 10, []store.ID{78}},
 		{"a@x.test", 1, []store.ID{6000}},
+		{"alias7@y.test", 1, []store.ID{4008}},
 		{"nobody@x.test", 10, nil},
 		{"", 10, nil},
 	} {
