@@ -380,7 +380,8 @@ func control(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 || r == utf8
 // EHLO, and what asks for more.
 func (r reply) fault() string {
 	greeting := strings.HasPrefix(r.text[0], hostname) && (r.code == 220 || r.code == 250)
-	if greeting || r.code/100 == 3 {
+	badName := r.code == 501 && strings.HasPrefix(r.text[0], "give your host name")
+	if greeting || badName || r.code/100 == 3 {
 		return ""
 	}
 	for _, line := range r.text {

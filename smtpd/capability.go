@@ -22,7 +22,7 @@ func (s *session) extensions() []extension {
 		{"STARTTLS", s.tls == nil && s.srv.TLS != nil},
 		{"AUTH " + strings.Join(s.mechanisms(), " "), s.mayAuth() == nil},
 		{s.limits(), true},
-		{"ETRN", s.srv.kind != LMTP && s.srv.Flush != nil},
+		{"ETRN", s.srv.kind == MX && s.srv.Flush != nil},
 		{"XCLIENT " + strings.Join(s.xclientList(), " "), s.isProxy()},
 		{"XFORWARD " + strings.Join(xforwardNames, " "), s.isProxy()},
 		{"HELP", true},

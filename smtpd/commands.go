@@ -2,8 +2,6 @@ package smtpd
 
 import (
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"postroad/internal/gate"
 	"postroad/smtpd/wire"
@@ -52,9 +50,9 @@ const (
 
 // commands is every command that this server knows, and where.
 var commands = [...]command{
-	{verb: "EHLO", kinds: smtp, arg: required, junk: true, run: (*session).ehlo},
-	{verb: "HELO", kinds: smtp, arg: required, junk: true, run: (*session).helo},
-	{verb: "LHLO", kinds: lmtp, arg: required, junk: true, run: (*session).ehlo},
+	{verb: "EHLO", kinds: smtp, junk: true, run: (*session).ehlo},
+	{verb: "HELO", kinds: smtp, junk: true, run: (*session).helo},
+	{verb: "LHLO", kinds: lmtp, junk: true, run: (*session).ehlo},
 	{verb: "MAIL", kinds: all, needs: greeting | login | closed, arg: required, run: (*session).mail},
 	{verb: "RCPT", kinds: all, needs: greeting | opened, arg: required, run: (*session).rcpt},
 	{verb: "DATA", kinds: all, needs: greeting | opened | recipient, arg: none, run: (*session).data},
@@ -66,7 +64,7 @@ var commands = [...]command{
 	{verb: "EXPN", kinds: all, junk: true, run: (*session).expn},
 	{verb: "HELP", kinds: all, junk: true, run: (*session).help},
 	{verb: "STARTTLS", kinds: all, needs: closed, arg: none, run: (*session).starttls},
-	{verb: "ETRN", kinds: smtp, needs: greeting | closed, arg: required, junk: true, run: (*session).etrn},
+	{verb: "ETRN", kinds: mx, needs: greeting | closed, arg: required, junk: true, run: (*session).etrn},
 	{verb: "XCLIENT", kinds: all, needs: closed, arg: required, junk: true, run: (*session).xclient},
 	{verb: "XFORWARD", kinds: all, needs: closed, arg: required, run: (*session).xforward},
 	{verb: "AUTH", kinds: all, needs: greeting | closed, arg: required, run: (*session).auth},
@@ -180,10 +178,11 @@ func (s *session) introduce(name string, esmtp bool) bool {
 	return true
 }
 
-// validHelo takes any name that can stand in a Received field; many hosts do not know their own.
+// validHelo takes any name that can stand in a Received field; many hosts do not know their own. It is ASCII whatever
+// MAIL will say (RFC 6531, 3.7.1).
 func validHelo(s string) bool {
-	return s != "" && len(s) <= maxHelo && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._:[]", r)
+	return s != "" && len(s) <= maxHelo && strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._:[]", r)
 	}) < 0
 }
 

@@ -11,8 +11,8 @@ import (
 )
 
 // etrn is ETRN (RFC 1985): mail that waits for a domain is tried now. It is sent where it would be sent anyway, so the
-// asker gets none of it by asking. All the same only a proxy of ours and an administrator who has logged in may name any
-// domain; others may name those that have a route of their own, whose servers are the ones that have reason to ask.
+// asker gets none of it by asking. All the same only a proxy of ours may name any domain; others may name those that have a
+// route of their own, whose servers are the ones that have reason to ask. It is not for submission (RFC 6409, 7).
 func (s *session) etrn(arg string) *wire.Reply {
 	domain, err := envelope.ParseDomain(arg)
 	switch {
@@ -31,7 +31,7 @@ func (s *session) etrn(arg string) *wire.Reply {
 }
 
 func (s *session) mayFlush(domain string) bool {
-	return s.isProxy() || s.account != nil && s.account.Admin || s.srv.Routed(domain)
+	return s.isProxy() || s.srv.Routed(domain)
 }
 
 // flushed has mail for a domain tried now.

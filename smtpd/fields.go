@@ -94,7 +94,7 @@ func (s *session) mayWrite(h *header) error {
 	}
 	authors, err := authors(h)
 	if err != nil {
-		return reply(550, "5.6.0", "%s", err)
+		return reply(554, "5.6.0", "%s", err) // RFC 6409, 6.3
 	}
 	for _, a := range authors {
 		ok, err := s.srv.Accounts.MaySend(s.account.ID, a)

@@ -85,7 +85,7 @@ func TestXCLIENTLogin(t *testing.T) {
 		> EHLO x
 		< 250
 		> MAIL FROM:<bob@example.test>
-		< 553 5.7.1
+		< 550 5.7.1
 		> MAIL FROM:<alice@example.test>
 		< 250
 		> RSET

@@ -24,7 +24,7 @@ var (
 	replyRecipient = reply(250, "2.1.5", "recipient ok")
 	replyChunk     = reply(250, "2.0.0", "chunk taken")
 	replyGoOn      = reply(354, "", "send the message; end it with a dot on a line of its own")
-	replyVerify    = reply(252, "2.1.5", "send mail to it and see")
+	replyVerify    = reply(252, "2.0.0", "send mail to it and see")
 	replyWelcome   = reply(235, "2.7.0", "logged in")
 	replyTLS       = reply(220, "2.0.0", "ready for TLS")
 
@@ -46,7 +46,7 @@ var (
 	replyForeign     = reply(554, "5.5.0", "this is a mail server")
 	replyNoArgument  = reply(501, "5.5.4", "this command has no argument")
 	replyArgument    = reply(501, "5.5.4", "this command needs an argument")
-	replyBadHelo     = reply(501, "5.5.2", "give your host name after EHLO")
+	replyBadHelo     = reply(501, "", "give your host name, or your address in [brackets]") // to EHLO: no code (RFC 2034, 4)
 	replyExpand      = reply(502, "5.5.1", "lists are not expanded here")
 	replyNoHello     = reply(503, "5.5.1", "say EHLO first")
 	replyNested      = reply(503, "5.5.1", "a transaction is open: finish it, or say RSET")
@@ -77,6 +77,7 @@ var (
 	replyBinding   = reply(535, "5.7.8", "the login is not bound to this TLS connection: is somebody in between?")
 	replyBusy      = reply(454, "4.7.0", "logging in does not work now, try again later")
 
+	replySenderUTF8        = reply(550, "5.6.7", "an address that is not ASCII needs SMTPUTF8") // RFC 6531, 3.5 has these two codes
 	replyNeedUTF8          = reply(553, "5.6.7", "an address that is not ASCII needs SMTPUTF8")
 	replyNobody            = reply(501, "5.1.3", "a recipient has an address")
 	replyUnknown           = reply(550, "5.1.1", "no such address here")

@@ -219,7 +219,7 @@ func (s *session) reset() {
 	if s.tx != nil {
 		s.tx.discard()
 	}
-	s.tx, s.forwarded, s.out.UTF8 = nil, nil, false
+	s.tx, s.forwarded = nil, nil
 }
 
 // forget is reset, and as if the peer had said nothing yet.

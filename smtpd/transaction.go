@@ -38,7 +38,6 @@ func (s *session) mail(arg string) *wire.Reply {
 	if err != nil {
 		return s.refuse("sender refused", err, "from", pathIn(arg))
 	}
-	s.out.UTF8 = tx.envelope.UTF8 // the peer reads replies in UTF-8 (RFC 6531, 3.7.4)
 	s.budget.transactions++
 	s.tx = tx
 	return ok
@@ -75,7 +74,7 @@ func (s *session) begin(arg string) (*transaction, *wire.Reply, error) {
 // sender reads a reverse-path.
 func sender(path string, utf8 bool) (envelope.Address, error) {
 	if !utf8 && !envelope.IsASCII(path) {
-		return envelope.Address{}, replyNeedUTF8
+		return envelope.Address{}, replySenderUTF8
 	}
 	addr, err := envelope.ParsePath(path)
 	switch {
@@ -87,7 +86,7 @@ func sender(path string, utf8 bool) (envelope.Address, error) {
 	return addr, nil
 }
 
-// maySend holds a submitter to addresses of its own. The null reverse-path is
+// maySend holds a submitter to addresses of its own (RFC 6409, 6.1). The null reverse-path is
 // nobody's: receipts are sent with it (RFC 8098, 2.1).
 func (s *session) maySend(addr envelope.Address) error {
 	if s.srv.kind != Submission || addr.IsZero() {
@@ -95,7 +94,7 @@ func (s *session) maySend(addr envelope.Address) error {
 	}
 	ok, err := s.srv.Accounts.MaySend(s.account.ID, addr)
 	if err == nil && !ok {
-		err = reply(553, "5.7.1", "%s may not send as %s", s.account.Address, addr)
+		err = reply(550, "5.7.1", "%s may not send as %s", s.account.Address, addr)
 	}
 	return err
 }
@@ -154,15 +153,23 @@ func (s *session) addRecipient(arg string) error {
 // recipient reads a forward-path and says whether mail for it may come in here.
 func (s *session) recipient(path string) (envelope.Address, error) {
 	addr, err := forward(path, s.tx.envelope.UTF8)
-	if err != nil || s.srv.kind == Submission || addr.Domain == "" {
+	if err != nil || addr.Domain == "" || s.srv.kind == Submission && isQualified(addr.Domain) {
 		return addr, err
 	}
 	local, err := s.srv.Accounts.IsLocal(addr.Domain)
-	if err == nil && !local {
-		err = replyRelay
+	switch {
+	case err != nil || local:
+		return addr, err
+	case s.srv.kind != Submission:
+		return addr, replyRelay
+	case s.srv.Routed != nil && s.srv.Routed(addr.Domain):
+		return addr, nil
 	}
-	return addr, err
+	return addr, reply(554, "5.1.2", "the domain %s is not whole: write it as in host.example", addr.Domain)
 }
+
+// isQualified reports whether a domain can be meant for the world: a single label is never (RFC 6409, 4.2).
+func isQualified(domain string) bool { return strings.ContainsAny(domain, ".[") }
 
 // forward reads a forward-path. A postmaster without domain is ours (RFC 5321, 4.5.1).
 func forward(path string, utf8 bool) (envelope.Address, error) {
@@ -179,7 +186,8 @@ func forward(path string, utf8 bool) (envelope.Address, error) {
 	return addr, nil
 }
 
-// add puts what addr leads to into the spool's list, each target once.
+// add puts what addr leads to into the spool's list, each target once. The first of several alone reports success, as the
+// sender has named one recipient (RFC 3461, 5.2.7.3).
 func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	targets, err := s.srv.Accounts.Resolve(addr)
 	if err == nil {
@@ -203,7 +211,10 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	}
 	tx.given = append(tx.given, addr)
 	tx.ours = isOurs(addr, targets)
-	for _, t := range targets {
+	for i, t := range targets {
+		if i == 1 {
+			r.Notify = r.Notify.WithoutSuccess()
+		}
 		tx.fold(addr, t, r)
 	}
 	return nil

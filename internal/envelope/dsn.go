@@ -18,6 +18,14 @@ func (n Notify) Wants(kind Notify) bool {
 	return n&NotifyNever == 0 && n&kind != 0
 }
 
+// WithoutSuccess is n for somebody of whom no success is to be reported, and all else as before.
+func (n Notify) WithoutSuccess() Notify {
+	if n == NotifySuccess {
+		return NotifyNever // the zero value would ask for failures
+	}
+	return n &^ NotifySuccess
+}
+
 // String writes the value of a NOTIFY parameter; empty for the default.
 func (n Notify) String() string {
 	if n&NotifyNever != 0 {

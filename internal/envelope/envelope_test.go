@@ -76,6 +76,16 @@ func TestNotify(t *testing.T) {
 	}
 }
 
+func TestNotifyWithoutSuccess(t *testing.T) {
+	for n, want := range map[Notify]Notify{
+		0: 0, NotifyNever: NotifyNever, NotifySuccess: NotifyNever, NotifySuccess | NotifyDelay: NotifyDelay, NotifyFailure: NotifyFailure,
+	} {
+		if got := n.WithoutSuccess(); got != want {
+			t.Errorf("%q without success is %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestNotifyWants(t *testing.T) {
 	for _, tt := range []struct {
 		n                       Notify

@@ -27,10 +27,6 @@ const maxReplyLine = 512
 // A Writer gathers replies and writes them in Flush, or when 4 KiB are together. Its first error stays: nothing is
 // written after it, and Flush tells it. It is for one goroutine.
 type Writer struct {
-	// UTF8 says that replies may have characters that are not ASCII, which the peer must have asked for
-	// (RFC 6531, 3.5 and 3.7.4). Otherwise each of them is a "?".
-	UTF8 bool
-
 	dst  io.Writer
 	page *page // nil when nothing is gathered
 	n    int
@@ -41,7 +37,8 @@ type Writer struct {
 func NewWriter(w io.Writer) *Writer { return &Writer{dst: w} }
 
 // Reply writes a reply, with the enhanced code on each of its lines (RFC 2034, 4). Its text is made fit: control octets
-// become spaces, each run of white space one, and a line that is too long is cut. A code that is none means that we
+// become spaces, each run of white space one, a character that is not ASCII "?", since only replies that we never give may
+// have such (RFC 6531, 3.7.4), and a line that is too long is cut. A code that is none means that we
 // made a mistake, which is said as 451 4.3.0; an enhanced code that is none, or of another class, is left out.
 func (w *Writer) Reply(r Reply) {
 	if r.Code < 200 || r.Code > 599 {
@@ -94,21 +91,17 @@ func (w *Writer) line(code int, enhanced, text string, more bool) {
 	if enhanced != "" {
 		b = append(append(b, enhanced...), ' ')
 	}
-	b = append(b, w.fit(text, maxReplyLine-len(b)-len("\r\n"))...)
+	b = append(b, fit(text, maxReplyLine-len(b)-len("\r\n"))...)
 	b = append(b, "\r\n"...)
 	w.n += len(b)
 }
 
 // fit makes text fit for a line of at most max octets.
-func (w *Writer) fit(text string, max int) string {
+func fit(text string, max int) string {
 	if len(text) <= max && isPlain(text) {
 		return text
 	}
-	text = envelope.Sanitize(text, max)
-	if w.UTF8 {
-		return text
-	}
-	return strings.Map(toASCII, text)
+	return strings.Map(toASCII, envelope.Sanitize(text, max))
 }
 
 func isPlain(s string) bool {

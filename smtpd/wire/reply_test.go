@@ -6,13 +6,11 @@ import (
 	"io"
 	"strings"
 	"testing"
-	"unicode/utf8"
 )
 
-func said(utf8 bool, list ...Reply) string {
+func said(list ...Reply) string {
 	var b strings.Builder
 	w := NewWriter(&b)
-	w.UTF8 = utf8
 	for _, r := range list {
 		w.Reply(r)
 	}
@@ -39,6 +37,7 @@ func TestReply(t *testing.T) {
 		{"controls", Reply{501, "5.5.4", "no\x00 such \x1b[2J\x7f"}, "501 5.5.4 no? such ?[2J?\r\n"},
 		{"tab", Reply{250, "", "a\tb"}, "250 a b\r\n"},
 		{"UTF-8", Reply{553, "5.6.7", "no \u00fc here"}, "553 5.6.7 no ? here\r\n"},
+		{"UTF-8, too long", Reply{250, "2.0.0", strings.Repeat("\u00fc", 600)}, "250 2.0.0 " + strings.Repeat("?", 250) + "\r\n"},
 		{"no UTF-8", Reply{553, "5.6.7", "no \xff here"}, "553 5.6.7 no ? here\r\n"},
 		{"control in UTF-8", Reply{553, "5.6.7", "no \u0085\u202e here"}, "553 5.6.7 no ?? here\r\n"},
 		{"a digit of three", Reply{550, "5.7.509", "x"}, "550 5.7.509 x\r\n"},
@@ -55,22 +54,10 @@ func TestReply(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if got := said(false, test.reply); got != test.want {
+			if got := said(test.reply); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
-	}
-}
-
-func TestReplyInUTF8(t *testing.T) {
-	if got := said(true, Reply{250, "2.1.5", "\u00fc@\u4f8b.test"}); got != "250 2.1.5 \u00fc@\u4f8b.test\r\n" {
-		t.Errorf("got %q", got)
-	}
-	for pad := range 4 { // a character is whole or not there
-		got := said(true, Reply{250, "2.1.5", strings.Repeat("x", pad) + strings.Repeat("\U0001f4ec", 200)})
-		if len(got) > maxReplyLine || len(got) <= maxReplyLine-4 || !utf8.ValidString(got) {
-			t.Errorf("%d octets: %q", len(got), got)
-		}
 	}
 }
 
@@ -152,13 +139,13 @@ func TestWriterFails(t *testing.T) {
 
 // Whatever is to be said, it leaves as lines of one reply.
 func FuzzReply(f *testing.F) {
-	f.Add(250, "2.1.0", "ok", false)
-	f.Add(550, "5.7.1", "one\r\ntwo\n\x00\xff\u202e", true)
-	f.Add(0, "5.7\r\n", "\r250 x", true)
-	f.Fuzz(func(t *testing.T, code int, enhanced, text string, utf bool) {
-		out := said(utf, Reply{code, enhanced, text})
+	f.Add(250, "2.1.0", "ok")
+	f.Add(550, "5.7.1", "one\r\ntwo\n\x00\xff\u202e")
+	f.Add(0, "5.7\r\n", "\r250 x")
+	f.Fuzz(func(t *testing.T, code int, enhanced, text string) {
+		out := said(Reply{code, enhanced, text})
 		whole, ok := strings.CutSuffix(out, "\r\n")
-		if !ok || !utf8.ValidString(out) {
+		if !ok {
 			t.Fatalf("%q", out)
 		}
 		lines := strings.Split(whole, "\r\n")
@@ -170,7 +157,7 @@ func FuzzReply(f *testing.F) {
 			if len(line) > 510 || len(line) < 4 || line[:3] != out[:3] || line[3] != mark || line[0] < '2' || line[0] > '5' {
 				t.Fatalf("line %d is %q", i, line)
 			}
-			if strings.ContainsFunc(line, func(r rune) bool { return isControl(r) || !utf && r > '~' }) {
+			if strings.ContainsFunc(line, func(r rune) bool { return isControl(r) || r > '~' }) {
 				t.Fatalf("line %d is %q", i, line)
 			}
 		}

@@ -30,7 +30,7 @@ with smtplib.SMTP("127.0.0.1", int(submission)) as s:
         s.sendmail("mallory@example.test", [bob], "Subject: forged\r\n\r\nx\r\n")
         raise AssertionError("a foreign sender was accepted")
     except smtplib.SMTPSenderRefused as e:
-        assert e.smtp_code == 553, e
+        assert e.smtp_code == 550, e
 with smtplib.SMTP_SSL("127.0.0.1", int(submissions), context=trust) as s:
     s.login(alice, alice_pw)
     assert s.send_message(letter("by tls")) == {}
