@@ -265,10 +265,11 @@ func drip(lines, octet string) func(*crowd, net.Conn) {
 
 // flood says the same over and over until it is sent away.
 func flood(line string) func(*crowd, net.Conn) {
+	piece := []byte(strings.Repeat(line, 100))
 	return func(c *crowd, conn net.Conn) {
 		go func() {
-			for piece := strings.Repeat(line, 100); ; {
-				if _, err := io.WriteString(conn, piece); err != nil {
+			for {
+				if _, err := conn.Write(piece); err != nil {
 					return
 				}
 			}
