@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"time"
 
 	"postroad/imapd/wire"
 	"postroad/internal/account"
@@ -61,11 +62,11 @@ func (s *session) login(c *wire.Login) reply {
 	}
 	ctx, done := s.patience()
 	defer done()
-	a, err := s.srv.Logins.LogIn(ctx, s.client(), c.User, c.Password)
+	l, err := s.srv.Logins.LogIn(ctx, s.client(), c.User, c.Password)
 	if err != nil {
 		return s.loginFailed(c.User, err)
 	}
-	return s.logIn(a)
+	return s.logIn(l)
 }
 
 func inTheClear() reply {
@@ -89,7 +90,7 @@ func (s *session) authenticate(c *wire.Authenticate) reply {
 		case err != nil:
 			return s.loginFailed(exchange.User(), err)
 		case done:
-			return s.logIn(exchange.Account())
+			return s.logIn(exchange.Login())
 		}
 		var r reply
 		if response, r = s.challenge(challenge); r != (reply{}) {
@@ -120,11 +121,17 @@ func (s *session) challenge(text []byte) ([]byte, reply) {
 	return response[:n], reply{}
 }
 
-// logIn begins the session of an account.
-func (s *session) logIn(a account.Account) reply {
-	s.account, s.owner = a, mailbox.Owner(a.ID)
-	s.whose.Store(uint64(a.ID))
-	s.pass().LoggedIn(uint64(a.ID))
+// logIn begins the session of an account. It ends with the login.
+func (s *session) logIn(l account.Login) reply {
+	s.account, s.owner = l.Account, mailbox.Owner(l.ID)
+	s.whose.Store(uint64(l.ID))
+	if !s.srv.Accounts.Stands(l.Account) { // it was changed since the login was judged, and End did not know of this session
+		s.conn.bye(accountChanged)
+	}
+	if !l.Until.IsZero() {
+		s.expiry = time.AfterFunc(time.Until(l.Until), func() { s.conn.bye(expired) })
+	}
+	s.pass().LoggedIn(uint64(l.ID))
 	s.access = s.srv.Mailboxes.For(s.owner, Names{s.srv.Accounts})
 	s.dec.SetLimits(wire.AfterLogin(s.srv.Limits.MessageSize))
 	s.conn.loggedIn(true)
@@ -170,6 +177,7 @@ func (s *session) loginReply(err error) reply {
 func (s *session) unauthenticate() reply {
 	s.unselect()
 	s.stopNotices()
+	s.stopExpiry()
 	s.account, s.owner, s.access, s.enabled, s.rules = account.Account{}, 0, nil, 0, nil
 	s.whose.Store(0)
 	s.pass().LoggedIn(0)
@@ -188,6 +196,13 @@ func (s *session) unauthenticate() reply {
 	s.conn.decompress()
 	s.dec.Reset(s.conn)
 	return reply{status: answered}
+}
+
+func (s *session) stopExpiry() {
+	if s.expiry != nil {
+		s.expiry.Stop()
+		s.expiry = nil
+	}
 }
 
 // Names tells mailbox.Access of accounts.

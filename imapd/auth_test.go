@@ -10,11 +10,16 @@ import (
 	"fmt"
 	"hash"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/envelope"
+	"postroad/internal/store"
 )
 
 // scram is a client's end of SCRAM-SHA-256 (RFC 5802, 5), which writes what it pleases as header.
@@ -206,4 +211,58 @@ func TestEndOfAnAccount(t *testing.T) {
 	other.dialog("> b NOOP\n< b OK ...")
 	h.srv.End(account.ID(bob))
 	other.dialog("< * BYE your account ...")
+}
+
+// meanwhile is a guard's memory that has something happen once a login was judged, before its session knows.
+type meanwhile func()
+
+func (meanwhile) KnownUntil(string, netip.Prefix) time.Time { return time.Time{} }
+func (m meanwhile) Know(string, netip.Prefix, time.Time)    { m() }
+
+// Who is let in while the account changes is sent away at once.
+func TestChangedBeforeTheSessionKnows(t *testing.T) {
+	alice, err := envelope.ParseAddress(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHouse(t, withTLS(t), func(c *Config) {
+		change := meanwhile(func() {
+			if err := c.Accounts.SetPassword(alice, "new"); err != nil {
+				t.Error(err)
+			}
+		})
+		c.Logins = account.NewLogins(c.Accounts, account.NewGuard(nil, change))
+	})
+	c := h.fromAfar()()
+	c.dialog("< * OK ...\n> a STARTTLS\n< a OK ...")
+	c = newRaw(t, tls.Client(c.conn, insecureTLS()))
+	c.dialog(`
+		> b LOGIN alice@example.test "correct horse"
+		< b OK ...
+		< * BYE your account was changed, ...`)
+	c.closed()
+}
+
+// A session ends with the app password that it was begun by.
+func TestLoginExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const within = 10 * time.Second
+		h := buildHouse(t, store.Options{})
+		alice, err := envelope.ParseAddress(user)
+		h.must(err)
+		_, phone, err := h.config.Accounts.AddAppPassword(alice,
+			account.AppPassword{Name: "phone", Protocols: []string{account.IMAP}, Expires: time.Now().Add(within)})
+		h.must(err)
+		began := time.Now()
+		c := pipe(t, h.config)
+		c.patient("* OK ...")
+		c.send("a LOGIN " + user + " " + phone + "\r\n")
+		c.patient("a OK ...")
+		c.send("b IDLE\r\n")
+		c.patient("+ idling")
+		c.patient("* BYE the password that you logged in with has expired")
+		if took := time.Since(began); took != within {
+			t.Errorf("it ended after %v", took)
+		}
+	})
 }

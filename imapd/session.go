@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -48,6 +49,7 @@ type session struct {
 	account account.Account
 	owner   mailbox.Owner
 	access  *mailbox.Access
+	expiry  *time.Timer // ends the session with what it logged in by; nil when that does not expire
 
 	enabled enabled
 	sel     *selected // nil when no mailbox is selected
@@ -119,6 +121,7 @@ const (
 	flood          = "that is more than a client may send"
 	notIMAP        = "this is an IMAP server"
 	tooManyLogins  = "too many failed logins"
+	expired        = "the password that you logged in with has expired"
 	accountChanged = "your account was changed, disabled or removed; log in again"
 	loggedOut      = "logging out"
 )
@@ -218,6 +221,7 @@ func (s *session) end() {
 	s.flush()
 	s.unselect()
 	s.stopNotices()
+	s.stopExpiry()
 	s.cancel()
 	s.mu.Unlock()
 	s.conn.close()

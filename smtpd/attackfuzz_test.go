@@ -141,12 +141,12 @@ type quickExchange struct {
 
 func (x *quickExchange) User() string { return x.user }
 
-func (x *quickExchange) Account() account.Account {
+func (x *quickExchange) Login() account.Login {
 	a, err := x.h.accounts.Get(address("alice@example.test"))
 	if err != nil {
 		panic(err)
 	}
-	return a
+	return account.Login{Account: a}
 }
 
 // phrases are what octets from 0x80 stand for in a script. Two more, chunk and last chunk, take the next octet for a

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"postroad/internal/account"
 	"postroad/smtpd"
 )
 
@@ -402,4 +404,57 @@ func TestE08LoginsAtOnce(t *testing.T) {
 	if most > 160<<20 { // two hashes of 19 MiB, as many that were not collected, and their copies
 		t.Errorf("%d MiB", most>>20)
 	}
+}
+
+// meanwhile is a guard's memory that has something happen once a login was judged, before its session knows.
+type meanwhile func()
+
+func (meanwhile) KnownUntil(string, netip.Prefix) time.Time { return time.Time{} }
+func (m meanwhile) Know(string, netip.Prefix, time.Time)    { m() }
+
+// TestChangedBeforeTheSessionKnows: who is let in while the account changes is sent away at once.
+func TestChangedBeforeTheSessionKnows(t *testing.T) {
+	alice := address("alice@example.test")
+	for name, change := range map[string]func(h *house) error{
+		"disabled":     func(h *house) error { return h.accounts.SetDisabled(alice, true) },
+		"new password": func(h *house) error { return h.accounts.SetPassword(alice, "new") },
+		"removed":      func(h *house) error { return h.accounts.Remove(alice, nil) },
+		"revoked":      func(h *house) error { return h.accounts.RevokeAppPassword(alice, "phone") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				_, phone, err := h.accounts.AddAppPassword(alice, account.AppPassword{Name: "phone", Protocols: []string{account.SMTP}})
+				h.must(err)
+				s := h.inMemory(smtpd.Submission, true, func(c *smtpd.Config) {
+					now := meanwhile(func() { h.must(change(h)) })
+					c.Logins = account.NewLogins(h.accounts, account.NewGuard(nil, now))
+				})
+				p := s.helloFrom(t, fresh(1))
+				if got := p.plainly("", alice.String(), phone); got.code != 235 {
+					t.Fatal(got)
+				}
+				p.talk("< 421 4.7.0\n<-")
+			})
+		})
+	}
+}
+
+// TestLoginExpires: a session ends with the app password that it was begun by.
+func TestLoginExpires(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *server) {
+		const within = 10 * time.Second
+		_, phone, err := s.accounts.AddAppPassword(address("alice@example.test"),
+			account.AppPassword{Name: "phone", Protocols: []string{account.SMTP}, Expires: time.Now().Add(within)})
+		s.must(err)
+		began := time.Now()
+		p, other := s.helloFrom(t, fresh(1)), s.helloFrom(t, fresh(2))
+		p.plainly("", "alice@example.test", phone)
+		other.plainly("", "alice@example.test", alicesPassword)
+		p.talk("> MAIL FROM:<alice@example.test>\n< 250\n< 421 4.7.0 the password that you logged in with has expired\n<-")
+		if took := time.Since(began); took != within {
+			t.Errorf("it ended after %v", took)
+		}
+		other.talk("> NOOP\n< 250")
+	})
 }

@@ -87,6 +87,8 @@ func (d *directory) ByID(id account.ID) (account.Account, error) {
 	return account.Account{ID: id, Created: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}, d.failure()
 }
 
+func (d *directory) Stands(account.Account) bool { return true }
+
 func (d *directory) Mechanisms(account.Client) []string { return []string{sasl.Plain} }
 
 func (d *directory) Begin(_ context.Context, _ account.Client, mechanism string) (account.Exchange, error) {
@@ -125,8 +127,8 @@ func (x *exchange) check(identity, user, password string) error {
 
 func (x *exchange) User() string { return x.user }
 
-func (x *exchange) Account() account.Account {
-	return account.Account{ID: town[x.user][0].Account, Address: addr(x.user)}
+func (x *exchange) Login() account.Login {
+	return account.Login{Account: account.Account{ID: town[x.user][0].Account, Address: addr(x.user)}}
 }
 
 func (d *directory) Get(a envelope.Address) (account.Account, error) {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+	"time"
 
 	"postroad/internal/account"
 	"postroad/internal/sasl"
@@ -67,7 +68,7 @@ func (s *session) exchange(x account.Exchange, response []byte) *wire.Reply {
 		case err != nil:
 			return s.loginFailed(x.User(), err)
 		case done:
-			return s.logIn(x.Account())
+			return s.logIn(x.Login())
 		}
 		var r *wire.Reply
 		if response, r = s.ask(challenge); response == nil {
@@ -94,12 +95,28 @@ func (s *session) ask(challenge []byte) ([]byte, *wire.Reply) {
 	return response[:n], nil
 }
 
-func (s *session) logIn(a account.Account) *wire.Reply {
-	s.account = &a
-	s.whose.Store(uint64(a.ID))
-	s.pass.LoggedIn(uint64(a.ID))
-	s.log.Info("logged in", "account", a.Address.String())
+// logIn begins what the peer may do as an account, until its login ends.
+func (s *session) logIn(l account.Login) *wire.Reply {
+	s.account = &l.Account
+	s.whose.Store(uint64(l.ID))
+	if !s.srv.Accounts.Stands(l.Account) { // it was changed since the login was judged, and End did not know of this session
+		s.endNow(replyAccountOver)
+	}
+	if !l.Until.IsZero() {
+		s.expiry = time.AfterFunc(time.Until(l.Until), func() { s.endNow(replyExpired) })
+	}
+	s.pass.LoggedIn(uint64(l.ID))
+	s.log.Info("logged in", "account", l.Address.String())
 	return replyWelcome
+}
+
+func (s *session) logOut() {
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	s.account, s.expiry = nil, nil
+	s.whose.Store(0)
+	s.pass.LoggedIn(0)
 }
 
 // loginFailed returns the reply to a login that failed. One failure too many ends the connection.

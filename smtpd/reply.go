@@ -31,6 +31,7 @@ var (
 	replyLeaving       = reply(421, "4.3.2", "this server is going down, try again later")
 	replyTimeout       = reply(421, "4.4.2", "nothing was heard from you for too long")
 	replyPanic         = reply(421, "4.3.0", "local trouble, try again later")
+	replyExpired       = reply(421, "4.7.0", "the password that you logged in with has expired")
 	replyAccountOver   = reply(421, "4.7.0", "the account was changed, please connect and log in again")
 	replyTooFast       = reply(421, "4.7.0", "too many commands in a minute")
 	replyTooMuchJunk   = reply(421, "4.7.0", "too many commands that bring no mail")

@@ -38,6 +38,7 @@ type session struct {
 	hello helo
 	// account is who is logged in; nil when nobody is.
 	account *account.Account
+	expiry  *time.Timer  // ends the session with what it logged in by; nil when that does not expire
 	tx      *transaction // nil when none is open
 	// forwarded is whose the next message is by a proxy's word; nil without that.
 	forwarded *origin
@@ -226,9 +227,7 @@ func (s *session) reset() {
 func (s *session) forget() {
 	s.reset()
 	s.hello = helo{}
-	s.account = nil
-	s.whose.Store(0)
-	s.pass.LoggedIn(0)
+	s.logOut()
 }
 
 // recover ends a session that has panicked.
@@ -245,7 +244,7 @@ func (s *session) recover() {
 // close sends what was said and lets go of everything. What is left of a transaction is not accepted.
 func (s *session) close() {
 	defer s.pass.Leave()
-	s.reset()
+	s.forget()
 	s.flush()
 	if tc, ok := s.conn.(*tls.Conn); ok {
 		tc.Close()

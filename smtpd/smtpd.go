@@ -80,6 +80,7 @@ type Accounts interface {
 	Get(addr envelope.Address) (account.Account, error)
 	ByID(id account.ID) (account.Account, error)
 	MayPost(list, from envelope.Address) (bool, error)
+	Stands(a account.Account) bool
 }
 
 // Logins is how clients log in.

@@ -60,6 +60,8 @@ type Account struct {
 	Admin    bool     // may set quotas over IMAP
 	AppOnly  bool     // its own password opens nothing; app passwords do
 	Hidden   []string // IMAP capabilities that its clients are not told of, in upper case and order
+
+	revision uint64 // counts the changes that end its sessions
 }
 
 // Quota is what an account's mailboxes may hold; 0 is no limit.
@@ -130,13 +132,14 @@ type record struct {
 	Messages int64     `json:"messages,omitempty"`
 	Admin    bool      `json:"admin,omitempty"`
 	Hidden   []string  `json:"hidden,omitempty"`
+	Revision uint64    `json:"revision,omitempty"` // raised by each change that ends sessions
 }
 
 func (r *record) account(id ID) Account {
 	return Account{
 		ID: id, Address: envelope.Address{Local: r.Local, Domain: r.Domain},
 		Disabled: r.Disabled, Created: r.Created, Quota: Quota{r.Octets, r.Messages},
-		Admin: r.Admin, AppOnly: r.AppOnly, Hidden: r.Hidden,
+		Admin: r.Admin, AppOnly: r.AppOnly, Hidden: r.Hidden, revision: r.Revision,
 	}
 }
 
@@ -220,19 +223,25 @@ func (d *Directory) Remove(addr envelope.Address, removed func(store.Tx, Account
 	return err
 }
 
-// change lets fn change an account's record in a transaction, and returns whose it is.
+// change lets fn change an account's record in a transaction, and returns whose it is. Sessions end when fn raises the
+// revision.
 func (d *Directory) change(addr envelope.Address, fn func(*record)) (a Account, err error) {
 	addr = addr.Canonical()
+	ended := false
 	err = d.st.Update(func(tx store.Tx) error {
 		var rec record
 		if a, rec, err = lookup(tx, addr); err != nil {
 			return err
 		}
 		fn(&rec)
+		ended = rec.Revision != a.revision
 		a = rec.account(a.ID)
 		put(tx, accountKey(a.ID), rec)
 		return nil
 	})
+	if err == nil && ended {
+		d.ends.tell(a.ID)
+	}
 	return a, err
 }
 
@@ -269,19 +278,20 @@ func (d *Directory) SetPassword(addr envelope.Address, password string) error {
 		return err
 	}
 	keys := rec.keyring(d.sha1, password)
-	a, err := d.change(addr, func(rec *record) { rec.Hash, rec.Keys = hash, keys })
-	if err == nil {
-		d.ends.tell(a.ID)
-	}
+	_, err = d.change(addr, func(rec *record) {
+		rec.Hash, rec.Keys = hash, keys
+		rec.Revision++
+	})
 	return err
 }
 
 // SetDisabled says whether the account may log in and send. ErrNotFound.
 func (d *Directory) SetDisabled(addr envelope.Address, disabled bool) error {
-	a, err := d.change(addr, func(rec *record) { rec.Disabled = disabled })
-	if err == nil && disabled {
-		d.ends.tell(a.ID)
-	}
+	_, err := d.change(addr, func(rec *record) {
+		if rec.Disabled = disabled; disabled {
+			rec.Revision++
+		}
+	})
 	return err
 }
 
@@ -298,17 +308,16 @@ func (d *Directory) Set(addr envelope.Address, s Settings) (Account, error) {
 	if err := s.check(); err != nil {
 		return Account{}, err
 	}
-	a, err := d.change(addr, func(rec *record) {
+	return d.change(addr, func(rec *record) {
 		set(&rec.Octets, s.Octets)
 		set(&rec.Messages, s.Messages)
 		set(&rec.Admin, s.Admin)
 		set(&rec.AppOnly, s.AppOnly)
 		rec.Hidden = without(union(rec.Hidden, s.Hide), s.Show)
+		if s.AppOnly != nil && *s.AppOnly {
+			rec.Revision++
+		}
 	})
-	if err == nil && s.AppOnly != nil && *s.AppOnly {
-		d.ends.tell(a.ID)
-	}
-	return a, err
 }
 
 // SetQuota is Set for the quota alone, of an account by its ID. ErrNotFound, ErrSetting.

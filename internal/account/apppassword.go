@@ -37,7 +37,7 @@ type AppPassword struct {
 	Name      string   // unique in the account
 	Protocols []string // sorted; not empty
 	Created   time.Time
-	Expires   time.Time // from when on nobody logs in by it; zero is never
+	Expires   time.Time // from when on nobody logs in by it, and its sessions end; zero is never
 	Used      Use       // the last login by it; zero is none
 }
 
@@ -220,7 +220,8 @@ func (d *Directory) AppPasswords(addr envelope.Address) (list []AppPassword, err
 func (d *Directory) RevokeAppPassword(addr envelope.Address, name string) error {
 	var a Account
 	err := d.st.Update(func(tx store.Tx) (err error) {
-		if a, _, err = lookup(tx, addr.Canonical()); err != nil {
+		var rec record
+		if a, rec, err = lookup(tx, addr.Canonical()); err != nil {
 			return err
 		}
 		list, err := appsOf(tx, a.ID)
@@ -232,6 +233,8 @@ func (d *Directory) RevokeAppPassword(addr envelope.Address, name string) error 
 			return fmt.Errorf("%q of %s: %w", name, a.Address, ErrNoAppPassword)
 		}
 		tx.Delete(appKey(a.ID, list[i].number))
+		rec.Revision++
+		put(tx, accountKey(a.ID), rec)
 		return nil
 	})
 	if err == nil {

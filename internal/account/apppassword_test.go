@@ -99,13 +99,13 @@ func TestAppPasswordLogin(t *testing.T) {
 				l.change(t, c.before())
 			}
 			client := Client{Protocol: c.protocol, From: honest, Bindings: overTLS.Bindings}
-			for mechanism, login := range map[string]func() (Account, error){
-				"LOGIN": func() (Account, error) { return l.LogIn(t.Context(), client, c.user, c.password) },
-				sasl.ScramSHA256: func() (Account, error) {
-					return accountOf(scramLogin(t, l, sasl.ScramSHA256, client, "n,,", c.user, c.password, nil))
+			for mechanism, login := range map[string]func() (Login, error){
+				"LOGIN": func() (Login, error) { return l.LogIn(t.Context(), client, c.user, c.password) },
+				sasl.ScramSHA256: func() (Login, error) {
+					return loginOf(scramLogin(t, l, sasl.ScramSHA256, client, "n,,", c.user, c.password, nil))
 				},
-				sasl.ScramSHA256Plus: func() (Account, error) {
-					return accountOf(scramLogin(t, l, sasl.ScramSHA256Plus, client, "p=tls-exporter,,", c.user, c.password, nil))
+				sasl.ScramSHA256Plus: func() (Login, error) {
+					return loginOf(scramLogin(t, l, sasl.ScramSHA256Plus, client, "p=tls-exporter,,", c.user, c.password, nil))
 				},
 			} {
 				l.guard = NewGuard(nil, nil)
@@ -118,11 +118,11 @@ func TestAppPasswordLogin(t *testing.T) {
 	})
 }
 
-func accountOf(x Exchange, err error) (Account, error) {
+func loginOf(x Exchange, err error) (Login, error) {
 	if err != nil {
-		return Account{}, err
+		return Login{}, err
 	}
-	return x.Account(), nil
+	return x.Login(), nil
 }
 
 // swapped is an app password with another first letter.
@@ -319,9 +319,13 @@ func TestRevokingEndsSessions(t *testing.T) {
 	var told []ID
 	defer l.dir.Watch(func(id ID) { told = append(told, id) })()
 	l.change(t, l.dir.RevokeAppPassword(addr(alice), "phone"))
+	revoked, _ := l.dir.Get(addr(alice))
 	only := true
 	_, err := l.dir.Set(addr(alice), Settings{AppOnly: &only})
 	l.change(t, err)
+	if l.dir.Stands(a) || l.dir.Stands(revoked) {
+		t.Error("a login that was judged before stands")
+	}
 	if !slices.Equal(told, []ID{a.ID, a.ID}) {
 		t.Errorf("told %v", told)
 	}

@@ -59,11 +59,11 @@ func TestE01NobodyActsForAnother(t *testing.T) {
 				if (err == nil) != may || err != nil && !errors.Is(err, ErrCredentials) {
 					t.Errorf("%s as %q: %v", name, identity, err)
 				}
-				if err == nil && x.Account().Address != addr(alice) {
-					t.Errorf("%s as %q is %v", name, identity, x.Account().Address)
+				if err == nil && x.Login().Address != addr(alice) {
+					t.Errorf("%s as %q is %v", name, identity, x.Login().Address)
 				}
-				if err != nil && x.Account().ID != 0 {
-					t.Errorf("%s as %q failed and is %v", name, identity, x.Account().Address)
+				if err != nil && x.Login().ID != 0 {
+					t.Errorf("%s as %q failed and is %v", name, identity, x.Login().Address)
 				}
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"postroad/internal/envelope"
 	"postroad/internal/sasl"
@@ -82,31 +83,37 @@ func (l *Logins) bindings(c Client) sasl.Bindings {
 	return c.Bindings
 }
 
-// LogIn returns the account that user (its address) and password open: its own, or an app password. A failure is
+// Login is what has let a client in: the account as it was when its login was judged, and when that ends.
+type Login struct {
+	Account
+	Until time.Time // when the password it was by expires; zero is never
+}
+
+// LogIn lets a client into the account that user (its address) and password open: its own, or an app password. A failure is
 // answered late, but not after ctx ends. Errors: ErrCredentials; ErrGuessing and ErrBusy, of which
 // nothing follows about the password; and others, which are trouble of ours.
-func (l *Logins) LogIn(ctx context.Context, c Client, user, password string) (Account, error) {
+func (l *Logins) LogIn(ctx context.Context, c Client, user, password string) (Login, error) {
 	w, err := l.dir.holder(user)
 	if err != nil {
-		return Account{}, fmt.Errorf("log in: %w", err)
+		return Login{}, fmt.Errorf("log in: %w", err)
 	}
 	if used := w.app(password, c.Protocol, l.dir.now()); used != nil {
 		return l.welcome(c, w, used, password), nil
 	}
 	t, err := l.guard.Enter(ctx, c.From, nameOf(user))
 	if err != nil {
-		return Account{}, err
+		return Login{}, err
 	}
 	a, err := l.dir.Verify(ctx, user, password)
-	return a, l.settle(ctx, t, password, err)
+	return Login{Account: a}, l.settle(ctx, t, password, err)
 }
 
 // welcome lets a client in that has shown an app password. Nobody guesses one, so nothing that others tried can keep
 // it out; and where it comes from is known from then on.
-func (l *Logins) welcome(c Client, w *holder, used *app, password string) Account {
+func (l *Logins) welcome(c Client, w *holder, used *app, password string) Login {
 	l.guard.Welcome(c.From, nameOf(w.Address.String()))
 	l.dir.noteUse(w, used, c, password)
-	return w.Account
+	return Login{w.Account, used.Expires}
 }
 
 // settle tells the guard what became of a login.
@@ -174,8 +181,8 @@ func (e *exchange) serverOf(mechanism string) sasl.Server {
 // sasl.ErrSyntax and sasl.ErrBinding.
 type Exchange interface {
 	sasl.Server
-	User() string     // the name that the client gave, for the log; may be empty
-	Account() Account // who logged in, once Next has said done
+	User() string // the name that the client gave, for the log; may be empty
+	Login() Login // what let it in, once Next has said done
 }
 
 type exchange struct {
@@ -185,17 +192,17 @@ type exchange struct {
 	client Client
 	server sasl.Server
 
-	user    string
-	sha1    bool // of SCRAM
-	account Account
+	user  string
+	sha1  bool // of SCRAM
+	login Login
 }
 
 func (e *exchange) Next(response []byte) (challenge []byte, done bool, err error) {
 	return e.server.Next(response)
 }
 
-func (e *exchange) User() string     { return e.user }
-func (e *exchange) Account() Account { return e.account }
+func (e *exchange) User() string { return e.user }
+func (e *exchange) Login() Login { return e.login }
 
 func (e *exchange) logIn(user, password string) error { return e.logInAs("", user, password) }
 
@@ -204,7 +211,7 @@ func (e *exchange) logInAs(identity, user, password string) (err error) {
 	if !actsAsItself(identity, user) {
 		password = "" // nobody's: the refusal costs what a false password does
 	}
-	e.account, err = e.logins.LogIn(e.ctx, e.client, user, password)
+	e.login, err = e.logins.LogIn(e.ctx, e.client, user, password)
 	return err
 }
 
@@ -242,7 +249,7 @@ func (e *exchange) proven(identity, user string, k *sasl.Keys) error {
 		k = nil
 	}
 	if used := w.appWith(k, c.Protocol, e.sha1, l.dir.now()); used != nil {
-		e.account = l.welcome(c, w, used, "")
+		e.login = l.welcome(c, w, used, "")
 		return nil
 	}
 	t, err := l.guard.Enter(e.ctx, c.From, nameOf(user))
@@ -255,7 +262,7 @@ func (e *exchange) proven(identity, user string, k *sasl.Keys) error {
 		err = ErrCredentials
 	}
 	if err = l.settle(e.ctx, t, "", err); err == nil {
-		e.account = w.Account
+		e.login = Login{Account: w.Account}
 	}
 	return err
 }

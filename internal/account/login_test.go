@@ -132,8 +132,8 @@ func TestScramLogin(t *testing.T) {
 			if !errors.Is(err, c.err) {
 				t.Errorf("%s: %v, want %v", c.name, err, c.err)
 			}
-			if err == nil && (x.Account().Address.String() != alice || x.User() != c.user) {
-				t.Errorf("%s: %v logged in as %s", c.name, x.Account().Address, x.User())
+			if err == nil && (x.Login().Address.String() != alice || x.User() != c.user) {
+				t.Errorf("%s: %v logged in as %s", c.name, x.Login().Address, x.User())
 			}
 			if errors.Is(err, ErrCredentials) && time.Since(began) < failureDelay {
 				t.Errorf("%s: answered at once", c.name)
@@ -166,7 +166,7 @@ func TestPlainAndLogin(t *testing.T) {
 			for _, r := range c.responses {
 				_, done, err = x.Next([]byte(r))
 			}
-			if !errors.Is(err, c.err) || done != (c.err == nil) || done && x.Account().Address != addr("a@x.test") {
+			if !errors.Is(err, c.err) || done != (c.err == nil) || done && x.Login().Address != addr("a@x.test") {
 				t.Errorf("%s %q: %v, %v", c.mechanism, c.responses, done, err)
 			}
 		}
@@ -324,16 +324,20 @@ func TestWatch(t *testing.T) {
 		},
 	}
 	for i, step := range steps {
+		before, _ := d.Get(a.Address)
 		for _, q := range quiet {
 			if err := q(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if len(told) != i {
+		if len(told) != i || !d.Stands(before) {
 			t.Fatalf("told %v before step %d", told, i)
 		}
 		if err := step(); err != nil {
 			t.Fatal(err)
+		}
+		if d.Stands(before) {
+			t.Errorf("step %d is not seen of who asks", i)
 		}
 		if len(told) != i+1 || told[i] != a.ID {
 			t.Fatalf("told %v after step %d", told, i)
@@ -346,6 +350,22 @@ func TestWatch(t *testing.T) {
 }
 
 func ignore(error) error { return nil }
+
+// A login is judged by the account as it was before the password is looked at, which takes its time.
+func TestChangedWhileJudged(t *testing.T) {
+	l := newLogins(t)
+	l.dir.verifier.check = func(hash, password string) bool {
+		l.change(t, l.dir.SetPassword(addr(alice), "new"))
+		return checkPassword(hash, password)
+	}
+	in, err := l.LogIn(t.Context(), overTLS, alice, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.dir.Stands(in.Account) {
+		t.Error("the login stands by a password that is no more")
+	}
+}
 
 func TestSettings(t *testing.T) {
 	d := populated(t)

@@ -65,7 +65,7 @@ func (l *Logins) enabled(name string) (*holder, error) {
 // admit lets the client in by what cannot be guessed.
 func (e *exchange) admit(w *holder) {
 	name := w.Address.String()
-	e.user, e.account = name, w.Account
+	e.user, e.login = name, Login{Account: w.Account}
 	e.logins.guard.Welcome(e.client.From, name)
 }
 

@@ -90,13 +90,13 @@ func TestTokens(t *testing.T) {
 				if !errors.Is(err, c.want) || done != (c.want == nil) {
 					t.Errorf("%s with %s: %v, %v", c.name, mechanism, done, err)
 				}
-				if done && (x.Account().Address != addr(alice) || x.User() != alice) {
-					t.Errorf("%s is %v, %q", c.name, x.Account().Address, x.User())
+				if done && (x.Login().Address != addr(alice) || x.User() != alice) {
+					t.Errorf("%s is %v, %q", c.name, x.Login().Address, x.User())
 				}
 			}
 		}
 		x, _ := l.Begin(t.Context(), Client{From: honest, TLS: true}, sasl.OAuthBearer)
-		if _, done, err := x.Next([]byte("n,,\x01auth=Bearer of-a\x01\x01")); !done || err != nil || x.Account().Address != addr(alice) {
+		if _, done, err := x.Next([]byte("n,,\x01auth=Bearer of-a\x01\x01")); !done || err != nil || x.Login().Address != addr(alice) {
 			t.Errorf("without an identity: %v, %v", done, err)
 		}
 	})
@@ -243,8 +243,8 @@ func TestCertificates(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, done, err := x.Next([]byte(c.identity))
-			if done != (c.want != "") || !done && !errors.Is(err, ErrCredentials) || done && x.Account().Address != addr(c.want) {
-				t.Errorf("%s: %v, %v, %v", c.name, done, err, x.Account().Address)
+			if done != (c.want != "") || !done && !errors.Is(err, ErrCredentials) || done && x.Login().Address != addr(c.want) {
+				t.Errorf("%s: %v, %v, %v", c.name, done, err, x.Login().Address)
 			}
 		}
 	})

@@ -9,8 +9,15 @@ type watchers struct {
 	fns  map[int]func(ID)
 }
 
+// Stands reports whether nothing has ended the sessions of an account since it was read: it was not disabled or removed,
+// and has no new password. A session that asks once Watch's fn knows of it misses no end.
+func (d *Directory) Stands(a Account) bool {
+	now, err := d.ByID(a.ID)
+	return err == nil && now.revision == a.revision
+}
+
 // Watch calls fn after each commit that ends an account's sessions: it was disabled or
-// removed, or has a new password. fn runs in the goroutine that made the change, before
+// removed, has a new password, or less of them. fn runs in the goroutine that made the change, before
 // that is told of its success, and must not block. stop ends it.
 func (d *Directory) Watch(fn func(ID)) (stop func()) { return d.ends.add(fn) }
 
