@@ -100,7 +100,8 @@ func (s *session) skip(size int64, why error) *wire.Reply {
 	return answer(s.log, why)
 }
 
-// chunk takes the next chunk of a message. One that is refused takes the transaction with it: later chunks find none.
+// chunk takes the next chunk of a message. One that is refused takes the transaction with it, and later chunks find none;
+// in LMTP it stays to its end, as the last chunk has a reply for each recipient whatever it is (RFC 2033, 4.3).
 func (s *session) chunk(size int64, last bool) *wire.Reply {
 	m := s.tx.message
 	if m == nil {
@@ -112,11 +113,12 @@ func (s *session) chunk(size int64, last bool) *wire.Reply {
 		return s.cutOff(m, err)
 	case last:
 		return s.finish(m)
-	case m.fault != nil:
+	case m.fault == nil:
+		return replyChunk
+	case s.srv.kind != LMTP:
 		defer s.reset()
-		return m.refused(m.fault)
 	}
-	return replyChunk
+	return m.refused(m.fault)
 }
 
 // take reads content to its end, whatever is wrong with it: what follows is commands again. m takes it, unless it is nil.
