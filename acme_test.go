@@ -305,6 +305,7 @@ func TestACMENames(t *testing.T) {
 	cfg := acmeConfig(p, t.TempDir(), certs.DNS01)
 	cfg.ACME.Names = []string{"Mail.example.test", "*.example.test"}
 	r := runServer(t, cfg)
+	certstest.Eventually(t, "two certificates", func() bool { return r.log.count(`msg="certificate obtained"`) == 2 })
 	all := func() {
 		t.Helper()
 		for ask, name := range map[string]string{"mail.example.test": "mail.example.test", "imap.example.test": "imap.example.test", "other.test": "mail.example.test"} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postroad/internal/config"
+	"postroad/internal/listen/listentest"
 )
 
 // Servers that hand mail on to us: Postfix and Exim as Debian has them, each with its own configuration, queue and log
@@ -45,7 +46,7 @@ func relayPostfix(t *testing.T, h *mailHouse, hops []hop) *postfix {
 	t.Helper()
 	needs(t, "postfix")
 	needsRoot(t)
-	p := &postfix{mailHouse: h, dir: publicDir(t), addr: freePort(t)}
+	p := &postfix{mailHouse: h, dir: publicDir(t), addr: listentest.FreeAddress(t)}
 	for _, dir := range []string{"queue", "data"} {
 		if err := os.Mkdir(filepath.Join(p.dir, dir), 0o755); err != nil {
 			t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"postroad/internal/control"
+	"postroad/internal/listen/listentest"
 )
 
 var allHostile = flag.Bool("hostile.all", false, "TestHostileConnections with 5,000 of them, and with figures that count")
@@ -66,7 +67,7 @@ func serveForCrowds(t *testing.T, crowd int) *process {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
 	launch(t, dir, "--user", hostileUser+":"+crashPassword).stop()
-	p := &process{t: t, SMTP: freePort(t), Submission: freePort(t), Submissions: freePort(t), IMAP: freePort(t), Control: filepath.Join(dir, "control.sock")}
+	p := &process{t: t, SMTP: listentest.FreeAddress(t), Submission: listentest.FreeAddress(t), Submissions: listentest.FreeAddress(t), IMAP: listentest.FreeAddress(t), Control: filepath.Join(dir, "control.sock")}
 	config := filepath.Join(filepath.Dir(dir), "postroad.toml")
 	text := fmt.Sprintf("hostname = \"mx.example.test\"\ndata_dir = %q\n[listen]\nsmtp = %q\nsubmission = %q\nsubmissions = %q\nimap = %q\nimaps = \"off\"\n[limits]\nconnections = %d\n[log]\nlevel = \"error\"\n",
 		dir, p.SMTP, p.Submission, p.Submissions, p.IMAP, crowd+1000)
@@ -90,16 +91,6 @@ func serveForCrowds(t *testing.T, crowd int) *process {
 		return err == nil
 	})
 	return p
-}
-
-// freePort is an address that nobody listens on now.
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // resident is how much memory the server's process takes; 0 where that cannot be known.

@@ -43,8 +43,8 @@ func NewPebble(t testing.TB) *Pebble {
 		t.Skip("pebble, an ACME server for tests, is not installed")
 	}
 	p := &Pebble{
-		t: t, dir: t.TempDir(), address: freeAddress(t), manage: freeAddress(t),
-		HTTP: freeAddress(t), TLS: freeAddress(t), Zone: NewZone(t),
+		t: t, dir: t.TempDir(), address: listentest.FreeAddress(t), manage: listentest.FreeAddress(t),
+		HTTP: listentest.FreeAddress(t), TLS: listentest.FreeAddress(t), Zone: NewZone(t),
 	}
 	p.Directory, p.RootCA = "https://"+p.address+"/dir", filepath.Join(p.dir, "cert.pem")
 	cert, key, pool := listentest.PEM(t, "localhost")
@@ -59,15 +59,6 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// freeAddress is an address of this machine where nobody listens now.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func port(addr string) int {

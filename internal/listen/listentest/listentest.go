@@ -1,5 +1,5 @@
 // Package listentest has what tests of servers and clients want of a network: a
-// listener that is reached by pipes, and certificates.
+// listener that is reached by pipes, addresses to listen on, and certificates.
 package listentest
 
 import (
