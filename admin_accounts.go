@@ -64,10 +64,12 @@ func (a *Admin) Accounts(ctx context.Context, domain string) iter.Seq2[control.A
 // show is an account with its use.
 func (a *Admin) show(acct account.Account) (control.Account, error) {
 	octets, messages, err := a.c.Mailboxes.Usage(mailbox.Owner(acct.ID))
+	sent, failed := a.c.Accounts.SentToday(acct.ID)
 	return control.Account{
 		ID: uint64(acct.ID), Address: acct.Address.String(), Disabled: acct.Disabled, Admin: acct.Admin, AppOnly: acct.AppOnly, Created: acct.Created,
 		Quota: acct.Quota.Octets, MaxMessages: acct.Quota.Messages, Octets: octets, Messages: messages, Hidden: acct.Hidden,
-	}, adminError(err)
+		SaveSent: string(acct.SaveSent), Daily: control.DailyLimits(acct.Daily), SentToday: control.SentToday(sent),
+	}, adminError(errors.Join(err, failed))
 }
 
 // Account returns one account.
@@ -129,6 +131,7 @@ func (a *Admin) SetAccount(ctx context.Context, c control.SetAccount) (control.A
 	}
 	acct, err := a.c.Accounts.Set(addr, account.Settings{
 		Octets: c.Quota, Messages: c.MaxMessages, Admin: c.Admin, AppOnly: c.AppOnly, Hide: c.Hide, Show: c.Show,
+		SaveSent: (*account.Switch)(c.SaveSent), Daily: account.OwnAllowance(c.Daily),
 	})
 	if err != nil {
 		return control.Account{}, adminError(err)

@@ -115,7 +115,17 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 		},
 		Gate: s.gate, ProxyFrom: config.Prefixes(s.cfg.Trust.Proxies),
 		Proxies: config.Prefixes(s.cfg.Trust.XCLIENT), Flush: s.flush, Routed: s.isRouted,
-		NoSoliciting: s.cfg.Policy.NoSoliciting,
+		NoSoliciting: s.cfg.Policy.NoSoliciting, Outgoing: s.outgoing(),
+	}
+}
+
+func (s *Server) outgoing() smtpd.Outgoing {
+	c := s.cfg.Submission
+	return smtpd.Outgoing{
+		HideClient: c.HideClient, SaveSent: c.SaveSent, SentCopy: s.house.sentCopy,
+		Daily: account.Allowance{
+			Messages: int64(c.DailyMessages), Recipients: int64(c.DailyRecipients), New: int64(c.DailyNew),
+		},
 	}
 }
 

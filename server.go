@@ -86,6 +86,7 @@ type house struct {
 	trace     *trace.Log
 	bans      *gate.Bans
 	guard     *account.Guard
+	now       func() time.Time
 }
 
 // full reports whether an account's mailboxes hold all that they may.
@@ -125,6 +126,7 @@ func openHouse(dir string, limits trace.Limits, sub account.Subaddress, now func
 		mailboxes: mailbox.New(st, boxes),
 		trace:     trace.New(st, limits),
 		bans:      bans,
+		now:       now,
 	}, nil
 }
 
@@ -157,6 +159,9 @@ func (s *Server) build(o Options) error {
 	}
 	if err := s.house.openLogins(s.cfg, o); err != nil {
 		return err
+	}
+	if err := s.house.mailboxes.SetAdminContact(s.cfg.IMAP.AdminContact); err != nil {
+		return fmt.Errorf("imap.admin_contact: %w", err)
 	}
 	s.runner = delivery.New(s.deliveryConfig(o))
 	s.gate = s.newGate(o)

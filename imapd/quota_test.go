@@ -55,7 +55,7 @@ func TestServerMetadata(t *testing.T) {
 	h := newHouse(t, func(c *Config) {
 		c.Mailboxes = mailbox.New(c.Store, mailbox.Options{Admin: func(store.Reader, mailbox.Owner) bool { return true }})
 	})
-	h.must(h.config.Mailboxes.SetServerAnnotation(mailbox.Annotation{Entry: mailbox.ServerAdmin, Value: []byte("mailto:root@example.test")}))
+	h.must(h.config.Mailboxes.SetAdminContact("mailto:root@example.test"))
 	other := h.loggedIn()
 	other.dialog("> a NOTIFY SET (personal (ServerMetadataChange))\n< a OK NOTIFY completed")
 	c := h.loggedIn()

@@ -1,14 +1,9 @@
 package smtpd
 
 import (
-	"fmt"
-	"io"
-	"mime"
-	"net/mail"
 	"strconv"
 	"strings"
 
-	"postroad/internal/envelope"
 	"postroad/spool"
 )
 
@@ -26,7 +21,7 @@ func (m *message) traceFields() (fields []byte, skip int64) {
 // there is one: two must not learn of each other (RFC 5321, 7.6).
 func (m *message) receivedField() string {
 	s := m.s
-	field := "Received: from " + s.hello.name + s.peer.comment()
+	field := "Received: from " + m.client()
 	if name := tlsName(s.tls); name != "" {
 		field += "\r\n\t(using " + strings.Replace(name, " ", " with cipher ", 1) + ")"
 	}
@@ -40,6 +35,18 @@ func (m *message) receivedField() string {
 	return field + "; " + m.arrived.Format(dateFormat) + "\r\n"
 }
 
+// hiddenClient is the client's name when it is not shown: one that is nobody's (RFC 2606, 2).
+const hiddenClient = "client.invalid"
+
+// client says from whom the message is (RFC 5321, 4.4). What a submitter calls itself, and where it is, may be its owner's
+// own business: the trace knows both.
+func (m *message) client() string {
+	if m.s.srv.kind == Submission && m.s.srv.Outgoing.HideClient {
+		return hiddenClient
+	}
+	return m.s.hello.name + m.s.peer.comment()
+}
+
 // missingFields are those that a submission lacks (RFC 6409, 8). They stand before
 // the content, whose octets stay as they came; nothing is added to a header of which
 // only the beginning was seen.
@@ -50,7 +57,10 @@ func (m *message) missingFields() (fields string) {
 	if !m.header.date {
 		fields += "Date: " + m.arrived.Format(dateFormat) + "\r\n"
 	}
-	if m.header.messageID == "" {
+	if m.header.leaderless() {
+		fields += "Sender: " + m.s.account.Address.String() + "\r\n"
+	}
+	if !m.header.identified {
 		m.header.messageID = "<" + m.id() + "@" + m.s.srv.Hostname + ">"
 		fields += "Message-ID: " + m.header.messageID + "\r\n"
 	}
@@ -87,65 +97,7 @@ func (s *session) origin(tx *transaction) spool.Origin {
 	return o
 }
 
-// mayWrite holds the From field of a submission to the account's own addresses.
-func (s *session) mayWrite(h *header) error {
-	if s.srv.kind != Submission {
-		return nil
-	}
-	authors, err := authors(h)
-	if err != nil {
-		return reply(554, "5.6.0", "%s", err) // RFC 6409, 6.3
-	}
-	for _, a := range authors {
-		ok, err := s.srv.Accounts.MaySend(s.account.ID, a)
-		if err == nil && !ok {
-			err = reply(550, "5.7.1", "the From field says %s, and %s may not send as that", a, s.account.Address)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// authors reads the one From field that there must be (RFC 5322, 3.6).
-func authors(h *header) (list []envelope.Address, err error) {
-	switch {
-	case len(h.from) == 0:
-		return nil, fmt.Errorf("the message has no From field")
-	case len(h.from) > 1:
-		return nil, fmt.Errorf("the message has several From fields")
-	case h.tooLong:
-		return nil, fmt.Errorf("the From field is longer than %d octets", fieldSize)
-	}
-	parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: anyCharset}}
-	found, err := parser.ParseList(unfold(h.from[0]))
-	if err != nil {
-		return nil, fmt.Errorf("the From field cannot be read as addresses")
-	}
-	for _, f := range found {
-		a, err := addrSpec(f.Address)
-		if err != nil {
-			return nil, fmt.Errorf("the From field has a bad address: %w", err)
-		}
-		list = append(list, a)
-	}
-	return list, nil
-}
-
-// addrSpec reads an address that net/mail has taken the quotes off.
-func addrSpec(s string) (envelope.Address, error) {
-	at := strings.LastIndexByte(s, '@')
-	if at < 0 {
-		return envelope.ParseAddress(s)
-	}
-	return envelope.ParseAddress(envelope.Address{Local: s[:at]}.String() + s[at:])
-}
-
 // unfold undoes the folding of a field (RFC 5322, 2.2.3).
 func unfold(s string) string {
 	return strings.TrimSpace(strings.ReplaceAll(s, "\r\n", ""))
 }
-
-// anyCharset lets display names be in any charset: only the addresses matter here.
-func anyCharset(_ string, r io.Reader) (io.Reader, error) { return r, nil }

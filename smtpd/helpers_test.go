@@ -28,6 +28,10 @@ type directory struct {
 	mu     sync.Mutex
 	broken error
 	asked  int // passwords looked at
+
+	// limits, if set, counts what alice sends, as its account limited.
+	limits  *account.Directory
+	limited account.ID
 }
 
 var town = map[string][]account.Target{
@@ -142,6 +146,14 @@ func (d *directory) Get(a envelope.Address) (account.Account, error) {
 // MayPost lets all but the null sender write to any list.
 func (d *directory) MayPost(_, from envelope.Address) (bool, error) {
 	return !from.IsZero(), d.failure()
+}
+
+func (d *directory) Sending(a account.Account, configured account.Allowance) (*account.Sending, error) {
+	if d.limits == nil || a.ID != 1 {
+		return nil, d.failure()
+	}
+	a.ID = d.limited
+	return d.limits.Sending(a, configured)
 }
 
 func (d *directory) MaySend(id account.ID, a envelope.Address) (bool, error) {

@@ -272,7 +272,7 @@ func TestSubmittedHeaders(t *testing.T) {
 		{"without Message-ID", own + "DATE: x\r\n", "250", "Message-ID"},
 		{"folded names", own + "date : x\r\nMessage-Id:\r\n <a@b.test>\r\n", "250", ""},
 		{"own alias", "From: info@example.test\r\n", "250", "Date Message-ID"},
-		{"two own", "From: info@example.test,\r\n alice@example.test\r\n", "250", "Date Message-ID"},
+		{"two own", "From: info@example.test,\r\n alice@example.test\r\n", "250", "Date Sender Message-ID"},
 		{"a comment and quotes", "From: \"bob@example.test\" (bob@example.test) <alice@example.test>\r\n", "250", "Date Message-ID"},
 		{"an odd charset", "From: =?x-none?q?A=FF?= <alice@example.test>\r\n", "250", "Date Message-ID"},
 		{"a group", "From: us: alice@example.test;\r\n", "250", "Date Message-ID"},

@@ -190,12 +190,15 @@ func (s *session) accept(m *message) error {
 	if why := s.why(); why != nil {
 		return why
 	}
-	if err := s.srv.Spool.Accept(msg, m.tx.rcpts, m.draft, nil); err != nil {
+	if err := s.srv.Spool.Accept(msg, m.tx.rcpts, m.draft, m.with()); err != nil {
 		return err
 	}
 	m.kept = true
 	s.budget.restore()
 	s.pass.Accepted(len(m.tx.given))
+	if m.sent != nil && m.sent.Missing() != nil {
+		s.log.Warn("no copy in Sent", "id", m.id(), "from", m.from(), "account", msg.Origin.Account, "err", m.sent.Missing())
+	}
 	if s.log.Enabled(s.srv.ctx, slog.LevelInfo) {
 		s.log.Info("message accepted", "id", m.id(), "from", m.from(), "to", m.tx.to(), "size", m.size,
 			"account", msg.Origin.Account, "outcome", "queued", "reply", "250 2.0.0")
@@ -226,7 +229,8 @@ type message struct {
 	tx      *transaction
 	arrived time.Time
 	draft   *store.Draft
-	kept    bool // the spool has it
+	sent    SentCopy // nil when the sender keeps none
+	kept    bool     // the spool has it
 
 	size    int64 // octets of content so far
 	skip    int64 // octets of our Return-Path field
@@ -239,7 +243,8 @@ type message struct {
 
 // newMessage begins the message of the transaction.
 func (s *session) newMessage() *message {
-	s.tx.message = &message{s: s, tx: s.tx, arrived: s.srv.Now(), draft: s.srv.Store.NewDraft()}
+	s.tx.message = &message{s: s, tx: s.tx, arrived: s.srv.Now(), draft: s.srv.Store.NewDraft(),
+		sent: s.sentCopy(s.tx.outgoing), header: newHeader()}
 	if s.srv.kind != Submission { // people send on what they got, also to themselves
 		s.tx.message.header.delivered = deliveries{given: s.tx.given, front: s.srv.kind == LMTP}
 	}
@@ -308,8 +313,7 @@ func (m *message) judge() error {
 // its header has been seen, or as much of one as is held.
 func (m *message) store(p []byte) error {
 	if m.started {
-		_, err := m.draft.Write(p)
-		return err
+		return m.write(p)
 	}
 	if m.s.srv.kind == Submission && !m.header.ended && len(m.held)+len(p) <= heldHeader {
 		m.held = append(m.held, p...)
@@ -317,6 +321,16 @@ func (m *message) store(p []byte) error {
 	}
 	if err := m.start(); err != nil {
 		return err
+	}
+	return m.write(p)
+}
+
+// write adds octets of the body to where it is kept.
+func (m *message) write(p []byte) error {
+	if m.sent != nil {
+		if _, err := m.sent.Write(p); err != nil {
+			return err
+		}
 	}
 	_, err := m.draft.Write(p)
 	return err
@@ -327,12 +341,12 @@ func (m *message) start() error {
 	m.started = true
 	fields, skip := m.traceFields()
 	m.skip = skip
-	if _, err := m.draft.Write(fields); err != nil {
+	if err := m.write(fields); err != nil {
 		return err
 	}
-	_, err := m.draft.Write(m.held)
+	held := m.held
 	m.held = nil
-	return err
+	return m.write(held)
 }
 
 // binary reports whether lines mean nothing in the message (RFC 3030, 3).
@@ -351,8 +365,13 @@ func (m *message) end() error {
 	if err := m.s.mayWrite(&m.header); err != nil {
 		return err
 	}
-	if m.started {
-		return nil
+	if !m.started {
+		if err := m.start(); err != nil {
+			return err
+		}
 	}
-	return m.start()
+	if m.sent != nil {
+		return m.sent.Finish()
+	}
+	return nil
 }

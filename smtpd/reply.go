@@ -110,6 +110,9 @@ func answer(log *slog.Logger, err error) *wire.Reply {
 	if r := refusal(err); r != nil {
 		return r
 	}
+	if spent, ok := errors.AsType[*account.Spent](err); ok {
+		return reply(450, "4.7.1", "%s", spent) // not 452: that is for who can go on with the rest at once (RFC 5321, 4.5.3.1.10)
+	}
 	switch {
 	case errors.Is(err, account.ErrUnknown):
 		return replyUnknown

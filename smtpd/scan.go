@@ -19,19 +19,24 @@ const (
 type header struct {
 	ended bool // the header is over; nothing changes any more
 
-	received  int // Received fields
-	delivered deliveries
-	date      bool     // there is a Date field
-	messageID string   // of the first Message-ID field
-	from      []string // the bodies of From fields, at most two
-	tooLong   bool     // a From field was longer than what is kept
-	tooBig    bool     // it is longer than headerSize
+	received   int // Received fields
+	delivered  deliveries
+	date       bool // there is a Date field
+	identified bool // there is a Message-ID field
+	messageID  string
+	from       addressField
+	sender     addressField
+	tooBig     bool // it is longer than headerSize
 
 	seen  int
 	field []byte // the present field, unfinished
 	cut   bool   // the present field was longer than what is kept
 	line  int    // octets of the present line so far
 	cr    bool   // the present line is a CR so far
+}
+
+func newHeader() header {
+	return header{from: addressField{name: "From"}, sender: addressField{name: "Sender", most: 1}}
 }
 
 // write looks at the next octets.
@@ -91,14 +96,14 @@ func (h *header) take(name string, body []byte) {
 	case "date":
 		h.date = true
 	case "message-id":
-		if h.messageID == "" {
+		if !h.identified {
+			h.identified = true
 			h.messageID = envelope.Sanitize(string(bytes.TrimSpace(body)), maxMessageID)
 		}
 	case "from":
-		h.tooLong = h.tooLong || h.cut
-		if len(h.from) < 2 {
-			h.from = append(h.from, string(body))
-		}
+		h.from.take(body, h.cut)
+	case "sender":
+		h.sender.take(body, h.cut)
 	}
 }
 

@@ -16,6 +16,7 @@
 //	commands     which there are, where they may be given, what they need
 //	capability   what EHLO offers, and when
 //	transaction  MAIL and RCPT; params is what may follow an address
+//	submit       what is asked of our own users, and done for them
 //	receive      DATA and BDAT; scan looks into the header, fields is what we put in front
 //	login        AUTH
 //	budget       what a peer may spend before it is sent away
@@ -81,6 +82,7 @@ type Accounts interface {
 	ByID(id account.ID) (account.Account, error)
 	MayPost(list, from envelope.Address) (bool, error)
 	Stands(a account.Account) bool
+	Sending(a account.Account, configured account.Allowance) (*account.Sending, error)
 }
 
 // Logins is how clients log in.
@@ -99,6 +101,8 @@ type Config struct {
 	Full     func(account.ID) (bool, error) // whether an account has no room for mail; nil is never
 	TLS      *tls.Config                    // nil offers no STARTTLS
 	Limits   Limits                         // zero fields take their defaults
+
+	Outgoing Outgoing // for Submission
 
 	// RejectFull refuses mail for an account without room for good, instead of for now.
 	RejectFull bool

@@ -17,6 +17,7 @@ const targetsPerRecipient = 10
 // A transaction is one MAIL with its recipients, and its message as far as it has come.
 type transaction struct {
 	origin   origin // whose the message is
+	outgoing outgoing
 	envelope envelope.Envelope
 	given    []envelope.Address // as RCPT named them
 	rcpts    []spool.Recipient  // what they lead to
@@ -66,6 +67,9 @@ func (s *session) begin(arg string) (*transaction, *wire.Reply, error) {
 		return nil, nil, err
 	}
 	if err := s.maySend(tx.envelope.From); err != nil {
+		return nil, nil, err
+	}
+	if tx.outgoing, err = s.send(); err != nil {
 		return nil, nil, err
 	}
 	return tx, mailReply(&tx.envelope, params), s.pass.Mail()
@@ -205,6 +209,9 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	tx := s.tx
 	if len(tx.rcpts)+len(targets) > targetsPerRecipient*s.srv.Limits.Recipients {
 		return replyTargets
+	}
+	if err := tx.outgoing.sending.To(addr); err != nil {
+		return err
 	}
 	if r.Original == "" {
 		r.Original = original(addr, targets)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -194,6 +196,33 @@ func showSettings(w io.Writer, acct control.Account) {
 	if len(acct.Hidden) > 0 {
 		fmt.Fprintf(w, "IMAP clients are not told of %s\n", clean(strings.Join(acct.Hidden, ", ")))
 	}
+	showSending(w, acct)
+}
+
+// showSending tells what an account has sent today, and what was set for it.
+func showSending(w io.Writer, acct control.Account) {
+	if sent := acct.SentToday; sent.Messages > 0 {
+		fmt.Fprintf(w, "sent today: %s to %s, of which %d new\n", count(sent.Messages, "message"), count(sent.Recipients, "recipient"), sent.New)
+	}
+	for _, x := range []struct {
+		limit *int64
+		what  string
+	}{
+		{acct.Daily.Messages, "messages"},
+		{acct.Daily.Recipients, "recipients"},
+		{acct.Daily.New, "new recipients"},
+	} {
+		switch {
+		case x.limit == nil:
+		case *x.limit == 0:
+			fmt.Fprintf(w, "%s in a day: no limit\n", x.what)
+		default:
+			fmt.Fprintf(w, "%s in a day: at most %d\n", x.what, *x.limit)
+		}
+	}
+	if acct.SaveSent != "" {
+		fmt.Fprintf(w, "a copy of what it sends in its Sent mailbox: %s\n", clean(acct.SaveSent))
+	}
 }
 
 func (a *app) accountPassword() *cobra.Command {
@@ -257,37 +286,50 @@ func (a *app) setDisabled(verb, short string, disabled bool, done string) *cobra
 }
 
 func (a *app) accountSet() *cobra.Command {
-	var quota string
+	var quota, saveSent string
 	var messages int64
 	var admin, appOnly bool
+	var daily dailyFlags
 	var set control.SetAccount
 	var cmd *cobra.Command
 	cmd = command{
 		use: "set ADDRESS", short: "change an account's settings", args: cobra.ExactArgs(1),
-		long: `Change an account's settings; what no flag names stays as it is.`,
+		long: `Change an account's settings; what no flag names stays as it is. "default" makes a
+setting what the configuration says for all accounts.`,
 		example: `postroad account set alice@example.test --quota 5GB --max-messages 100000
+postroad account set shop@example.test --daily-messages 20000 --daily-recipients 0 --daily-new-recipients 0
+postroad account set alice@example.test --save-sent on
 postroad account set alice@example.test --hide-capability CONDSTORE,QRESYNC
 postroad account set alice@example.test --show-capability CONDSTORE
 postroad account set alice@example.test --admin
 postroad account set alice@example.test --app-passwords-only`,
 		complete: a.completing(false, accountNames),
-		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
+		run: func(ctx context.Context, _ *cobra.Command, args []string) (err error) {
 			set.Address = args[0]
-			if cmd.Flags().Changed("quota") {
+			given := cmd.Flags().Changed
+			if given("quota") {
 				octets, err := parseQuota(quota)
 				if err != nil {
 					return err
 				}
 				set.Quota = &octets
 			}
-			if cmd.Flags().Changed("max-messages") {
+			if given("max-messages") {
 				set.MaxMessages = &messages
 			}
-			if cmd.Flags().Changed("admin") {
+			if given("admin") {
 				set.Admin = &admin
 			}
-			if cmd.Flags().Changed("app-passwords-only") {
+			if given("app-passwords-only") {
 				set.AppOnly = &appOnly
+			}
+			if given("save-sent") {
+				if set.SaveSent, err = parseSwitch(saveSent); err != nil {
+					return err
+				}
+			}
+			if set.Daily, err = daily.parse(); err != nil {
+				return err
 			}
 			return a.setAccount(ctx, set)
 		},
@@ -296,13 +338,62 @@ postroad account set alice@example.test --app-passwords-only`,
 	cmd.Flags().Int64Var(&messages, "max-messages", 0, "how many messages it may hold; 0 is no limit")
 	cmd.Flags().BoolVar(&admin, "admin", false, "whether it may set quotas over IMAP (--admin=false takes that back)")
 	cmd.Flags().BoolVar(&appOnly, "app-passwords-only", false, "whether its own password opens nothing (=false takes that back)")
+	cmd.Flags().StringVar(&saveSent, "save-sent", "", "whether what it sends is copied into its Sent mailbox: on, off or default")
+	cmd.Flags().StringVar(&daily.messages, "daily-messages", "", "how many messages it may send in a day; 0 is no limit")
+	cmd.Flags().StringVar(&daily.recipients, "daily-recipients", "", "to how many recipients in all; 0 is no limit")
+	cmd.Flags().StringVar(&daily.fresh, "daily-new-recipients", "", "to how many that it has not written to before; 0 is no limit")
 	cmd.Flags().StringSliceVar(&set.Hide, "hide-capability", nil, "IMAP capabilities not to tell its clients of, for one that mishandles them")
 	cmd.Flags().StringSliceVar(&set.Show, "show-capability", nil, "hidden IMAP capabilities to tell them of again")
 	return cmd
 }
 
+// dailyFlags are what may be said of daily limits; what is empty was not said.
+type dailyFlags struct{ messages, recipients, fresh string }
+
+func (f *dailyFlags) parse() (d control.DailyLimits, err error) {
+	for _, x := range []struct {
+		flag, text string
+		to         **int64
+	}{
+		{"daily-messages", f.messages, &d.Messages},
+		{"daily-recipients", f.recipients, &d.Recipients},
+		{"daily-new-recipients", f.fresh, &d.New},
+	} {
+		if *x.to, err = parseDaily(x.text); err != nil {
+			return d, usagef("--%s: %v", x.flag, err)
+		}
+	}
+	return d, nil
+}
+
+func parseDaily(text string) (*int64, error) {
+	switch text {
+	case "":
+		return nil, nil
+	case "default":
+		n := int64(control.AsConfigured)
+		return &n, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%q is not a number; 0 is no limit, and \"default\" what is configured for all", text)
+	}
+	return &n, nil
+}
+
+func parseSwitch(text string) (*string, error) {
+	switch text {
+	case "on", "off":
+	case "default":
+		text = ""
+	default:
+		return nil, usagef("--save-sent: %q is neither on, off nor default", text)
+	}
+	return &text, nil
+}
+
 func (a *app) setAccount(ctx context.Context, set control.SetAccount) error {
-	if set.Quota == nil && set.MaxMessages == nil && set.Admin == nil && set.AppOnly == nil && len(set.Hide)+len(set.Show) == 0 {
+	if reflect.DeepEqual(set, control.SetAccount{Address: set.Address}) {
 		return usagef("nothing to change: give a setting, as --help shows")
 	}
 	return a.with(ctx, func(ctx context.Context, svc control.Service) error {

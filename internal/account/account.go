@@ -11,6 +11,8 @@
 //	li  domain, local part   a list, as JSON
 //	lm  domain, local part, then the member's    a member of a list, as it was given
 //	ap  account id, number   an app password, as JSON
+//	au  account id           what the account has sent today
+//	ar  account id, generation, hash      an address that the account has written to
 //	as                       the secret from which salts of unknown users are made
 //	ak  address, network     until when the account knows a network that logged in to it
 //
@@ -60,6 +62,8 @@ type Account struct {
 	Admin    bool     // may set quotas over IMAP
 	AppOnly  bool     // its own password opens nothing; app passwords do
 	Hidden   []string // IMAP capabilities that its clients are not told of, in upper case and order
+	SaveSent Switch   // whether what it sends is copied into its Sent mailbox
+	Daily    OwnAllowance
 
 	revision uint64 // counts the changes that end its sessions
 }
@@ -133,13 +137,20 @@ type record struct {
 	Admin    bool      `json:"admin,omitempty"`
 	Hidden   []string  `json:"hidden,omitempty"`
 	Revision uint64    `json:"revision,omitempty"` // raised by each change that ends sessions
+	SaveSent Switch    `json:"save_sent,omitempty"`
+	Daily    struct {
+		Messages   *int64 `json:"messages,omitempty"`
+		Recipients *int64 `json:"recipients,omitempty"`
+		New        *int64 `json:"new,omitempty"`
+	} `json:"daily,omitzero"`
 }
 
 func (r *record) account(id ID) Account {
 	return Account{
 		ID: id, Address: envelope.Address{Local: r.Local, Domain: r.Domain},
 		Disabled: r.Disabled, Created: r.Created, Quota: Quota{r.Octets, r.Messages},
-		Admin: r.Admin, AppOnly: r.AppOnly, Hidden: r.Hidden, revision: r.Revision,
+		Admin: r.Admin, AppOnly: r.AppOnly, Hidden: r.Hidden, SaveSent: r.SaveSent, Daily: OwnAllowance(r.Daily),
+		revision: r.Revision,
 	}
 }
 
@@ -212,6 +223,7 @@ func (d *Directory) Remove(addr envelope.Address, removed func(store.Tx, Account
 		tx.Delete(forwardKey(a.ID))
 		dropDelegations(tx, func(_ envelope.Address, id ID) bool { return id == a.ID })
 		removeLogins(tx, a)
+		dropTally(tx, a.ID)
 		if removed != nil {
 			return removed(tx, a)
 		}
@@ -301,6 +313,8 @@ type Settings struct {
 	Admin            *bool
 	AppOnly          *bool    // setting it ends the sessions
 	Hide, Show       []string // added to Hidden, and taken from it, in any case
+	SaveSent         *Switch
+	Daily            OwnAllowance // Configured takes a limit of its own back
 }
 
 // Set changes an account's settings and returns it as it then is. ErrNotFound, ErrSetting.
@@ -317,6 +331,10 @@ func (d *Directory) Set(addr envelope.Address, s Settings) (Account, error) {
 		if s.AppOnly != nil && *s.AppOnly {
 			rec.Revision++
 		}
+		set(&rec.SaveSent, s.SaveSent)
+		setOwn(&rec.Daily.Messages, s.Daily.Messages)
+		setOwn(&rec.Daily.Recipients, s.Daily.Recipients)
+		setOwn(&rec.Daily.New, s.Daily.New)
 	})
 }
 
@@ -336,6 +354,17 @@ func set[T any](to *T, v *T) {
 	}
 }
 
+// setOwn is set for what may be the account's own.
+func setOwn(to **int64, v *int64) {
+	switch {
+	case v == nil:
+	case *v == Configured:
+		*to = nil
+	default:
+		*to = v
+	}
+}
+
 // maxHidden bounds the capabilities that an account hides, and maxCapability each name.
 const (
 	maxHidden     = 100
@@ -347,6 +376,14 @@ func (s Settings) check() error {
 		if n != nil && *n < 0 {
 			return fmt.Errorf("%w: a quota cannot be negative", ErrSetting)
 		}
+	}
+	for _, n := range []*int64{s.Daily.Messages, s.Daily.Recipients, s.Daily.New} {
+		if n != nil && *n < Configured {
+			return fmt.Errorf("%w: a daily limit cannot be negative", ErrSetting)
+		}
+	}
+	if s.SaveSent != nil && !slices.Contains([]Switch{AsConfigured, On, Off}, *s.SaveSent) {
+		return fmt.Errorf("%w: %q is neither on nor off", ErrSetting, *s.SaveSent)
 	}
 	if len(s.Hide) > maxHidden {
 		return fmt.Errorf("%w: at most %d capabilities can be hidden", ErrSetting, maxHidden)

@@ -28,6 +28,8 @@ type Config struct {
 	Limits          Limits     `toml:"limits"`
 	Policy          Policy     `toml:"policy"`
 	Recipients      Recipients `toml:"recipients"`
+	Submission      Submission `toml:"submission"`
+	IMAP            IMAP       `toml:"imap"`
 	Trust           Trust      `toml:"trust"`
 	Retry           Retry      `toml:"retry"`
 	Delivery        Delivery   `toml:"delivery"`
@@ -141,6 +143,20 @@ type Trust struct {
 type Recipients struct {
 	Delimiter     string `toml:"delimiter"`
 	DetailMailbox string `toml:"detail_mailbox"` // off, existing, create
+}
+
+// Submission says how the mail of our own users goes out. A daily limit of 0 is none.
+type Submission struct {
+	HideClient      bool `toml:"hide_client"`
+	SaveSent        bool `toml:"save_sent"`
+	DailyMessages   int  `toml:"daily_messages"`
+	DailyRecipients int  `toml:"daily_recipients"`
+	DailyNew        int  `toml:"daily_new_recipients"`
+}
+
+// IMAP is what IMAP clients are told of this server.
+type IMAP struct {
+	AdminContact string `toml:"admin_contact"` // a URI; empty is none
 }
 
 // Retry is the schedule of a recipient that was deferred.

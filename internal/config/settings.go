@@ -44,6 +44,7 @@ func Default() Config {
 			SMTPTimeout: Duration(5 * time.Minute), IMAPTimeout: Duration(30 * time.Minute),
 		},
 		Recipients: Recipients{Delimiter: "+", DetailMailbox: "off"},
+		Submission: Submission{HideClient: true, DailyMessages: 1000, DailyRecipients: 2000, DailyNew: 500},
 		Policy: Policy{
 			ConnectionsPerNetwork: 500, ConnectionsPerMinute: 600, MessagesPerHour: 20_000, RecipientsPerHour: 50_000,
 			RefusedPerHour: 1e9, ErrorsPerHour: 3000, AccountMessages: 1000, AccountRecipients: 10_000,
@@ -177,6 +178,21 @@ name; "" turns this off.`, c.checkDelimiter},
 "existing" (when there is one) or "create" (made when there is none, by whoever writes).
 Where it cannot, it goes to the INBOX; nobody writes to Drafts, Sent and Trash so.`,
 				oneOf(&c.Recipients.DetailMailbox, "off", "existing", "create")},
+		}},
+		{"submission", `The mail of our own users. The daily limits are those of each account for which no others
+were set ("postroad account set"); 0 is none. A day begins at 00:00 UTC.`, false, []setting{
+			{"hide_client", &c.Submission.HideClient, `Whether Received fields keep to themselves from where a user has sent a message: the
+address, often a home's, and the name of the computer. The trace has it in any case.`, nil},
+			{"save_sent", &c.Submission.SaveSent, `Whether what a user sends is copied into the user's mailbox for sent mail. Most mail
+programs do so themselves, and have to be told not to, or there are two copies.`, nil},
+			{"daily_messages", &c.Submission.DailyMessages, `Messages that an account sends.`, between(&c.Submission.DailyMessages, 0, 1_000_000_000)},
+			{"daily_recipients", &c.Submission.DailyRecipients, `Recipients of these.`, between(&c.Submission.DailyRecipients, 0, 1_000_000_000)},
+			{"daily_new_recipients", &c.Submission.DailyNew, `Of these, addresses that the account has not written to before: this bounds what a thief
+of its password can do to strangers.`, between(&c.Submission.DailyNew, 0, 1_000_000_000)},
+		}},
+		{"imap", `What IMAP clients are told.`, false, []setting{
+			{"admin_contact", &c.IMAP.AdminContact, `How users reach you, as in "mailto:postmaster@example.org"; they find it as the server's
+annotation /shared/admin (RFC 5464).`, c.checkContact},
 		}},
 		{"retry", `When mail is tried again that could not be delivered yet. The wait grows with
 the age of the message, from first to max.`, false, []setting{
@@ -410,6 +426,16 @@ func (c *Config) checkSoliciting() error {
 		return fmt.Errorf("the classes together have %d octets, and EHLO has room for %d", n, most)
 	}
 	return nil
+}
+
+// checkContact wants a URI (RFC 5464, 6.2.1), of a length that any client shows.
+func (c *Config) checkContact() error {
+	const most = 1000
+	u, err := url.Parse(c.IMAP.AdminContact)
+	if c.IMAP.AdminContact == "" || err == nil && u.Scheme != "" && u.Opaque+u.Host != "" && len(c.IMAP.AdminContact) <= most {
+		return nil
+	}
+	return fmt.Errorf("%q is not a URI; write it as \"mailto:postmaster@example.org\"", c.IMAP.AdminContact)
 }
 
 func (c *Config) checkDirectory() error {

@@ -250,6 +250,25 @@ type Account struct {
 	Octets      int64     `json:"octets"`
 	Messages    int64     `json:"messages"`
 	Hidden      []string  `json:"hidden_capabilities,omitempty"` // of IMAP
+
+	SaveSent string `json:"save_sent,omitempty"` // "on", "off"; empty is as configured
+	// Daily is what was set for this account; what is nil is as configured, and 0 is no limit.
+	Daily     DailyLimits `json:"daily_limits,omitzero"`
+	SentToday SentToday   `json:"sent_today"`
+}
+
+// DailyLimits are what an account may send in a day, which begins at 00:00 UTC.
+type DailyLimits struct {
+	Messages   *int64 `json:"messages,omitempty"`
+	Recipients *int64 `json:"recipients,omitempty"`
+	New        *int64 `json:"new_recipients,omitempty"` // addresses that it has not written to before
+}
+
+// SentToday is what an account has sent since 00:00 UTC, as far as it has limits.
+type SentToday struct {
+	Messages   int64 `json:"messages"`
+	Recipients int64 `json:"recipients"`
+	New        int64 `json:"new_recipients"`
 }
 
 // NewAccount is an account to be made.
@@ -313,7 +332,13 @@ type SetAccount struct {
 	AppOnly     *bool    `json:"app_passwords_only,omitempty"`
 	Hide        []string `json:"hide_capabilities,omitempty"` // no longer told to IMAP clients
 	Show        []string `json:"show_capabilities,omitempty"` // told again
+
+	SaveSent *string     `json:"save_sent,omitempty"`   // "on", "off"; "" is as configured
+	Daily    DailyLimits `json:"daily_limits,omitzero"` // 0 is no limit, AsConfigured takes back what was set
 }
+
+// AsConfigured in SetAccount makes a limit that was set for one account what it is for all.
+const AsConfigured = -1
 
 // Alias sends mail for an address elsewhere.
 type Alias struct {

@@ -280,18 +280,27 @@ func (s *Service) setRole(tx store.Tx, who Owner, b *box, value []byte) error {
 // ServerAdmin is the server's entry that tells how to reach its administrator, as a URI; no client may set it.
 const ServerAdmin = public + "/admin"
 
-// SetServerAnnotation sets one of the server's shared entries, or with a nil value removes it, for the server's own
-// administration. ErrEntry, ErrAnnotationSize, ErrAnnotationCount.
-func (s *Service) SetServerAnnotation(n Annotation) error {
-	clean, err := cleanAnnotations([]Annotation{n})
-	if err == nil && !clean[0].shared() {
-		err = fmt.Errorf("%w: %q is not shared", ErrEntry, n.Entry)
+// SetAdminContact sets that entry, or with an empty URI removes it, for the server's own administration. Where nothing
+// changes nothing is written. ErrAnnotationSize.
+func (s *Service) SetAdminContact(uri string) error {
+	n := Annotation{Entry: ServerAdmin}
+	if uri != "" {
+		n.Value = []byte(uri)
 	}
-	if err != nil {
+	if _, err := cleanAnnotations([]Annotation{n}); err != nil {
+		return err
+	}
+	same := false
+	err := s.st.View(func(r store.Reader) error {
+		was := r.Get(annotationKey(sharedEntries, server, n.Entry))
+		same = was == nil && n.Value == nil || was != nil && n.Value != nil && string(was[1:]) == uri
+		return nil
+	})
+	if err != nil || same {
 		return err
 	}
 	return s.st.Update(func(tx store.Tx) error {
-		s.announceEntries(tx, sharedEntries, nil, []string{clean[0].Entry})
-		return note(tx, sharedEntries, sharedEntries, server, clean[0])
+		s.announceEntries(tx, sharedEntries, nil, []string{n.Entry})
+		return note(tx, sharedEntries, sharedEntries, server, n)
 	})
 }

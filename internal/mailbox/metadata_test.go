@@ -91,9 +91,15 @@ func TestEntryNames(t *testing.T) {
 
 func TestServerMetadata(t *testing.T) {
 	h := open(t, Options{Admin: func(_ store.Reader, o Owner) bool { return o == carl }})
-	h.must(h.SetServerAnnotation(Annotation{"/shared/Admin", []byte("mailto:root@x.test")}))
-	if err := h.SetServerAnnotation(Annotation{"/private/x", []byte("")}); !errors.Is(err, ErrEntry) {
-		t.Errorf("a private entry of the server's: %v", err)
+	h.must(h.SetAdminContact("tel:+49123"))
+	h.must(h.SetAdminContact("mailto:root@x.test"))
+	if err := h.SetAdminContact(strings.Repeat("x", MaxAnnotation+1)); !errors.Is(err, ErrAnnotationSize) {
+		t.Errorf("a long contact: %v", err)
+	}
+	before := h.st.Stats().Updates
+	h.must(h.SetAdminContact("mailto:root@x.test"))
+	if after := h.st.Stats().Updates; after != before {
+		t.Errorf("the same contact was written %d times", after-before)
 	}
 	for _, c := range []struct {
 		who   Owner
@@ -115,7 +121,7 @@ func TestServerMetadata(t *testing.T) {
 	if got := h.entries(h.as(bob), "", -1, "/shared", "/private"); got != "/shared/admin=mailto:root@x.test /shared/comment=v" {
 		t.Errorf("bob sees %s", got)
 	}
-	h.must(h.SetServerAnnotation(Annotation{"/shared/admin", nil}))
+	h.must(h.SetAdminContact(""))
 	if got := h.entries(h.as(bob), "", 0, "/shared/admin"); got != "" {
 		t.Errorf("bob sees %s", got)
 	}

@@ -25,6 +25,7 @@ const (
 	Generated Kind = "generated" // written by ourselves: a report, a welcome
 	Attempt   Kind = "attempt"   // tried, and to be tried again
 	Delivered Kind = "delivered" // in a local mailbox
+	Saved     Kind = "saved"     // copied into its sender's mailbox for sent mail
 	Relayed   Kind = "relayed"   // accepted by the next hop
 	Bounced   Kind = "bounced"   // refused for good; the sender was told where that is allowed
 	Expired   Kind = "expired"   // given up after the whole schedule
