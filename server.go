@@ -109,9 +109,18 @@ func openHouse(dir string, limits trace.Limits, sub account.Subaddress, now func
 	if err != nil {
 		return nil, err
 	}
-	bans, err := gate.OpenBans(st, now, log)
+	h, err := furnish(st, limits, sub, now, log)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
+	}
+	return h, nil
+}
+
+// furnish makes what stands on a store.
+func furnish(st *store.Store, limits trace.Limits, sub account.Subaddress, now func() time.Time, log *slog.Logger) (*house, error) {
+	bans, err := gate.OpenBans(st, now, log)
+	if err != nil {
+		return nil, err
 	}
 	accounts := account.OpenWith(st, now, sub)
 	guard := account.NewGuard(now, accounts)

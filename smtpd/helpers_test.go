@@ -32,6 +32,8 @@ type directory struct {
 	// limits, if set, counts what alice sends, as its account limited.
 	limits  *account.Directory
 	limited account.ID
+
+	saveSent account.Switch // of all accounts
 }
 
 var town = map[string][]account.Target{
@@ -88,7 +90,7 @@ func (d *directory) Resolve(a envelope.Address) ([]account.Target, error) {
 
 // ByID knows when accounts were made: in 2020.
 func (d *directory) ByID(id account.ID) (account.Account, error) {
-	return account.Account{ID: id, Created: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}, d.failure()
+	return account.Account{ID: id, Created: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), SaveSent: d.saveSent}, d.failure()
 }
 
 func (d *directory) Stands(account.Account) bool { return true }
