@@ -360,3 +360,53 @@ func TestQuickstartTwice(t *testing.T) {
 		}
 	}
 }
+
+// The settings of a server for its own users reach them.
+func TestSubmissionSettings(t *testing.T) {
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	cfg := testConfig(t, "mx.one.test")
+	cfg.Submission = config.Submission{SaveSent: true, DailyMessages: 1}
+	cfg.IMAP.AdminContact = "mailto:root@one.test"
+	text := "Subject: x\r\nFrom: ann@one.test\r\n\r\nx\r\n"
+	s := embed(t, cfg, postroad.Options{}, ann)
+	if err := submit(t, s, ann, []string{ann.Address}, text); err != nil {
+		t.Fatal(err)
+	}
+	client := login(t, s.Addr("imap"), ann, "Sent", nil)
+	if got := newest(t, client, 1); !strings.Contains(got, "Received: from localhost ([127.0.0.1])") || !strings.HasSuffix(got, text) {
+		t.Errorf("in Sent there is\n%s", got)
+	}
+	if err := submit(t, s, ann, []string{ann.Address}, text); err == nil || !strings.Contains(err.Error(), "sent 1 messages today") {
+		t.Errorf("the second message of the day: %v", err)
+	}
+	if got := adminContact(t, client); got != "mailto:root@one.test" {
+		t.Errorf("the administrator is at %q", got)
+	}
+	s.stop()
+
+	cfg.Submission, cfg.IMAP = config.Default().Submission, config.IMAP{}
+	s = embed(t, cfg, postroad.Options{}, ann)
+	if err := submit(t, s, ann, []string{ann.Address}, text); err != nil {
+		t.Fatal(err)
+	}
+	client = login(t, s.Addr("imap"), ann, "INBOX", nil)
+	if got := newest(t, client, 3); !strings.Contains(got, "Received: from client.invalid\r\n") {
+		t.Errorf("where she is is told to all\n%s", got)
+	}
+	if got := adminContact(t, client); got != "" {
+		t.Errorf("the administrator is still at %q", got)
+	}
+}
+
+// adminContact asks for the server's annotation /shared/admin (RFC 5464, 6.2.1).
+func adminContact(t *testing.T, client *imapclient.Client) string {
+	t.Helper()
+	data, err := client.GetMetadata("", []string{"/shared/admin"}, nil).Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := data.Entries["/shared/admin"]; v != nil {
+		return string(*v)
+	}
+	return ""
+}
