@@ -71,7 +71,12 @@ func TestLimitsPage(t *testing.T) {
 
 // limitFields are the defaults of all fields of the tables of limits.
 func limitFields() map[string]string {
-	fields := map[string]string{}
+	daily := config.Default().Submission
+	fields := map[string]string{
+		"internal/account.Allowance.Messages":   grouped(daily.DailyMessages),
+		"internal/account.Allowance.Recipients": grouped(daily.DailyRecipients),
+		"internal/account.Allowance.New":        grouped(daily.DailyNew),
+	}
 	for name, limits := range map[string]any{
 		"smtpd.Limits":         smtpd.Limits{}.WithDefaults(),
 		"imapd.Limits":         imapd.Limits{}.WithDefaults(),

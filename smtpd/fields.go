@@ -21,7 +21,8 @@ func (m *message) traceFields() (fields []byte, skip int64) {
 // there is one: two must not learn of each other (RFC 5321, 7.6).
 func (m *message) receivedField() string {
 	s := m.s
-	field := "Received: from " + m.client()
+	client, comment := m.client()
+	field := "Received: from " + client + comment
 	if name := tlsName(s.tls); name != "" {
 		field += "\r\n\t(using " + strings.Replace(name, " ", " with cipher ", 1) + ")"
 	}
@@ -40,11 +41,11 @@ const hiddenClient = "client.invalid"
 
 // client says from whom the message is (RFC 5321, 4.4). What a submitter calls itself, and where it is, may be its owner's
 // own business: the trace knows both.
-func (m *message) client() string {
+func (m *message) client() (name, comment string) {
 	if m.s.srv.kind == Submission && m.s.srv.Outgoing.HideClient {
-		return hiddenClient
+		return hiddenClient, ""
 	}
-	return m.s.hello.name + m.s.peer.comment()
+	return m.s.hello.name, m.s.peer.comment()
 }
 
 // missingFields are those that a submission lacks (RFC 6409, 8). They stand before

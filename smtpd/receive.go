@@ -244,7 +244,7 @@ type message struct {
 // newMessage begins the message of the transaction.
 func (s *session) newMessage() *message {
 	s.tx.message = &message{s: s, tx: s.tx, arrived: s.srv.Now(), draft: s.srv.Store.NewDraft(),
-		sent: s.sentCopy(s.tx.outgoing), header: newHeader()}
+		sent: s.sentCopy(s.tx.outgoing)}
 	if s.srv.kind != Submission { // people send on what they got, also to themselves
 		s.tx.message.header.delivered = deliveries{given: s.tx.given, front: s.srv.kind == LMTP}
 	}

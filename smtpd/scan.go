@@ -35,10 +35,6 @@ type header struct {
 	cr    bool   // the present line is a CR so far
 }
 
-func newHeader() header {
-	return header{from: addressField{name: "From"}, sender: addressField{name: "Sender", most: 1}}
-}
-
 // write looks at the next octets.
 func (h *header) write(p []byte) {
 	for len(p) > 0 && !h.ended {

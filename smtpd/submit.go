@@ -33,28 +33,38 @@ type SentCopy interface {
 	Missing() error
 }
 
-// outgoing is what of a transaction is its sender's own business.
+// outgoing is the message of one of our own users; nil is anybody's else.
 type outgoing struct {
 	account account.Account  // as it was at MAIL
 	sending *account.Sending // what counts against its daily limits; nil without any
 }
 
 // send begins the message of who is logged in.
-func (s *session) send() (o outgoing, err error) {
+func (s *session) send() (*outgoing, error) {
 	if s.srv.kind != Submission {
-		return o, nil
+		return nil, nil
 	}
+	var o outgoing
+	var err error
 	if o.account, err = s.srv.Accounts.ByID(s.account.ID); err != nil {
-		return o, err
+		return nil, err
 	}
 	o.sending, err = s.srv.Accounts.Sending(o.account, s.srv.Outgoing.Daily)
-	return o, err
+	return &o, err
+}
+
+// to counts a recipient.
+func (o *outgoing) to(addr envelope.Address) error {
+	if o == nil {
+		return nil
+	}
+	return o.sending.To(addr)
 }
 
 // sentCopy begins the copy of the message that its sender keeps; nil for none.
-func (s *session) sentCopy(o outgoing) SentCopy {
+func (s *session) sentCopy(o *outgoing) SentCopy {
 	out := &s.srv.Outgoing
-	if s.srv.kind != Submission || out.SentCopy == nil || !o.account.SaveSent.Or(out.SaveSent) {
+	if o == nil || out.SentCopy == nil || !o.account.SaveSent.Or(out.SaveSent) {
 		return nil
 	}
 	return out.SentCopy(o.account)
@@ -62,6 +72,9 @@ func (s *session) sentCopy(o outgoing) SentCopy {
 
 // with is what happens in the transaction that accepts the message; nil for nothing.
 func (m *message) with() func(store.Tx) error {
+	if m.tx.outgoing == nil {
+		return nil
+	}
 	sending, sent := m.tx.outgoing.sending, m.sent
 	if sending == nil && sent == nil {
 		return nil
@@ -82,21 +95,27 @@ func (s *session) mayWrite(h *header) error {
 	if s.srv.kind != Submission {
 		return nil
 	}
-	if err := s.mayUse(&h.from); err != nil || len(h.sender.bodies) == 0 {
-		return err
-	}
-	return s.mayUse(&h.sender)
-}
-
-func (s *session) mayUse(f *addressField) error {
-	list, err := f.addresses()
+	list, err := h.authors()
 	if err != nil {
 		return reply(550, "5.6.0", "%s", err)
 	}
+	if err := s.mayUse("From", list); err != nil || len(h.sender.bodies) == 0 {
+		return err
+	}
+	if list, err = h.sender.addresses("Sender"); err == nil && len(list) > 1 {
+		err = fmt.Errorf("the Sender field has several addresses")
+	}
+	if err != nil {
+		return reply(550, "5.6.0", "%s", err)
+	}
+	return s.mayUse("Sender", list)
+}
+
+func (s *session) mayUse(field string, list []envelope.Address) error {
 	for _, a := range list {
 		ok, err := s.srv.Accounts.MaySend(s.account.ID, a)
 		if err == nil && !ok {
-			err = reply(550, "5.7.1", "the %s field says %s, and %s may not send as that", f.name, a, s.account.Address)
+			err = reply(550, "5.7.1", "the %s field says %s, and %s may not send as that", field, a, s.account.Address)
 		}
 		if err != nil {
 			return err
@@ -107,8 +126,6 @@ func (s *session) mayUse(f *addressField) error {
 
 // addressField is a field that says who has written or sent a message.
 type addressField struct {
-	name   string
-	most   int      // addresses in it; 0 is any number
 	bodies []string // at most two: there may be one
 	cut    bool     // one was longer than what is kept
 }
@@ -120,30 +137,30 @@ func (f *addressField) take(body []byte, cut bool) {
 	}
 }
 
+func (h *header) authors() ([]envelope.Address, error) { return h.from.addresses("From") }
+
 // addresses reads the one field that there must be (RFC 5322, 3.6).
-func (f *addressField) addresses() (list []envelope.Address, err error) {
+func (f *addressField) addresses(name string) (list []envelope.Address, err error) {
 	switch {
 	case len(f.bodies) == 0:
-		return nil, fmt.Errorf("the message has no %s field", f.name)
+		return nil, fmt.Errorf("the message has no %s field", name)
 	case len(f.bodies) > 1:
-		return nil, fmt.Errorf("the message has several %s fields", f.name)
+		return nil, fmt.Errorf("the message has several %s fields", name)
 	case f.cut:
-		return nil, fmt.Errorf("the %s field is longer than %d octets", f.name, fieldSize)
+		return nil, fmt.Errorf("the %s field is longer than %d octets", name, fieldSize)
 	}
 	parser := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: anyCharset}}
 	found, err := parser.ParseList(unfold(f.bodies[0]))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the %s field cannot be read as addresses", f.name)
+		return nil, fmt.Errorf("the %s field cannot be read as addresses", name)
 	case len(found) == 0: // a group of nobody
-		return nil, fmt.Errorf("the %s field has no address", f.name)
-	case f.most > 0 && len(found) > f.most:
-		return nil, fmt.Errorf("the %s field has several addresses", f.name)
+		return nil, fmt.Errorf("the %s field has no address", name)
 	}
 	for _, each := range found {
 		a, err := addrSpec(each.Address)
 		if err != nil {
-			return nil, fmt.Errorf("the %s field has a bad address: %w", f.name, err)
+			return nil, fmt.Errorf("the %s field has a bad address: %w", name, err)
 		}
 		list = append(list, a)
 	}
@@ -156,7 +173,7 @@ func (h *header) leaderless() bool {
 	if len(h.sender.bodies) > 0 || len(h.from.bodies) != 1 || !strings.Contains(h.from.bodies[0], ",") {
 		return false
 	}
-	list, err := h.from.addresses()
+	list, err := h.authors()
 	return err == nil && len(list) > 1
 }
 

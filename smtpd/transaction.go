@@ -16,8 +16,8 @@ const targetsPerRecipient = 10
 
 // A transaction is one MAIL with its recipients, and its message as far as it has come.
 type transaction struct {
-	origin   origin // whose the message is
-	outgoing outgoing
+	origin   origin    // whose the message is
+	outgoing *outgoing // nil on other listeners than submission
 	envelope envelope.Envelope
 	given    []envelope.Address // as RCPT named them
 	rcpts    []spool.Recipient  // what they lead to
@@ -210,7 +210,7 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	if len(tx.rcpts)+len(targets) > targetsPerRecipient*s.srv.Limits.Recipients {
 		return replyTargets
 	}
-	if err := tx.outgoing.sending.To(addr); err != nil {
+	if err := tx.outgoing.to(addr); err != nil {
 		return err
 	}
 	if r.Original == "" {
