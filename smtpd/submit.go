@@ -97,7 +97,7 @@ func (s *session) mayWrite(h *header) error {
 	}
 	list, err := h.authors()
 	if err != nil {
-		return reply(550, "5.6.0", "%s", err)
+		return reply(554, "5.6.0", "%s", err) // RFC 6409, 6.3
 	}
 	if err := s.mayUse("From", list); err != nil || len(h.sender.bodies) == 0 {
 		return err
@@ -106,7 +106,7 @@ func (s *session) mayWrite(h *header) error {
 		err = fmt.Errorf("the Sender field has several addresses")
 	}
 	if err != nil {
-		return reply(550, "5.6.0", "%s", err)
+		return reply(554, "5.6.0", "%s", err) // RFC 6409, 6.3
 	}
 	return s.mayUse("Sender", list)
 }
