@@ -173,6 +173,7 @@ func (r *Runner) draftReport(rep *report, m *spool.Message, about []outcome, bod
 func (r *Runner) document(m *spool.Message, about []outcome) dsn.Report {
 	doc := dsn.Report{
 		Host: r.cfg.Hostname, To: m.Envelope.From, Date: r.cfg.Now(), EnvelopeID: m.Envelope.ID, Arrived: m.Arrived,
+		DeliverBy: m.Envelope.DeliverBy.Deadline, Release: m.Envelope.Release,
 		HeaderOnly: r.headerOnly(m, about), UTF8: m.Envelope.UTF8,
 	}
 	for i := range about {

@@ -181,7 +181,7 @@ func TestImplicitTLS(t *testing.T) {
 	if m.Origin.Protocol != "ESMTPSA" || m.Origin.Account != "alice@example.test" || !strings.HasPrefix(m.Origin.TLS, "TLS1.3 TLS_") {
 		t.Errorf("origin %+v", m.Origin)
 	}
-	if body := h.queue.body(t, m); !strings.Contains(body, "\r\n\t(using TLS1.3 with cipher TLS_") || !strings.Contains(body, " with ESMTPSA id ") {
+	if body := h.queue.body(t, m); !strings.Contains(body, "\r\n\t(using TLS1.3 with cipher TLS_") || !strings.Contains(body, " with ESMTPSA id ") || !strings.Contains(body, "\r\n\ttls TLS_") {
 		t.Errorf("stored\n%s", body)
 	}
 }

@@ -130,6 +130,7 @@ func (r *faultRun) content(text string) []string {
 			return r.replies(r.last())
 		}
 		if got := r.replies(1); got[0][:3] != "250" {
+			r.say("RSET", 250) // RFC 3030, 2
 			return got
 		}
 	}

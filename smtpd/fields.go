@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"crypto/tls"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,9 @@ func (m *message) receivedField() string {
 	field += "\r\n\tby " + s.srv.Hostname + " with " + s.protocol(m.tx) + " id " + m.id()
 	if len(m.tx.given) == 1 {
 		field += "\r\n\tfor " + m.tx.given[0].Path()
+	}
+	if s.srv.kind == Submission && s.tls != nil { // RFC 8314, 4.3
+		field += "\r\n\ttls " + tls.CipherSuiteName(s.tls.CipherSuite)
 	}
 	if n := m.tx.envelope.Priority; n != 0 { // RFC 6710, 7
 		field += "\r\n\tPRIORITY " + strconv.Itoa(n)

@@ -353,3 +353,33 @@ func TestOwnerOfAliasOnly(t *testing.T) {
 		t.Errorf("of a mailbox it is lost: %+v", got)
 	}
 }
+
+// TestSolicitationField: what MAIL has not said of solicitation, the header says (RFC 3865, 2.3 and 2.7).
+func TestSolicitationField(t *testing.T) {
+	h := open(t, MX, false, func(c *Config) { c.NoSoliciting = []string{"net.example:ADV"} })
+	for _, test := range []struct{ name, params, field, want, kept string }{
+		{"none", "", "", "250", ""},
+		{"as MAIL says", " SOLICIT=a:b", "Solicitation: a:b\r\n", "250", "a:b"},
+		{"MAIL says another", " SOLICIT=a:b", "Solicitation: c:d\r\n", "250", "a:b"},
+		{"the header alone", "", "SOLICITATION:  a:b,c:d\r\n", "250", "a:b,c:d"},
+		{"what is none", "", "Solicitation: a, b\r\n", "250", ""},
+		{"only in the body", "", "\r\nSolicitation: net.example:ADV\r\n", "250", ""},
+		{"not taken", "", "Solicitation: a:b,net.EXAMPLE:adv\r\n", "550 5.7.1 no soliciting: mail of this class is not taken here, SOLICIT=net.EXAMPLE:adv", ""},
+		{"not taken, whatever MAIL says", " SOLICIT=a:b", "Solicitation: net.example:ADV\r\n", "550 5.7.1", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := len(h.queue.messages())
+			c := h.dial(t)
+			c.talk(hello + "> MAIL FROM:<x@far.test>" + test.params + "\n< 250\n> RCPT TO:<alice@example.test>\n< 250\n> DATA\n< 354")
+			c.send("From: x@far.test\r\n" + test.field + "\r\nx\r\n.\r\n")
+			c.expect(test.want)
+			after := h.queue.messages()[before:]
+			switch {
+			case test.want != "250" && len(after) != 0:
+				t.Error("it was accepted")
+			case test.want == "250" && (len(after) != 1 || after[0].Envelope.Solicit != test.kept):
+				t.Errorf("accepted %+v, want one with %q", after, test.kept)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -365,6 +366,9 @@ func (m *message) end() error {
 	if err := m.s.mayWrite(&m.header); err != nil {
 		return err
 	}
+	if err := m.maySolicit(); err != nil {
+		return err
+	}
 	if !m.started {
 		if err := m.start(); err != nil {
 			return err
@@ -373,5 +377,17 @@ func (m *message) end() error {
 	if m.sent != nil {
 		return m.sent.Finish()
 	}
+	return nil
+}
+
+// maySolicit holds what the header declares of solicitation against what is not taken here, and takes it over where MAIL
+// has not said it (RFC 3865, 2.3 and 2.7). What cannot be read declares nothing.
+func (m *message) maySolicit() error {
+	var declared envelope.Envelope
+	err := readSolicit(m.s.offer(), &declared, m.header.solicits)
+	if r, refused := errors.AsType[*wire.Reply](err); refused {
+		return r
+	}
+	m.tx.envelope.Solicit = cmp.Or(m.tx.envelope.Solicit, declared.Solicit)
 	return nil
 }

@@ -26,6 +26,7 @@ type header struct {
 	messageID  string
 	from       addressField
 	sender     addressField
+	solicits   string // the body of the first Solicitation field (RFC 3865, 2.5)
 	tooBig     bool // it is longer than headerSize
 
 	seen  int
@@ -95,6 +96,10 @@ func (h *header) take(name string, body []byte) {
 		if !h.identified {
 			h.identified = true
 			h.messageID = envelope.Sanitize(string(bytes.TrimSpace(body)), maxMessageID)
+		}
+	case "solicitation":
+		if h.solicits == "" && !h.cut {
+			h.solicits = unfold(string(body))
 		}
 	case "from":
 		h.from.take(body, h.cut)

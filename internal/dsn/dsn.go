@@ -30,6 +30,8 @@ type Report struct {
 	Date       time.Time        // of the report
 	EnvelopeID string           // the message's ENVID, if it had one
 	Arrived    time.Time        // when we took the message
+	DeliverBy  time.Time        // by when it was to be delivered (RFC 2852); zero when nothing was asked for
+	Release    time.Time        // until when it was to be held back (RFC 4865); likewise
 	Recipients []Recipient      // at least one; all with an Action of the same kind
 	UTF8       bool             // addresses or the message's header may hold UTF-8 (RFC 6533)
 

@@ -51,6 +51,7 @@ func delayed() Report {
 	r.Recipients[0].Action, r.Recipients[0].Status = Delayed, "4.4.1"
 	r.Recipients[0].Reply = envelope.Reply{Code: 451, Text: "later", From: "mx.b.example (192.0.2.1)"}
 	r.Recipients[0].RetryUntil = now.Add(24 * time.Hour)
+	r.DeliverBy, r.Release = now, arrived.Add(time.Hour)
 	return r
 }
 

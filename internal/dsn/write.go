@@ -172,6 +172,10 @@ func (r *Report) writeFacts(w io.Writer) {
 	field(w, "Reporting-MTA", "dns; "+r.Host)
 	optional(w, "Original-Envelope-Id", r.EnvelopeID)
 	date(w, "Arrival-Date", r.Arrived)
+	date(w, "Deliver-By-Date", r.DeliverBy)
+	if !r.Release.IsZero() {
+		field(w, "Future-Release-Request", "until;"+r.Release.UTC().Format(time.RFC3339))
+	}
 	for _, rcpt := range r.Recipients {
 		io.WriteString(w, "\r\n")
 		rcpt.writeFacts(w)
