@@ -104,7 +104,7 @@ func (c *command) misplaced(s *session, arg string) *wire.Reply {
 	case c.needs&greeting != 0 && s.hello.name == "":
 		return replyNoHello
 	case c.needs&login != 0 && s.srv.kind == Submission && s.account == nil:
-		return replyLogIn
+		return s.logInFirst()
 	case c.needs&closed != 0 && s.tx != nil:
 		return replyNested
 	case c.needs&opened != 0 && s.tx == nil:

@@ -33,6 +33,14 @@ func (s *session) mayAuth() *wire.Reply {
 	return nil
 }
 
+// logInFirst is the reply to mail from who has not logged in. It says how, as some programs show no more than this.
+func (s *session) logInFirst() *wire.Reply {
+	if s.mayAuth() == replyClear {
+		return replyTLSFirst
+	}
+	return replyLogIn
+}
+
 // auth is AUTH (RFC 4954).
 func (s *session) auth(arg string) *wire.Reply {
 	if r := s.mayAuth(); r != nil {

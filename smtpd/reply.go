@@ -67,6 +67,7 @@ var (
 	replyInjected = reply(554, "5.5.1", "there were commands behind STARTTLS")
 
 	replyLogIn     = reply(530, "5.7.0", "log in first")
+	replyTLSFirst  = reply(530, "5.7.0", "say STARTTLS and log in first")
 	replyLoggedIn  = reply(503, "5.5.1", "you are logged in")
 	replyClear     = reply(538, "5.7.11", "logging in needs TLS: say STARTTLS first")
 	replyNoAuth    = reply(502, "5.5.1", "this listener takes no logins; the submission listener does")

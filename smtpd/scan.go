@@ -27,7 +27,7 @@ type header struct {
 	from       addressField
 	sender     addressField
 	solicits   string // the body of the first Solicitation field (RFC 3865, 2.5)
-	tooBig     bool // it is longer than headerSize
+	tooBig     bool   // it is longer than headerSize
 
 	seen  int
 	field []byte // the present field, unfinished
