@@ -40,6 +40,7 @@ const (
 //     one whose reply was never seen is there in all of these or in none.
 //   - One that broke off is nowhere, and nothing else is anywhere.
 //   - One that is held until later is not there before.
+//   - Who submits has a copy of each message that was accepted and no other, and these alone count against the daily limits.
 //   - What was told of bans and app passwords holds, and `check` finds nothing.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
@@ -92,6 +93,8 @@ type campaign struct {
 	appUsed bool
 	bans    map[string]bool
 	banning string // the one that is being made or removed
+	today   control.SentToday
+	known   map[string]bool // recipients of the account that submits
 
 	// Of the clients that change mailboxes, see crashWriter.
 	writers                []*crashWriter
@@ -107,6 +110,7 @@ type campaign struct {
 
 // sent is one message that was offered to the server.
 type sent struct {
+	to     []string
 	copies map[string]int // by mailbox
 	text   []byte
 	acked  bool
@@ -294,7 +298,7 @@ func (c *campaign) audit(p *process, end bool) {
 }
 
 // crashMailboxes are what is read of crashAccounts beside the INBOX.
-var crashMailboxes = [][]string{{"Archive"}, nil, {"d0", "d1", "d2"}, nil}
+var crashMailboxes = [][]string{{"Archive", "Sent"}, nil, {"d0", "d1", "d2"}, nil, nil}
 
 // drain waits until nothing is in the queue that may be delivered, and runs the server's own check. It returns a time up to
 // which everything was delivered.
@@ -394,6 +398,10 @@ func (c *campaign) readMailbox(client *imapclient.Client, user, mailbox string) 
 // found holds one message of a mailbox, which came there at a time, against the ledger.
 func (c *campaign) found(mailbox string, text []byte, at time.Time) {
 	c.t.Helper()
+	if mailbox == crashVictim+" INBOX" {
+		c.foundByVictim(text)
+		return
+	}
 	id := seqOf(string(text[:min(len(text), 4000)]))
 	s := c.ledger[id]
 	switch {
@@ -406,6 +414,8 @@ func (c *campaign) found(mailbox string, text []byte, at time.Time) {
 		c.t.Errorf("%s: message %s came out changed", mailbox, id)
 	case s.copies[mailbox] == 0:
 		c.t.Errorf("%s: message %s is there, and was for %v", mailbox, id, s.copies)
+	case mailbox == crashSent:
+		c.count(s)
 	case at.Before(s.from.Truncate(time.Second)) && s.hold > 0:
 		c.t.Errorf("%s: message %s came at %s, and was held until %s", mailbox, id, at, s.from)
 	}

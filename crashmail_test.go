@@ -51,6 +51,11 @@ imaps = "off"
 level = "warn"
 [recipients]
 detail_mailbox = "create"
+[submission]
+save_sent = true
+daily_messages = 1000000000
+daily_recipients = 1000000000
+daily_new_recipients = 1000000000
 [policy]
 greet_delay = "0s"
 connections_per_minute = 1000000
@@ -79,7 +84,7 @@ func (c *campaign) crashSettle(p *process) {
 		}
 	}
 	must(admin.AddDomain(ctx, crashDomain[1:]))
-	for _, a := range append(slices.Clone(crashAccounts), crashVictim) {
+	for _, a := range crashAccounts {
 		must(admin.AddAccount(ctx, control.NewAccount{Address: a, Password: crashPassword}))
 	}
 	keep := true
@@ -95,10 +100,13 @@ func (c *campaign) crashSettle(p *process) {
 	must(nil, err)
 	c.app, c.appUsed = app.Password, false
 	c.bans = map[string]bool{}
+	c.today, c.known = control.SentToday{}, map[string]bool{}
 }
 
+const crashSent = "r0" + crashDomain + " Sent"
+
 // crashAccounts are those whose mailboxes are read.
-var crashAccounts = []string{receiver(0), receiver(1), receiver(2), crashForward}
+var crashAccounts = []string{receiver(0), receiver(1), receiver(2), crashForward, crashVictim}
 
 // crashTo draws recipients, and returns which copies of a message for them there must be, by mailbox.
 func crashTo(rnd *rand.Rand, submission bool) (to []string, copies map[string]int) {
@@ -305,7 +313,10 @@ func (m *crashMailer) expect(codes ...int) error {
 // send sends one message in one of the ways; now and then one that breaks off, or that is taken back.
 func (m *crashMailer) send(acknowledged func()) error {
 	to, copies := crashTo(m.rnd, m.entry.login)
-	s := &sent{copies: copies, hold: m.hold()}
+	if m.entry.login {
+		copies[crashSent] = 1
+	}
+	s := &sent{to: to, copies: copies, hold: m.hold()}
 	given := m.rnd.IntN(10)
 	if given < 2 {
 		s.broken, s.copies, s.hold = true, nil, 0
@@ -513,6 +524,14 @@ func crashAttack(rnd *rand.Rand) string {
 	return b.String()
 }
 
+// foundByVictim wants no doubtful line end in what hostile peers got accepted.
+func (c *campaign) foundByVictim(text []byte) {
+	c.t.Helper()
+	if bytes.ContainsAny(bytes.ReplaceAll(text, []byte("\r\n"), nil), "\r\n\x00") {
+		c.t.Errorf("a message with a CR or LF alone, or a NUL, was accepted: %q", text)
+	}
+}
+
 // banner makes and removes bans of a network that nobody is in, until the server is gone. What it was told is done stays so.
 func (c *campaign) banner(p *process, rnd *rand.Rand) {
 	admin, err := control.Dial(p.Control)
@@ -536,7 +555,18 @@ func (c *campaign) banner(p *process, rnd *rand.Rand) {
 	}
 }
 
-// crashAuditAdmin holds bans and the last use of the app password against what was told.
+// count counts a message of which the sender has a copy: it was accepted.
+func (c *campaign) count(s *sent) {
+	c.today.Messages++
+	c.today.Recipients += int64(len(s.to))
+	for _, to := range s.to {
+		c.known[to] = true
+	}
+	c.today.New = int64(len(c.known))
+}
+
+// crashAuditAdmin holds bans, the last use of the app password and what has counted against daily limits against what was
+// told.
 func (c *campaign) crashAuditAdmin(admin *control.Client) {
 	c.t.Helper()
 	there := map[string]bool{}
@@ -560,6 +590,13 @@ func (c *campaign) crashAuditAdmin(admin *control.Client) {
 	}
 	if len(apps) != 1 || c.appUsed && apps[0].Used.IsZero() {
 		c.t.Errorf("app passwords: %+v; it was used: %t", apps, c.appUsed)
+	}
+	sender, err := admin.Account(c.t.Context(), receiver(0))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if sender.SentToday != c.today && sender.Created.YearDay() == time.Now().UTC().YearDay() {
+		c.t.Errorf("%+v counts against the daily limits, want %+v", sender.SentToday, c.today)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,16 +93,7 @@ func serveForCrowds(t *testing.T, crowd int) *process {
 }
 
 // resident is how much memory the server's process takes; 0 where that cannot be known.
-func (p *process) resident() int64 {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		return 0
-	}
-	kib, _ := strconv.ParseInt(fields[0], 10, 64)
-	return kib << 10
-}
+func (p *process) resident() int64 { return p.statusKiB("VmRSS:") << 10 }
 
 // honest is a sender that keeps its connection.
 type honest struct {

@@ -112,12 +112,22 @@ func tryLaunch(t testing.TB, dir string, args ...string) (*process, error) {
 // launchWith starts the real binary with a configuration, whose data directory is dir, and returns when it is ready.
 func launchWith(t testing.TB, dir, config string) *process {
 	t.Helper()
+	return launchIn(t, memoryGroup{}, dir, config)
+}
+
+// launchIn is launchWith within a control group.
+func launchIn(t testing.TB, group memoryGroup, dir, config string) *process {
+	t.Helper()
 	p := &process{t: t, Data: dir, Control: control.SocketPath(dir)}
 	path := dir + ".toml"
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p.cmd = exec.Command(postroadPath(t), "serve", "--config", path)
+	if group.dir != "" {
+		p.cmd = exec.Command("sh", "-c", `echo $$ >"$1/cgroup.procs" && exec "$2" serve --config "$3"`, "sh", group.dir, postroadPath(t), path)
+		p.cmd.Env = append(os.Environ(), "GOTRACEBACK=all")
+	}
 	var err error
 	if p.log, err = os.Create(dir + ".log"); err != nil {
 		t.Fatal(err)
