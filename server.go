@@ -283,6 +283,9 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	g, gctx := errgroup.WithContext(ctx)
+	for _, remark := range s.cfg.Remarks() {
+		s.log.Warn(remark)
+	}
 	for _, v := range s.serving {
 		s.log.Info("listening", "listener", v.name, "addr", v.listener.Addr().String())
 		g.Go(func() error {

@@ -20,7 +20,7 @@ func (a *app) configCheck() *cobra.Command {
 	return command{
 		use: "check [FILE]", short: "say what is wrong with a configuration, or print what is in force", args: cobra.MaximumNArgs(1),
 		long: `Say what is wrong with a configuration file, or print what is in force with it:
-every key with its value. Passwords are stars.`,
+every key with its value. Passwords are stars. What is seldom meant is noted on standard error.`,
 		example: "postroad config check postroad.toml", complete: tomlFiles,
 		run: func(_ context.Context, _ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -32,6 +32,9 @@ every key with its value. Passwords are stars.`,
 			}
 			if err := postroad.CheckConfig(cfg); err != nil {
 				return err
+			}
+			for _, remark := range cfg.Remarks() {
+				fmt.Fprintln(a.err, "note:", remark)
 			}
 			values, err := cfg.Values()
 			if err != nil {

@@ -189,6 +189,8 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"a key twice", "hostname = \"a\"\nhostname = \"b\"", `line 2: `},
 		{"not TOML", "hostname = \n", `line 1: `},
 		{"a network that is none", "[trust]\nxclient = [\"192.0.2.1\", \"192.0.2.1/24\"]", `line 2: trust.xclient: "192.0.2.1/24" is not a network; write it as`},
+		{"everybody as a proxy", "[trust]\nxclient = [\"192.0.2.1\", \"0.0.0.0/0\"]", `line 2: trust.xclient: "0.0.0.0/0" is everybody`},
+		{"everybody behind a proxy", "[trust]\nproxies = [\"::/0\"]", `line 2: trust.proxies: "::/0" is everybody`},
 		{"one network", "[trust]\nxclient = \"192.0.2.1\"", `line 2: trust.xclient: is a TOML string, but a list of networks belongs here`},
 		{"a control character", "hostname = \"a\\u0007\"", `control character`},
 	} {

@@ -167,9 +167,9 @@ them, and a sender who declares one of them is refused (RFC 3865).`, c.checkSoli
 		{"trust", `Peers that may do what others may not, by address or network.`, false, []setting{
 			{"networks", &c.Trust.Networks, `Those to which nothing in [policy] applies, as a relay that brings all our mail.`, nil},
 			{"proxies", &c.Trust.Proxies, `Proxies that say for whom they speak in a header of the PROXY protocol (1 or 2). All their
-connections to the TCP listeners must begin with one.`, nil},
+connections to the TCP listeners must begin with one.`, notEverybody(&c.Trust.Proxies)},
 			{"xclient", &c.Trust.XCLIENT, `Proxies and filters that say for whom they speak (XCLIENT, XFORWARD), also who has
-logged in there, and that may ask for mail that waits for any domain (ETRN).`, nil},
+logged in there, and that may ask for mail that waits for any domain (ETRN).`, notEverybody(&c.Trust.XCLIENT)},
 		}},
 		{"recipients", `What the addresses of our domains mean.`, false, []setting{
 			{"delimiter", &c.Recipients.Delimiter, `Mail for user+detail goes to user, unless there is an account or alias of just that
