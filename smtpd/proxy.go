@@ -46,8 +46,11 @@ func (s *session) xclient(arg string) *wire.Reply {
 		return replyNoProxy
 	}
 	given, r := parseAttributes(arg, s.xclientList())
-	if r != nil {
+	switch {
+	case r != nil:
 		return r
+	case !isSMTP(given["PROTO"]):
+		return replyAttribute
 	}
 	was := origin{s.peer, helo{esmtp: true}}
 	now, r := was.with(given)
@@ -100,7 +103,7 @@ func (s *session) xforward(arg string) *wire.Reply {
 	if r != nil {
 		return r
 	}
-	was := origin{s.peer, s.hello}
+	was := origin{peer: peer{ip: nowhere}} // nothing of the proxy's own is mixed in
 	if s.forwarded != nil {
 		was = *s.forwarded
 	}
@@ -162,11 +165,13 @@ func (o origin) with(given map[string]string) (origin, *wire.Reply) {
 	return o, nil
 }
 
-// parseClientAddr reads 192.0.2.1 or IPV6:2001:db8::1. What is not known is an address that is nowhere: nothing that
-// is allowed to this machine is allowed to it.
+// nowhere is the address of a client of whom none is known: nothing that is allowed to this machine is allowed to it.
+var nowhere = netip.IPv4Unspecified()
+
+// parseClientAddr reads 192.0.2.1 or IPV6:2001:db8::1.
 func parseClientAddr(s string) (netip.Addr, bool) {
 	if s == "" {
-		return netip.IPv4Unspecified(), true
+		return nowhere, true
 	}
 	rest, v6 := strings.CutPrefix(strings.ToUpper(s), "IPV6:")
 	ip, err := netip.ParseAddr(rest)
@@ -178,4 +183,8 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
-func isProto(s string) bool { return strings.EqualFold(s, "SMTP") || strings.EqualFold(s, "ESMTP") }
+// isProto takes whatever a message may have come by before it came to a proxy (XFORWARD).
+func isProto(s string) bool { return len(s) <= 64 && validHelo(s) }
+
+// isSMTP takes what a client may speak for whom a proxy speaks (XCLIENT); empty is not known.
+func isSMTP(s string) bool { return s == "" || strings.EqualFold(s, "SMTP") || strings.EqualFold(s, "ESMTP") }

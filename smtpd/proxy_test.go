@@ -123,9 +123,12 @@ func TestXFORWARD(t *testing.T) {
 		< 250
 		> RSET
 		< 250
+		` + mail + `
+		> XFORWARD NAME=[UNAVAILABLE] PROTO=QMQP SOURCE=LOCAL
+		< 250
 		` + mail)
 	got := h.queue.messages()
-	for i, want := range []string{"203.0.113.9 spike", "192.0.2.25 client.test", "192.0.2.25 client.test"} {
+	for i, want := range []string{"203.0.113.9 spike", "192.0.2.25 client.test", "192.0.2.25 client.test", "0.0.0.0 "} {
 		if o := got[i].Origin; o.Peer+" "+o.Helo != want {
 			t.Errorf("message %d is from %s %s, want %s", i, o.Peer, o.Helo, want)
 		}
