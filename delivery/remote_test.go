@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -435,11 +436,19 @@ func TestReleaseTime(t *testing.T) {
 	const day = 24 * time.Hour
 	bubble(t, func(t *testing.T, f *fixture) {
 		start := time.Now()
-		var at []time.Duration
+		var mu sync.Mutex
+		var seen []time.Duration
+		attempts := func() []time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(seen)
+		}
 		p := f.site("y.test", public(1), &peer{say: map[string]string{"RCPT": "450 4.2.0 not today"}})
 		p.before = func(phase string) {
+			mu.Lock()
+			defer mu.Unlock()
 			if phase == "RCPT" {
-				at = append(at, time.Since(start).Round(time.Minute))
+				seen = append(seen, time.Since(start).Round(time.Minute))
 			}
 		}
 		f.start()
@@ -449,7 +458,7 @@ func TestReleaseTime(t *testing.T) {
 		f.reopen()
 		f.start()
 		f.pass(5*day - time.Minute)
-		if got := f.mail("bob"); len(at) > 0 || len(got) > 0 {
+		if at, got := attempts(), f.mail("bob"); len(at) > 0 || len(got) > 0 {
 			t.Fatalf("before its release: attempts at %v, bob has %q", at, got)
 		}
 		f.pass(2 * time.Minute)
@@ -458,6 +467,7 @@ func TestReleaseTime(t *testing.T) {
 		}
 		f.pass(6 * day)
 		f.drained()
+		at := attempts()
 		if len(at) < 30 || at[0] != 10*day || at[len(at)-1] != 15*day {
 			t.Errorf("attempts at %v", at)
 		}

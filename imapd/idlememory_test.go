@@ -31,15 +31,23 @@ func TestIdleMemory(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			const sessions = 200
-			h.idleSessions(20, tt.dial) // so that pools and the like are filled
-			tt.from.await(20)
-			before := inUse()
-			open := h.idleSessions(sessions, tt.dial)
-			tt.from.await(20 + sessions)
-			grown := (inUse() - before) / sessions
-			t.Logf("%d octets for a session", grown)
-			if grown > tt.most {
-				t.Errorf("%d octets for a session, want %d at most", grown, tt.most)
+			open := h.idleSessions(20, tt.dial) // so that pools and the like are filled
+			tt.from.await(len(open))
+			cost := func() int64 {
+				before := inUse()
+				open = append(open, h.idleSessions(sessions, tt.dial)...)
+				tt.from.await(len(open))
+				return (inUse() - before) / sessions
+			}
+			least := cost()
+			for range 2 { // what else the process does adds to it now and then
+				if least > tt.most {
+					least = min(least, cost())
+				}
+			}
+			t.Logf("%d octets for a session", least)
+			if least > tt.most {
+				t.Errorf("%d octets for a session, want %d at most", least, tt.most)
 			}
 			for _, fd := range open {
 				syscall.Close(fd)
