@@ -339,10 +339,9 @@ func (m *crashMailer) send(acknowledged func()) error {
 	} else if s.broken {
 		return m.cut(content)
 	}
-	if err := m.finish(content, len(to)); err != nil {
+	if err := m.finish(content, s); err != nil {
 		return err
 	}
-	m.c.settle(s)
 	acknowledged()
 	return nil
 }
@@ -409,31 +408,40 @@ func (m *crashMailer) open(lines []string, content *crashContent) error {
 	return nil
 }
 
-// finish sends the message; in LMTP there is a reply for each recipient (RFC 2033, 4.2).
-func (m *crashMailer) finish(content crashContent, recipients int) error {
-	last := 1
-	if m.entry.listener == "lmtp" {
-		last = recipients
+// finish sends the message. In LMTP there is a reply for each recipient (RFC 2033, 4.2), and the first binds already: all are
+// accepted in one transaction.
+func (m *crashMailer) finish(content crashContent, s *sent) error {
+	if err := m.deliver(content); err != nil {
+		return err
 	}
-	codes := slices.Repeat([]int{250}, len(content.pieces)-1+last)
+	if err := m.expect(250); err != nil {
+		return err
+	}
+	m.c.settle(s)
+	if m.entry.listener == "lmtp" {
+		return m.expect(slices.Repeat([]int{250}, len(s.to)-1)...)
+	}
+	return nil
+}
+
+// deliver sends the message up to the replies to all of it.
+func (m *crashMailer) deliver(content crashContent) error {
+	chunks := slices.Repeat([]int{250}, len(content.pieces)-1)
 	if content.grouped {
 		if err := m.write(strings.Join(content.pieces, "")); err != nil {
 			return err
 		}
-		return m.expect(codes...)
+		return m.expect(chunks...)
 	}
 	for i, piece := range content.pieces {
 		if err := m.write(piece); err != nil {
 			return err
 		}
-		if i < len(content.pieces)-1 {
-			codes = codes[1:]
-			if err := m.expect(250); err != nil {
-				return err
-			}
+		if err := m.expect(chunks[:min(1, len(chunks)-i)]...); err != nil {
+			return err
 		}
 	}
-	return m.expect(codes...)
+	return nil
 }
 
 // cut goes away before the end of the message.
