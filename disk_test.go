@@ -1,8 +1,13 @@
 package postroad_test
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
+	"net/textproto"
 	"os"
 	"runtime"
 	"strings"
@@ -20,7 +25,10 @@ func TestAFullDisk(t *testing.T) {
 	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
 	cfg := testConfig(t, "mx.one.test")
 	cfg.DataDir = smallDisk(t, 128<<20)
-	s := embed(t, cfg, postroad.Options{}, ann)
+	cfg.Listen.LMTP = "127.0.0.1:0"
+	cfg.Submission.SaveSent = true
+	bob := postroad.Credential{Address: "bob@one.test", Password: "b-password"}
+	s := embed(t, cfg, postroad.Options{}, ann, bob)
 	t.Cleanup(s.stop) // before the disk is taken away
 
 	big := bytes.Repeat([]byte("0123456789abcde\r\n"), 60_000) // 1 MB
@@ -39,8 +47,20 @@ func TestAFullDisk(t *testing.T) {
 	if !strings.HasPrefix(refusal, "452 4.3.1 ") || accepted < 20 {
 		t.Fatalf("after %d messages of 1 MB: %q, want 452 4.3.1", accepted, refusal)
 	}
+	for way, replies := range everyWay(t, s, ann, text) {
+		for _, reply := range replies {
+			if !strings.HasPrefix(reply, "452 4.3.1 ") {
+				t.Errorf("by %s: %q, want 452 4.3.1", way, replies)
+			}
+		}
+	}
 	client := login(t, s.Addr("imap"), ann, "INBOX", nil)
 	newest(t, client, uint32(accepted+1)) // delivery goes on
+	client.Select("Sent", nil).Wait()
+	if n := client.Mailbox().NumMessages; n != 0 {
+		t.Errorf("%d copies in Sent of what was refused", n)
+	}
+	client.Select("INBOX", nil).Wait()
 
 	appendBig := func() error {
 		cmd := client.Append("INBOX", int64(len(text)), nil)
@@ -67,13 +87,63 @@ func TestAFullDisk(t *testing.T) {
 	if reply := dialSMTP(t, s.Addr("smtp")).send(t, text); !strings.HasPrefix(reply, "250 ") {
 		t.Errorf("after room was made: %q", reply)
 	}
+	for way, replies := range everyWay(t, s, ann, text) {
+		for _, reply := range replies {
+			if !strings.HasPrefix(reply, "250 ") {
+				t.Errorf("by %s after room was made: %q", way, replies)
+			}
+		}
+	}
 	if err := appendBig(); err != nil {
 		t.Errorf("APPEND after room was made: %v", err)
+	}
+	client.Select("Sent", nil).Wait()
+	if n := client.Mailbox().NumMessages; n != 1 {
+		t.Errorf("%d copies in Sent of one message", n)
 	}
 	report, err := s.Admin().Check(t.Context(), nil)
 	if err != nil || len(report.Problems) > 0 {
 		t.Errorf("check: %v %v", report.Problems, err)
 	}
+}
+
+// everyWay sends a message by BDAT, by LMTP and by submission, and returns the replies to it.
+func everyWay(t *testing.T, s *embedded, ann postroad.Credential, text []byte) map[string][]string {
+	t.Helper()
+	text = append([]byte("From: ann@one.test\r\n"), text...)
+	chunk := fmt.Sprintf("BDAT %d LAST\r\n%s", len(text), text)
+	login := base64.StdEncoding.EncodeToString([]byte("\x00" + ann.Address + "\x00" + ann.Password))
+	replies := map[string][]string{}
+	for _, way := range []struct {
+		name, listener string
+		opening        []string
+		content        string
+		last           int
+	}{
+		{"BDAT", "smtp", []string{"EHLO x"}, chunk, 1},
+		{"LMTP", "lmtp", []string{"LHLO x"}, "DATA\r\n" + string(text) + ".\r\n", 2},
+		{"LMTP and BDAT", "lmtp", []string{"LHLO x"}, chunk, 2},
+		{"submission", "submission", []string{"EHLO x", "AUTH PLAIN " + login}, chunk, 1},
+	} {
+		raw, err := net.Dial("tcp", s.Addr(way.listener))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := &smtpConn{Conn: raw, text: textproto.NewReader(bufio.NewReader(raw))}
+		conn.expect(t, "220")
+		for _, line := range append(way.opening, "MAIL FROM:<ann@one.test>", "RCPT TO:<ann@one.test>", "RCPT TO:<bob@one.test>") {
+			conn.command(t, line, "2")
+		}
+		io.WriteString(conn, way.content)
+		if strings.HasPrefix(way.content, "DATA") {
+			conn.expect(t, "354")
+		}
+		for range way.last {
+			replies[way.name] = append(replies[way.name], conn.reply())
+		}
+		conn.Close()
+	}
+	return replies
 }
 
 // smallDisk mounts a file system of a few octets for the test.
