@@ -9,7 +9,8 @@
 // streams: whatever its size, its connection holds 32 KiB of it, 16 KiB of a header
 // field, up to 64 KiB of a submission's header, and the store's draft of 128 KiB; one of
 // few octets costs some 50 KiB in all, and none more than 300, besides half a KiB for each
-// recipient.
+// recipient. Of one that its sender keeps a copy of, the structure is read on the way: some
+// KiB more, in the worst case 24 MiB (see package mime).
 //
 //	wire         octets to commands and content, and replies to octets: a package of its own
 //	session      one connection: reads a command, runs it, replies; why it ends
