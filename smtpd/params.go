@@ -310,16 +310,19 @@ func mailReply(e *envelope.Envelope, list []wire.Param) *wire.Reply {
 // sameOwner refuses an address that has come to somebody else since the sender last knew (RFC 7293, 5.1): what it leads
 // to is one account, made after that. Lists and remote addresses have no owner here who could have changed, and that of a
 // role may.
-func sameOwner(addr envelope.Address, since time.Time, targets []account.Target, find func(account.ID) (account.Account, error)) error {
+func sameOwner(addr envelope.Address, since time.Time, targets []account.Target, byID ownerByID) error {
 	if since.IsZero() || isRole(addr) || len(targets) != 1 || targets[0].Account == 0 {
 		return nil
 	}
-	owner, err := find(targets[0].Account)
+	owner, err := byID(targets[0].Account)
 	if err == nil && owner.Created.After(since) {
 		err = replyOwner
 	}
 	return err
 }
+
+// ownerByID finds an account.
+type ownerByID func(account.ID) (account.Account, error)
 
 // isRole reports whether an address is one of those that RFC 2142 gives to a duty instead of a person.
 func isRole(a envelope.Address) bool {

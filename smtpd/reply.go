@@ -79,7 +79,7 @@ var (
 	replyBinding   = reply(535, "5.7.8", "the login is not bound to this TLS connection: is somebody in between?")
 	replyBusy      = reply(454, "4.7.0", "logging in does not work now, try again later")
 
-	replySenderUTF8        = reply(550, "5.6.7", "an address that is not ASCII needs SMTPUTF8") // RFC 6531, 3.5 has these two codes
+	replySenderUTF8        = reply(550, "5.6.7", "an address that is not ASCII needs SMTPUTF8") // two codes: RFC 6531, 3.5
 	replyNeedUTF8          = reply(553, "5.6.7", "an address that is not ASCII needs SMTPUTF8")
 	replyNobody            = reply(501, "5.1.3", "a recipient has an address")
 	replyUnknown           = reply(550, "5.1.1", "no such address here")

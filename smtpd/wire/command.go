@@ -13,8 +13,8 @@ type Command struct {
 }
 
 // Command reads the next command. Errors: *SyntaxError for a line that is no command, which is to be answered;
-// ErrUncounted for a BDAT that is malformed; ErrTooLong, ErrNotMail and ErrUnread; io.EOF when the peer has closed and io.ErrUnexpectedEOF when it has done so within
-// a line; and those of the source.
+// ErrUncounted for a BDAT that is malformed; ErrTooLong, ErrNotMail and ErrUnread; io.EOF when the peer has closed and
+// io.ErrUnexpectedEOF when it has done so within a line; and those of the source.
 func (r *Reader) Command() (Command, error) {
 	line, err := r.line(r.commandLimit)
 	if err != nil {

@@ -10,7 +10,7 @@
 //   - Content is never taken for commands: until it was read to its end, [Reader.Command] gives [ErrUnread].
 //   - A line is held in memory up to its limit and no further; nobody waits for the end of an endless one. Content is
 //     passed on as it comes, whatever the length of its lines.
-//   - No control octet goes out in a reply, and no line of more than 512 octets.
+//   - Nothing but printable ASCII goes out in a reply, and no line of more than 512 octets.
 //
 // A Reader that waits for a command holds 0.8 KiB and a Writer 0.1 KiB. Lines of more than 512 octets, one or several
 // together, borrow 4 KiB; content and the longest lines of AUTH 32 KiB; replies that wait for Flush 4 KiB.
