@@ -187,4 +187,6 @@ func isPort(s string) bool {
 func isProto(s string) bool { return len(s) <= 64 && validHelo(s) }
 
 // isSMTP takes what a client may speak for whom a proxy speaks (XCLIENT); empty is not known.
-func isSMTP(s string) bool { return s == "" || strings.EqualFold(s, "SMTP") || strings.EqualFold(s, "ESMTP") }
+func isSMTP(s string) bool {
+	return s == "" || strings.EqualFold(s, "SMTP") || strings.EqualFold(s, "ESMTP")
+}
