@@ -89,7 +89,7 @@ type campaign struct {
 	farLives map[string]int // mailbox and sequence id: that it has come there
 	farAgain int
 
-	app     string // an app password
+	apps    map[string]string // an app password of each account: they are checked faster than others
 	appUsed bool
 	bans    map[string]bool
 	banning string // the one that is being made or removed
@@ -124,7 +124,7 @@ func (c *campaign) newStore(round int) {
 	c.dir = filepath.Join(c.t.TempDir(), "data"+strconv.Itoa(round))
 	c.ledger, c.seen, c.farLives = map[string]*sent{}, map[string]int{}, map[string]int{}
 	c.next, c.uidval = map[string]imap.UID{}, map[string]uint32{}
-	c.app = ""
+	c.apps = nil
 	c.writers, c.letters, c.views = nil, map[string]*crashLetter{}, map[string][]*crashView{}
 	c.pasts, c.shared, c.named = map[string]*crashPast{}, map[string]string{}, map[string]uint64{}
 }
@@ -140,7 +140,7 @@ func (c *campaign) start() *process {
 // round is one life and death of the server, and the audit in its next life.
 func (c *campaign) round() {
 	p := c.start()
-	if c.app == "" {
+	if c.apps == nil {
 		c.crashSettle(p)
 	}
 	c.imapBegin(p)
@@ -168,16 +168,21 @@ func (c *campaign) finish() {
 }
 
 // load runs the senders until the kill: when a random number of messages has been
-// acknowledged, and a random moment more has passed.
+// acknowledged, and then a random moment has passed or a certain
+// listener has acknowledged another one.
 func (c *campaign) load(p *process) {
 	after := int64(c.rnd.IntN(120))
-	moment := time.Duration(c.rnd.IntN(8000)) * time.Microsecond
+	moment := time.Duration(c.rnd.IntN(20_000)) * time.Microsecond
+	last := "" // any listener
+	if c.rnd.IntN(2) == 0 {
+		moment, last = 0, crashEntriesIn[c.rnd.IntN(len(crashEntriesIn))].listener // on a reply's heels
+	}
 	c.killed.Store(false)
 	var acks atomic.Int64
-	reached := make(chan struct{})
-	acknowledged := func() {
-		if acks.Add(1) == after+1 {
-			close(reached)
+	reached, reach := make(chan struct{}), new(sync.Once)
+	acknowledged := func(listener string) {
+		if acks.Add(1) > after && (last == "" || last == listener) {
+			reach.Do(func() { close(reached) })
 		}
 	}
 	var senders sync.WaitGroup
@@ -193,7 +198,7 @@ func (c *campaign) load(p *process) {
 		run(func(rnd *rand.Rand) { c.hostile(p, rnd) })
 	}
 	run(func(rnd *rand.Rand) { c.banner(p, rnd) })
-	c.imapLoad(p, &senders, func() { c.did.Add(1); acknowledged() })
+	c.imapLoad(p, &senders, func() { c.did.Add(1); acknowledged("imap") })
 	select {
 	case <-reached:
 	case <-time.After(time.Minute):
@@ -251,13 +256,13 @@ func (c *campaign) settle(s *sent) {
 }
 
 // imapAppender appends messages to a mailbox until the server is gone.
-func (c *campaign) imapAppender(p *process, rnd *rand.Rand, acknowledged func()) {
+func (c *campaign) imapAppender(p *process, rnd *rand.Rand, acknowledged func(listener string)) {
 	client, err := imapclient.DialInsecure(p.IMAP, nil)
 	if err != nil {
 		return
 	}
 	defer client.Close()
-	if err := client.Login(receiver(0), crashPassword).Wait(); err != nil {
+	if err := client.Login(receiver(0), c.apps[receiver(0)]).Wait(); err != nil {
 		return
 	}
 	for {
@@ -274,7 +279,7 @@ func (c *campaign) imapAppender(p *process, rnd *rand.Rand, acknowledged func())
 			return
 		}
 		c.settle(s)
-		acknowledged()
+		acknowledged("imap")
 	}
 }
 
@@ -349,7 +354,7 @@ func (c *campaign) read(p *process, user string, mailboxes ...string) {
 		c.t.Fatal(err)
 	}
 	defer client.Close()
-	if err := client.Login(user, crashPassword).Wait(); err != nil {
+	if err := client.Login(user, c.apps[user]).Wait(); err != nil {
 		c.t.Fatal(err)
 	}
 	for _, mailbox := range mailboxes {

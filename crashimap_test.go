@@ -107,14 +107,16 @@ type crashConn struct {
 	tag  int
 }
 
-func crashDial(addr, user string) (*crashConn, error) {
+func crashDial(addr, user string) (*crashConn, error) { return dialIMAP(addr, user, crashPassword) }
+
+func dialIMAP(addr, user, password string) (*crashConn, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	c := &crashConn{conn: conn, r: imaptest.NewReader(conn)}
 	if _, err = c.r.Response(); err == nil {
-		_, err = c.ok("LOGIN " + user + " " + crashPassword)
+		_, err = c.ok("LOGIN " + user + " " + password)
 	}
 	if err == nil {
 		_, err = c.ok("ENABLE QRESYNC")
@@ -256,7 +258,7 @@ func newCrashWriter(c *campaign, n int) *crashWriter {
 // run works until the server is gone.
 func (w *crashWriter) run(p *process, rnd *rand.Rand, acknowledged func()) {
 	var err error
-	if w.conn, err = crashDial(p.IMAP, crashAccount); err != nil {
+	if w.conn, err = dialIMAP(p.IMAP, crashAccount, w.c.apps[crashAccount]); err != nil {
 		if !w.c.killed.Load() {
 			w.c.t.Errorf("%s, before the kill: %v\n%s", w.name, err, p.logText())
 		}
@@ -659,7 +661,7 @@ func (v *crashView) told(r []imaptest.Tree) {
 
 // follower opens mailboxes and searches in them until the server is gone, and keeps what it knew of them.
 func (c *campaign) follower(p *process, rnd *rand.Rand) {
-	conn, err := crashDial(p.IMAP, crashAccount)
+	conn, err := dialIMAP(p.IMAP, crashAccount, c.apps[crashAccount])
 	if err != nil {
 		return
 	}
@@ -744,7 +746,7 @@ func (c *campaign) imapBegin(p *process) {
 	for i := range crashWriters {
 		c.writers = append(c.writers, newCrashWriter(c, i))
 	}
-	conn, err := crashDial(p.IMAP, crashAccount)
+	conn, err := dialIMAP(p.IMAP, crashAccount, c.apps[crashAccount])
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -761,7 +763,7 @@ func (c *campaign) imapBegin(p *process) {
 // imapAudit reads all mailboxes of the clients and holds them against what each knows.
 func (c *campaign) imapAudit(p *process) {
 	c.t.Helper()
-	conn, err := crashDial(p.IMAP, crashAccount)
+	conn, err := dialIMAP(p.IMAP, crashAccount, c.apps[crashAccount])
 	if err != nil {
 		c.t.Fatal(err)
 	}

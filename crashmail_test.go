@@ -94,11 +94,12 @@ func (c *campaign) crashSettle(p *process) {
 		Address: "all" + crashDomain, Owners: []string{receiver(0)}, Post: "anyone",
 		Members: []string{receiver(0), receiver(1), "both" + crashDomain, "reader@far.test"},
 	}))
-	app, err := admin.AddAppPassword(ctx, control.NewAppPassword{
-		AppPasswordName: control.AppPasswordName{Address: receiver(0), Name: "crash"}, Protocols: []string{"smtp"},
-	})
-	must(nil, err)
-	c.app, c.appUsed = app.Password, false
+	c.apps, c.appUsed = map[string]string{}, false
+	for _, a := range crashAccounts {
+		app, err := admin.AddAppPassword(ctx, control.NewAppPassword{AppPasswordName: control.AppPasswordName{Address: a, Name: "crash"}})
+		must(nil, err)
+		c.apps[a] = app.Password
+	}
 	c.bans = map[string]bool{}
 	c.today, c.known = control.SentToday{}, map[string]bool{}
 }
@@ -174,11 +175,11 @@ var crashEntriesIn = []crashEntry{
 }
 
 // mailer sends messages over connections of a few each until the server is gone.
-func (c *campaign) mailer(p *process, rnd *rand.Rand, acknowledged func()) {
+func (c *campaign) mailer(p *process, rnd *rand.Rand, acknowledged func(listener string)) {
 	for {
 		m, err := c.connect(p, rnd)
 		if err == nil {
-			for range 1 + rnd.IntN(12) {
+			for range 1 + rnd.IntN(40) {
 				if err = m.send(acknowledged); err != nil {
 					break
 				}
@@ -258,9 +259,9 @@ func (m *crashMailer) hello() error {
 }
 
 func (m *crashMailer) login() error {
-	password, app := crashPassword, m.rnd.IntN(2) == 0
+	password, app := crashPassword, m.rnd.IntN(4) > 0
 	if app {
-		password = m.c.app
+		password = m.c.apps[receiver(0)]
 	}
 	err := m.ask("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+receiver(0)+"\x00"+password)), 235)
 	if err == nil && app {
@@ -311,13 +312,13 @@ func (m *crashMailer) expect(codes ...int) error {
 }
 
 // send sends one message in one of the ways; now and then one that breaks off, or that is taken back.
-func (m *crashMailer) send(acknowledged func()) error {
+func (m *crashMailer) send(acknowledged func(listener string)) error {
 	to, copies := crashTo(m.rnd, m.entry.login)
 	if m.entry.login {
 		copies[crashSent] = 1
 	}
 	s := &sent{to: to, copies: copies, hold: m.hold()}
-	given := m.rnd.IntN(10)
+	given := m.rnd.IntN(25)
 	if given < 2 {
 		s.broken, s.copies, s.hold = true, nil, 0
 	}
@@ -339,11 +340,7 @@ func (m *crashMailer) send(acknowledged func()) error {
 	} else if s.broken {
 		return m.cut(content)
 	}
-	if err := m.finish(content, s); err != nil {
-		return err
-	}
-	acknowledged()
-	return nil
+	return m.finish(content, s, acknowledged)
 }
 
 // hold is how long a message is to be held; only submission offers that.
@@ -381,7 +378,7 @@ func (m *crashMailer) content(text []byte) crashContent {
 			b.pieces = append(b.pieces, fmt.Sprintf("BDAT %d LAST\r\n%s", len(rest), rest))
 			return b
 		}
-		size := m.rnd.IntN(len(rest) + 1)
+		size := []int{0, m.rnd.IntN(len(rest) + 1), m.rnd.IntN(len(rest) + 1), len(rest)}[m.rnd.IntN(4)]
 		b.pieces = append(b.pieces, fmt.Sprintf("BDAT %d\r\n%s", size, rest[:size]))
 		rest = rest[size:]
 	}
@@ -410,7 +407,7 @@ func (m *crashMailer) open(lines []string, content *crashContent) error {
 
 // finish sends the message. In LMTP there is a reply for each recipient (RFC 2033, 4.2), and the first binds already: all are
 // accepted in one transaction.
-func (m *crashMailer) finish(content crashContent, s *sent) error {
+func (m *crashMailer) finish(content crashContent, s *sent, acknowledged func(listener string)) error {
 	if err := m.deliver(content); err != nil {
 		return err
 	}
@@ -418,6 +415,7 @@ func (m *crashMailer) finish(content crashContent, s *sent) error {
 		return err
 	}
 	m.c.settle(s)
+	acknowledged(m.entry.listener)
 	if m.entry.listener == "lmtp" {
 		return m.expect(slices.Repeat([]int{250}, len(s.to)-1)...)
 	}
@@ -495,6 +493,7 @@ func (c *campaign) hostile(p *process, rnd *rand.Rand) {
 			io.Copy(io.Discard, conn)
 		}
 		conn.Close()
+		<-time.After(5 * time.Millisecond) // the server's time is for those who send
 	}
 }
 
