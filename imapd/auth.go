@@ -135,7 +135,7 @@ func (s *session) logIn(l account.Login) reply {
 	s.access = s.srv.Mailboxes.For(s.owner, Names{s.srv.Accounts})
 	s.dec.SetLimits(wire.AfterLogin(s.srv.Limits.MessageSize))
 	s.conn.loggedIn(true)
-	s.log().Info("logged in", "tls", s.conn.tlsName())
+	s.log().Info("logged in", "by", l.By, "tls", s.conn.tlsName())
 	return s.withCapabilities("logged in")
 }
 
@@ -146,7 +146,7 @@ func (s *session) loginFailed(user string, err error) reply {
 	if r.code == codeServerBug {
 		log.Error("login failed", "err", err)
 	} else {
-		log.Warn("login refused", "outcome", "refused", "reply", r.text)
+		log.Warn("login refused", "outcome", "refused", "reply", r.text, "err", err)
 	}
 	return r
 }

@@ -26,8 +26,11 @@ type oneToken struct{}
 
 const goodToken = "the-token-of-this-user"
 
-func (oneToken) User(_ context.Context, token string) (string, bool, error) {
-	return user, token == goodToken, nil
+func (oneToken) User(_ context.Context, token string) (name, why string, err error) {
+	if token != goodToken {
+		return "", "it is another's", nil
+	}
+	return user, "", nil
 }
 func (oneToken) Scope() string         { return "imap" }
 func (oneToken) Configuration() string { return "" }

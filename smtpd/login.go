@@ -114,7 +114,7 @@ func (s *session) logIn(l account.Login) *wire.Reply {
 		s.expiry = time.AfterFunc(time.Until(l.Until), func() { s.endNow(replyExpired) })
 	}
 	s.pass.LoggedIn(uint64(l.ID))
-	s.log.Info("logged in", "account", l.Address.String())
+	s.log.Info("logged in", "account", l.Address.String(), "by", l.By)
 	return replyWelcome
 }
 
@@ -134,7 +134,7 @@ func (s *session) loginFailed(user string, err error) *wire.Reply {
 	if r == replyBusy && !errors.Is(err, account.ErrBusy) && s.srv.ctx.Err() == nil {
 		log.Error("login failed", "err", err)
 	} else {
-		log.Warn("login refused", "outcome", "refused", "reply", text(r))
+		log.Warn("login refused", "outcome", "refused", "reply", text(r), "err", err)
 	}
 	return r
 }

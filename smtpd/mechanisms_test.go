@@ -24,8 +24,11 @@ type oneToken struct{}
 
 const alicesToken = "the-token-of-alice"
 
-func (oneToken) User(_ context.Context, token string) (string, bool, error) {
-	return "alice@example.test", token == alicesToken, nil
+func (oneToken) User(_ context.Context, token string) (name, why string, err error) {
+	if token != alicesToken {
+		return "", "it is not hers", nil
+	}
+	return "alice@example.test", "", nil
 }
 func (oneToken) Scope() string         { return "smtp" }
 func (oneToken) Configuration() string { return "" }
@@ -127,6 +130,14 @@ func TestMechanisms(t *testing.T) {
 			}
 			p.talk(c.dialog)
 		})
+	}
+	for _, told := range []string{"by=token", "by=certificate", "it is not hers"} {
+		if !strings.Contains(h.log.String(), told) {
+			t.Errorf("the log does not tell %q", told)
+		}
+	}
+	if strings.Contains(h.log.String(), alicesToken) {
+		t.Error("the log tells the token")
 	}
 }
 

@@ -70,7 +70,7 @@ func (s *session) xclient(arg string) *wire.Reply {
 	}
 	s.log.Info("a proxy speaks", "proxy", peerOf(s.raw.RemoteAddr()).String(), "said", envelope.Sanitize(arg, 500))
 	if a.ID != 0 {
-		s.logIn(account.Login{Account: a})
+		s.logIn(account.Login{Account: a, By: "the proxy's word"})
 	}
 	return s.srv.banner()
 }

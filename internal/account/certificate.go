@@ -21,7 +21,7 @@ func (e *exchange) certified(identity string) error {
 		return l.settle(e.ctx, t, string(cert.Raw), err)
 	}
 	t.Drop()
-	e.admit(w)
+	e.admit(w, "certificate")
 	return nil
 }
 

@@ -87,6 +87,7 @@ func (l *Logins) bindings(c Client) sasl.Bindings {
 type Login struct {
 	Account
 	Until time.Time // when the password it was by expires; zero is never
+	By    string    // what opened the account, for the log: "password", "app password phone", "token" ...
 }
 
 // LogIn lets a client into the account that user (its address) and password open: its own, or an app password. A failure is
@@ -105,7 +106,7 @@ func (l *Logins) LogIn(ctx context.Context, c Client, user, password string) (Lo
 		return Login{}, err
 	}
 	a, err := l.dir.Verify(ctx, user, password)
-	return Login{Account: a}, l.settle(ctx, t, password, err)
+	return Login{Account: a, By: "password"}, l.settle(ctx, t, password, err)
 }
 
 // welcome lets a client in that has shown an app password. Nobody guesses one, so nothing that others tried can keep
@@ -113,7 +114,7 @@ func (l *Logins) LogIn(ctx context.Context, c Client, user, password string) (Lo
 func (l *Logins) welcome(c Client, w *holder, used *app, password string) Login {
 	l.guard.Welcome(c.From, nameOf(w.Address.String()))
 	l.dir.noteUse(w, used, c, password)
-	return Login{w.Account, used.Expires}
+	return Login{w.Account, used.Expires, "app password " + used.Name}
 }
 
 // settle tells the guard what became of a login.
@@ -262,7 +263,7 @@ func (e *exchange) proven(identity, user string, k *sasl.Keys) error {
 		err = ErrCredentials
 	}
 	if err = l.settle(e.ctx, t, "", err); err == nil {
-		e.login = Login{Account: w.Account}
+		e.login = Login{Account: w.Account, By: "password"}
 	}
 	return err
 }

@@ -9,9 +9,9 @@ import (
 
 // Tokens tell whom a token of OAuth 2.0 was issued to. Any number of goroutines.
 type Tokens interface {
-	// User returns the name, which is an account's address, that a token stands for; ok is false for one that opens
-	// nothing here, and an error is trouble of ours.
-	User(ctx context.Context, token string) (name string, ok bool, err error)
+	// User returns the name, which is an account's address, that a token stands for, or for the log why it opens
+	// nothing here. An error is trouble of ours.
+	User(ctx context.Context, token string) (name, why string, err error)
 	// Scope is what tokens must be issued for, and Configuration the address of what the issuer says of itself (RFC 8414),
 	// for clients that have no token; both may be empty.
 	Scope() string
@@ -34,18 +34,20 @@ func (e *exchange) token(identity, token string) error {
 		return l.settle(e.ctx, t, token, err)
 	}
 	t.Drop()
-	e.admit(w)
+	e.admit(w, "token")
 	return nil
 }
 
 // tokenHolder returns whose token it is, if he may act as identity.
 func (l *Logins) tokenHolder(ctx context.Context, identity, token string) (*holder, error) {
-	name, ok, err := l.Tokens.User(ctx, token)
-	if err != nil {
+	name, why, err := l.Tokens.User(ctx, token)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !ok || !actsAsItself(identity, name) {
-		return nil, ErrCredentials
+	case why != "":
+		return nil, fmt.Errorf("%w: %s", ErrCredentials, why)
+	case !actsAsItself(identity, name):
+		return nil, fmt.Errorf("%w: the token is another user's", ErrCredentials)
 	}
 	return l.enabled(name)
 }
@@ -56,16 +58,18 @@ func (l *Logins) enabled(name string) (*holder, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("log in: %w", err)
-	case w.ID == 0 || w.Disabled:
-		return nil, ErrCredentials
+	case w.ID == 0:
+		return nil, fmt.Errorf("%w: there is no such account", ErrCredentials)
+	case w.Disabled:
+		return nil, fmt.Errorf("%w: the account is disabled", ErrCredentials)
 	}
 	return w, nil
 }
 
 // admit lets the client in by what cannot be guessed.
-func (e *exchange) admit(w *holder) {
+func (e *exchange) admit(w *holder, by string) {
 	name := w.Address.String()
-	e.user, e.login = name, Login{Account: w.Account}
+	e.user, e.login = name, Login{Account: w.Account, By: by}
 	e.logins.guard.Welcome(e.client.From, name)
 }
 

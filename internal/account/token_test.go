@@ -26,12 +26,15 @@ type tokens map[string]string
 
 var errTrouble = errors.New("the issuer does not answer")
 
-func (k tokens) User(_ context.Context, token string) (string, bool, error) {
+func (k tokens) User(_ context.Context, token string) (name, why string, err error) {
 	if token == "trouble" {
-		return "", false, errTrouble
+		return "", "", errTrouble
 	}
 	name, ok := k[token]
-	return name, ok, nil
+	if !ok {
+		why = "nobody knows it"
+	}
+	return name, why, nil
 }
 
 func (tokens) Scope() string         { return "mail" }

@@ -125,15 +125,15 @@ func (i *Issuer) Configuration() string {
 	return strings.TrimSuffix(i.cfg.Issuer, "/") + "/.well-known/openid-configuration"
 }
 
-// User returns the name that a token stands for; ok is false when it opens nothing. An error is trouble with the
+// User returns the name that a token stands for, or why it opens nothing. An error is trouble with the
 // issuer, ErrBusy, or ctx's.
-func (i *Issuer) User(ctx context.Context, token string) (name string, ok bool, err error) {
+func (i *Issuer) User(ctx context.Context, token string) (name, why string, err error) {
 	if token == "" || len(token) > maxToken {
-		return "", false, nil
+		return "", "no token has such a length", nil
 	}
 	key := i.hash(token)
 	if m, ok := i.recall(key); ok {
-		return m.user, true, nil
+		return m.user, "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeLimit)
 	defer cancel()
@@ -141,18 +141,18 @@ func (i *Issuer) User(ctx context.Context, token string) (name string, ok bool, 
 	case i.slots <- struct{}{}:
 		defer func() { <-i.slots }()
 	case <-ctx.Done():
-		return "", false, fmt.Errorf("check a token: %w", ErrBusy)
+		return "", "", fmt.Errorf("check a token: %w", ErrBusy)
 	}
 	said, err := i.ask(ctx, token)
 	if err != nil {
-		return "", false, fmt.Errorf("check a token at %s: %w", i.host(), err)
+		return "", "", fmt.Errorf("check a token at %s: %w", i.host(), err)
 	}
-	name, until := i.judge(said)
-	if name == "" {
-		return "", false, nil
+	if why = i.refuse(said); why != "" {
+		return "", why, nil
 	}
-	i.remember(key, memory{name, until})
-	return name, true, nil
+	name = said.text(i.cfg.Claim)
+	i.remember(key, memory{name, i.until(said)})
+	return name, "", nil
 }
 
 func (i *Issuer) host() string {
@@ -248,22 +248,35 @@ func (a *audience) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]string)(a))
 }
 
-// judge returns the user of a token that opens something, else nothing, and until when that may be remembered.
-func (i *Issuer) judge(a answer) (user string, until time.Time) {
+// refuse says why a token opens nothing; of one that opens something, nothing.
+func (i *Issuer) refuse(a answer) string {
 	now := i.now()
-	until = now.Add(remembered)
+	switch {
+	case !a.Active:
+		return "the issuer says that the token is not active"
+	case !now.Before(i.until(a)), a.NotBefore != 0 && now.Before(unix(a.NotBefore)):
+		return "it is not the token's time"
+	case i.cfg.Issuer != "" && a.Issuer != i.cfg.Issuer:
+		return fmt.Sprintf("the token's iss is %.100q", a.Issuer)
+	case i.cfg.Audience != "" && !slices.Contains(a.Audience, i.cfg.Audience):
+		return fmt.Sprintf("the token's aud is %.100q", a.Audience)
+	case !covers(a.Scope, i.cfg.Scope):
+		return fmt.Sprintf("the token's scope is %.100q", a.Scope)
+	case i.cfg.Claim == "email" && string(a.claims["email_verified"]) == "false":
+		return "the token's email is not verified"
+	case a.text(i.cfg.Claim) == "":
+		return fmt.Sprintf("the issuer does not tell the token's %s", i.cfg.Claim)
+	}
+	return ""
+}
+
+// until is when what the issuer said of a token is forgotten.
+func (i *Issuer) until(a answer) time.Time {
+	until := i.now().Add(remembered)
 	if expires := unix(a.Expires); a.Expires != 0 && expires.Before(until) {
 		until = expires
 	}
-	switch {
-	case !a.Active, !now.Before(until), a.NotBefore != 0 && now.Before(unix(a.NotBefore)),
-		i.cfg.Issuer != "" && a.Issuer != i.cfg.Issuer,
-		i.cfg.Audience != "" && !slices.Contains(a.Audience, i.cfg.Audience),
-		!covers(a.Scope, i.cfg.Scope),
-		i.cfg.Claim == "email" && string(a.claims["email_verified"]) == "false":
-		return "", until
-	}
-	return a.text(i.cfg.Claim), until
+	return until
 }
 
 // unix is a NumericDate (RFC 7519, 2).

@@ -95,14 +95,38 @@ func TestUser(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, ok, err := is.User(t.Context(), theToken)
+			got, why, err := is.User(t.Context(), theToken)
 			switch {
-			case c.want == "!" && err == nil, c.want != "!" && err != nil, ok != (got != ""), err == nil && got != c.want:
-				t.Errorf("%q, %v, %v", got, ok, err)
+			case c.want == "!" && err == nil, c.want != "!" && err != nil, err == nil && (why == "") != (got != ""), err == nil && got != c.want:
+				t.Errorf("%q, %q, %v", got, why, err)
 			case err != nil && strings.Contains(err.Error(), theToken):
 				t.Errorf("the error tells the token: %v", err)
 			}
 		})
+	}
+}
+
+// Whoever reads the log learns what is wrong with a token, or with the config, and not the token.
+func TestWhyATokenIsRefused(t *testing.T) {
+	i := newIssuer(t, false)
+	i.saysJSON(`{"active": true, "iss": "https://elsewhere.example", "aud": "web", "scope": "openid", "username": "a@x.test"}`)
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Issuer: "https://login.example"}, `the token's iss is "https://elsewhere.example"`},
+		{Config{Audience: "mail"}, `the token's aud is ["web"]`},
+		{Config{Scope: "mail"}, `the token's scope is "openid"`},
+		{Config{Claim: "email"}, "the issuer does not tell the token's email"},
+	} {
+		c.cfg.IntrospectionURL = i.URL
+		is, err := New(c.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, why, err := is.User(t.Context(), theToken); why != c.want || err != nil {
+			t.Errorf("got %s, %v, want %s", why, err, c.want)
+		}
 	}
 }
 
@@ -121,12 +145,12 @@ func TestRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if name, ok, err := is.User(t.Context(), theToken); name != "a@x.test" || !ok || err != nil {
-		t.Errorf("%q, %v, %v", name, ok, err)
+	if name, why, err := is.User(t.Context(), theToken); name != "a@x.test" || why != "" || err != nil {
+		t.Errorf("%q, %q, %v", name, why, err)
 	}
 	unknown, _ := New(Config{IntrospectionURL: i.URL})
-	if _, ok, err := unknown.User(t.Context(), theToken); ok || err == nil {
-		t.Errorf("a certificate that nobody vouches for: %v, %v", ok, err)
+	if name, _, err := unknown.User(t.Context(), theToken); name != "" || err == nil {
+		t.Errorf("a certificate that nobody vouches for: %q, %v", name, err)
 	}
 }
 
@@ -148,9 +172,9 @@ func TestTrouble(t *testing.T) {
 		i := newIssuer(t, false)
 		i.says(answer)
 		is, _ := New(Config{IntrospectionURL: i.URL})
-		name2, ok, err := is.User(t.Context(), theToken)
-		if ok || err == nil || name2 != "" || strings.Contains(err.Error(), theToken) {
-			t.Errorf("%s: %q, %v, %v", name, name2, ok, err)
+		name2, why, err := is.User(t.Context(), theToken)
+		if why != "" || err == nil || name2 != "" || strings.Contains(err.Error(), theToken) {
+			t.Errorf("%s: %q, %q, %v", name, name2, why, err)
 		}
 	}
 	if other.asked.Load() != 0 {
@@ -159,8 +183,8 @@ func TestTrouble(t *testing.T) {
 	i := newIssuer(t, false)
 	is, _ := New(Config{IntrospectionURL: i.URL})
 	for _, token := range []string{"", strings.Repeat("x", maxToken+1)} {
-		if _, ok, err := is.User(t.Context(), token); ok || err != nil || i.asked.Load() != 0 {
-			t.Errorf("a token of %d octets: %v, %v", len(token), ok, err)
+		if _, why, err := is.User(t.Context(), token); why == "" || err != nil || i.asked.Load() != 0 {
+			t.Errorf("a token of %d octets: %q, %v", len(token), why, err)
 		}
 	}
 }
@@ -188,9 +212,9 @@ func TestMemory(t *testing.T) {
 	ask := func(what, token string, wantOK bool, wantAsked int32) {
 		t.Helper()
 		before := i.asked.Load()
-		_, ok, err := is.User(t.Context(), token)
-		if ok != wantOK || err != nil || i.asked.Load()-before != wantAsked {
-			t.Errorf("%s: %v, %v, asked %d times", what, ok, err, i.asked.Load()-before)
+		name, _, err := is.User(t.Context(), token)
+		if ok := name != ""; ok != wantOK || err != nil || i.asked.Load()-before != wantAsked {
+			t.Errorf("%s: %q, %v, asked %d times", what, name, err, i.asked.Load()-before)
 		}
 	}
 	i.saysJSON(`{"active": true, "username": "a@x.test"}`)
@@ -270,8 +294,8 @@ func TestAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for n := range 3 * maxAtOnce {
 		all.Go(func() {
-			if _, ok, err := is.User(t.Context(), fmt.Sprint("token", n)); !ok || err != nil {
-				t.Error(ok, err)
+			if _, why, err := is.User(t.Context(), fmt.Sprint("token", n)); why != "" || err != nil {
+				t.Error(why, err)
 			}
 		})
 	}
@@ -280,8 +304,8 @@ func TestAtOnce(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, ok, err := is.User(ctx, "another"); ok || err == nil {
-		t.Errorf("who went away: %v, %v", ok, err)
+	if name, _, err := is.User(ctx, "another"); name != "" || err == nil {
+		t.Errorf("who went away: %q, %v", name, err)
 	}
 	close(release)
 	all.Wait()
@@ -311,8 +335,7 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		user, until := is.judge(a)
-		if user != "" && (!a.Active || !covers(a.Scope, "a") || until.After(time.Now().Add(remembered))) {
+		if is.refuse(a) == "" && (!a.Active || !covers(a.Scope, "a") || is.until(a).After(time.Now().Add(remembered))) {
 			t.Errorf("%s opens something", text)
 		}
 		if !json.Valid([]byte(text)) {
