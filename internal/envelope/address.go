@@ -295,12 +295,14 @@ func checkDomain(s string) error {
 	return nil
 }
 
+// isLabel reports whether a domain can have this label. The underscore is in no host's name, but DNS has it, and so have
+// domains that real mail comes from.
 func isLabel(s string) bool {
 	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
 	}
 	return strings.IndexFunc(s, func(r rune) bool {
-		return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
+		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
 	}) < 0
 }
 

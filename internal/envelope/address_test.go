@@ -31,6 +31,7 @@ func TestParseAddress(t *testing.T) {
 		{"UTF-8 local part", "dömäne@x.org", Address{"dömäne", "x.org"}, ""},
 		{"U-labels", "a@BÜCHER.example", Address{"a", "bücher.example"}, "a@bücher.example"},
 		{"A-labels", "a@XN--bcher-kva.example", Address{"a", "xn--bcher-kva.example"}, "a@xn--bcher-kva.example"},
+		{"an underscore in the domain", "a@x_y.example", Address{"a", "x_y.example"}, ""},
 		{"hyphens in the third place", "a@r3---sn.example", Address{"a", "r3---sn.example"}, ""},
 		{"IPv4 literal", "a@[192.0.2.1]", Address{"a", "[192.0.2.1]"}, ""},
 		{"IPv6 literal in its one form", "a@[ipv6:2001:DB8:0::1]", Address{"a", "[IPv6:2001:db8::1]"}, "a@[IPv6:2001:db8::1]"},
@@ -61,7 +62,7 @@ func TestParseAddressRefuses(t *testing.T) {
 		"", "@", "a@", "@b", `""`, `""@x.org`, `"\"`, `"\"@x.org`, `"a`, `"a"b@x.org`, `a"b"@x.org`,
 		"a", "postmaster", "a b@x.org", "a@x org", "a@x.org ", " a@x.org", "a@x.org.", "a@.x.org", "a@x..org",
 		".a@x.org", "a.@x.org", "a..b@x.org", "a@b@c", "a@b%c", "@us.example:user@ext.example", "<a@x.org>",
-		"a@-x.org", "a@x-.org", "a@x_y.org", "a@x.org(comment)", "a(comment)@x.org", "a@x\torg", "a\t@x.org",
+		"a@-x.org", "a@x-.org", "a@x.org(comment)", "a(comment)@x.org", "a@x\torg", "a\t@x.org",
 		"a@x.org\r\n", "a\r\n@x.org", "\"a\r\n\"@x.org", "\"a\\\r\"@x.org", "a\x00@x.org", "\"\x1b\"@x.org", "a@x.org\x00",
 		"\xff@x.org", "a@\xff.org", "a\u0085b@x.org", "a\u2028b@x.org", "a\u202eb@x.org", "a\uff20b@x.org", "a\ufe6bx.org",
 		"a@x\uff20y.org", "=?utf-8?q?a=40b?=c(x)@h.org", "=?utf-8?q?a=40b?=c@h.org", "a=?x?B?YQ==?=@h.org",
@@ -246,7 +247,7 @@ func TestFlanker(t *testing.T) {
 	for _, in := range lines(t, filepath.Join(dir, "fixtures_mailbox_valid.txt")) {
 		mailbox := strings.Contains(in, " <") || strings.Contains(in, "(this is a comment)")
 		number := strings.HasSuffix(in, "@example.123") || strings.HasSuffix(in, "@123.123.123.123") || strings.HasSuffix(in, "@192.168.0.1")
-		stricter := mailbox || number || strings.HasSuffix(in, "@under_scope")
+		stricter := mailbox || number
 		if _, err := ParseAddress(in); (err != nil) != stricter {
 			t.Errorf("valid in a header: %q: %v", in, err)
 		}
