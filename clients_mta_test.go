@@ -271,13 +271,12 @@ func needsExim(t *testing.T, h *mailHouse) *exim {
 	needs(t, "unshare")
 	needsRoot(t)
 	path, err := exec.LookPath("exim4")
-	if err == nil {
-		path, err = filepath.EvalSymlinks(path)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &exim{mailHouse: h, path: path, dir: publicDir(t)}
+	e := &exim{mailHouse: h, dir: publicDir(t)}
+	e.path = filepath.Join(e.dir, "exim4") // it runs itself again as its user, who may not get to where it is
+	h.run(t, "", "install", "-m", "755", path, e.path)
 	for file, line := range map[string]string{"passwd": "Debian-exim:x:65000:65000::/nonexistent:/bin/false\n", "group": "Debian-exim:x:65000:\n"} {
 		all, err := os.ReadFile("/etc/" + file)
 		if err != nil {
@@ -327,7 +326,7 @@ func (e *exim) pass(t *testing.T, x hop, text string, commands ...string) string
 	cmd.Stdin = strings.NewReader(dialogue.String())
 	out, err := cmd.CombinedOutput()
 	log, _ := os.ReadFile(filepath.Join(spool, "log", "mainlog"))
-	if err != nil || !strings.Contains(string(out), "250 OK id=") {
+	if err != nil || !strings.Contains(string(log), " Completed") {
 		t.Fatalf("Exim: %v\n%s\n%s", err, out, log)
 	}
 	return string(log)
