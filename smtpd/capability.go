@@ -15,17 +15,18 @@ type extension struct {
 }
 
 // extensions are those that bring no parameters (services has the others), in the order in which they are announced.
+// LMTP goes without what it can: Exim's lmtp transport has 256 octets for the whole reply, and gives up on a longer one.
 func (s *session) extensions() []extension {
 	return []extension{
 		{"CHUNKING", true},
 		{"ENHANCEDSTATUSCODES", true},
 		{"STARTTLS", s.tls == nil && s.srv.TLS != nil},
 		{"AUTH " + strings.Join(s.mechanisms(), " "), s.mayAuth() == nil},
-		{s.limits(), true},
+		{s.limits(), s.srv.kind != LMTP},
 		{"ETRN", s.srv.kind == MX && s.srv.Flush != nil},
 		{"XCLIENT " + strings.Join(s.xclientList(), " "), s.isProxy()},
 		{"XFORWARD " + strings.Join(xforwardNames, " "), s.isProxy()},
-		{"HELP", true},
+		{"HELP", s.srv.kind != LMTP},
 	}
 }
 

@@ -166,7 +166,12 @@ func (s *session) helo(name string) *wire.Reply {
 	return &wire.Reply{Code: 250, Text: s.welcome()}
 }
 
-func (s *session) welcome() string { return s.srv.Hostname + " greets " + s.hello.name }
+func (s *session) welcome() string {
+	if s.srv.kind == LMTP {
+		return s.srv.Hostname // the reply has to be short, see extensions
+	}
+	return s.srv.Hostname + " greets " + s.hello.name
+}
 
 // introduce takes the peer's name, and ends the transaction (RFC 5321, 4.1.4). A bad name changes nothing.
 func (s *session) introduce(name string, esmtp bool) bool {

@@ -170,7 +170,11 @@ func futureReleaseLine(o offer) string {
 	return fmt.Sprintf("FUTURERELEASE %d %s", mostHold/time.Second, o.now.Add(mostHold).UTC().Format(time.RFC3339))
 }
 
+// solicitLine leaves room for others in the reply to LHLO, see extensions, unless some classes are refused.
 func solicitLine(o offer) string {
+	if o.kind == LMTP && len(o.unwanted) == 0 {
+		return ""
+	}
 	return strings.TrimRight("NO-SOLICITING "+strings.Join(o.unwanted, ","), " ")
 }
 

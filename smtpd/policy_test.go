@@ -418,3 +418,25 @@ func TestLMTP(t *testing.T) {
 	c.send("BDAT 3 LAST\r\na\r\n")
 	c.talk("< 250 2.0.0 <alice@example.test>\n< 250 2.0.0 <alice@example.test>\n> QUIT\n< 221")
 }
+
+// Exim's lmtp transport reads a reply into 256 octets, with one more for each line, and wants 10 left for the last.
+func TestReplyToLHLOIsShort(t *testing.T) {
+	h := open(t, LMTP, false, func(c *Config) { c.Hostname = strings.Repeat("m", 24) + ".example.test" })
+	c := h.dial(t)
+	c.talk("< 220")
+	c.send("LHLO exim.example.test\r\n")
+	octets := 0
+	for {
+		line, err := c.r.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		octets += len(line) + 1
+		if line[3] == ' ' {
+			break
+		}
+	}
+	if octets > 246 {
+		t.Errorf("%d octets", octets)
+	}
+}
