@@ -197,6 +197,35 @@ func TestQuotaRefusesMail(t *testing.T) {
 	}
 }
 
+// What a message is declared to be is held against what is left of the quota, where it was declared.
+func TestQuotaIsHeldAgainstTheDeclaredSize(t *testing.T) {
+	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}
+	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{}, ann)
+	octets := int64(1 << 20)
+	if _, err := s.Admin().SetAccount(t.Context(), control.SetAccount{Address: ann.Address, Quota: &octets}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := smtp.Dial(s.Addr("smtp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, x := range []struct {
+		size int64
+		ok   bool
+	}{{0, true}, {octets / 2, true}, {octets, false}, {octets + 1, false}} { // the welcome is there
+		if err := c.Mail("x@far.test", &smtp.MailOptions{Size: x.size}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Rcpt(ann.Address, nil); (err == nil) != x.ok {
+			t.Errorf("%d octets declared: %v", x.size, err)
+		}
+		if err := c.Reset(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A mailbox that holds as many messages as it may takes no more either.
 func TestMessageQuotaRefusesMail(t *testing.T) {
 	ann := postroad.Credential{Address: "ann@one.test", Password: "a-password"}

@@ -107,7 +107,7 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 	l := s.cfg.Limits
 	return smtpd.Config{
 		Hostname: s.cfg.Hostname, Store: s.house.store, Spool: s.house.spool, Accounts: s.house.accounts,
-		Logins: s.house.logins, Full: s.house.full, RejectFull: l.FullMailbox == "reject", TLS: cert, Log: s.log, Now: o.Now,
+		Logins: s.house.logins, Room: s.house.room, RejectFull: l.FullMailbox == "reject", TLS: cert, Log: s.log, Now: o.Now,
 		Limits: smtpd.Limits{
 			Connections: l.Connections, PerAddress: l.ConnectionsPerAddress,
 			Recipients: l.Recipients, MessageSize: int64(l.MessageSize), Hops: l.Hops,

@@ -89,18 +89,19 @@ type house struct {
 	now       func() time.Time
 }
 
-// full reports whether an account's mailboxes hold all that they may.
-func (h *house) full(id account.ID) (bool, error) {
+// room reports whether an account's mailboxes may hold a message of so many octets more, 0 when they are not known.
+func (h *house) room(id account.ID, size int64) (bool, error) {
 	var quota account.Quota
 	err := h.store.View(func(r store.Reader) error {
 		quota = account.QuotaOf(r, id)
 		return nil
 	})
 	if err != nil || quota == (account.Quota{}) {
-		return false, err
+		return err == nil, err
 	}
 	octets, messages, err := h.mailboxes.Usage(mailbox.Owner(id))
-	return quota.Octets > 0 && octets >= quota.Octets || quota.Messages > 0 && messages >= quota.Messages, err
+	holds := func(used, more, most int64) bool { return most == 0 || used < most && more <= most-used }
+	return err == nil && holds(octets, size, quota.Octets) && holds(messages, 1, quota.Messages), err
 }
 
 // openHouse opens the data directory, or makes it. The caller closes the store.

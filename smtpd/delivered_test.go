@@ -170,12 +170,15 @@ func TestWhoMayWriteToAList(t *testing.T) {
 
 // A full mailbox is trouble that may pass, or not, as the administrator sees it.
 func TestFullMailboxesAreRefusedAsConfigured(t *testing.T) {
-	full := func(id account.ID) (bool, error) { return id == 1, nil }
+	room := func(id account.ID, size int64) (bool, error) { return id != 1 || 0 < size && size <= 1000, nil }
 	for reject, want := range map[bool]string{false: "452 4.2.2", true: "552 5.2.2"} {
-		_, p := piped(t, MX, func(c *Config) { c.Full, c.RejectFull = full, reject })
+		_, p := piped(t, MX, func(c *Config) { c.Room, c.RejectFull = room, reject })
 		cl := p.dial(t)
 		begin(cl, MX)
 		cl.talk("> RCPT TO:<alice@example.test>\n< " + want + "\n> RCPT TO:<both@example.test>\n< 250\n> RCPT TO:<list@example.test>\n< 250")
+		for size, want := range map[string]string{"": want, " SIZE=0": want, " SIZE=1000": "250", " SIZE=1001": want} {
+			cl.talk("> RSET\n< 250\n> MAIL FROM:<x@far.test>" + size + "\n< 250\n> RCPT TO:<alice@example.test>\n< " + want)
+		}
 	}
 }
 

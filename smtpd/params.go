@@ -196,6 +196,16 @@ func readSize(o offer, _ *envelope.Envelope, value string) error {
 	return nil
 }
 
+// declaredSize is what SIZE says, which readSize has looked at; 0 when nothing was declared.
+func declaredSize(list []wire.Param) (size int64) {
+	for _, p := range list {
+		if p.Keyword == "SIZE" {
+			size, _ = strconv.ParseInt(p.Value, 10, 64)
+		}
+	}
+	return size
+}
+
 func readBody(_ offer, e *envelope.Envelope, value string) (err error) {
 	e.Body, err = envelope.ParseBody(value)
 	return err

@@ -57,11 +57,11 @@ func TestFullMailboxes(t *testing.T) {
 	alice := town["alice@example.test"][0].Account
 	var broken atomic.Bool
 	h := open(t, MX, false, func(c *Config) {
-		c.Full = func(id account.ID) (bool, error) {
+		c.Room = func(id account.ID, _ int64) (bool, error) {
 			if broken.Load() {
 				return false, errors.New("broken")
 			}
-			return id == alice, nil
+			return id != alice, nil
 		}
 	})
 	c := h.dial(t)

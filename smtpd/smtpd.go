@@ -98,12 +98,14 @@ type Config struct {
 	Store    Bodies
 	Spool    Queue
 	Accounts Accounts
-	Logins   Logins                         // for Submission
-	Full     func(account.ID) (bool, error) // whether an account has no room for mail; nil is never
-	TLS      *tls.Config                    // nil offers no STARTTLS
-	Limits   Limits                         // zero fields take their defaults
+	Logins   Logins      // for Submission
+	TLS      *tls.Config // nil offers no STARTTLS
+	Limits   Limits      // zero fields take their defaults
 
 	Outgoing Outgoing // for Submission
+
+	// Room reports whether an account has room for a message of so many octets, 0 when they are not known; nil is always.
+	Room func(id account.ID, size int64) (bool, error)
 
 	// RejectFull refuses mail for an account without room for good, instead of for now.
 	RejectFull bool

@@ -19,6 +19,7 @@ type transaction struct {
 	origin   origin    // whose the message is
 	outgoing *outgoing // nil on other listeners than submission
 	envelope envelope.Envelope
+	size     int64              // octets that the sender declared; 0 for nothing
 	given    []envelope.Address // as RCPT named them
 	rcpts    []spool.Recipient  // what they lead to
 	folded   map[account.Target]bool
@@ -63,6 +64,7 @@ func (s *session) begin(arg string) (*transaction, *wire.Reply, error) {
 	if err := s.offer().mail(&tx.envelope, params); err != nil {
 		return nil, nil, err
 	}
+	tx.size = declaredSize(params)
 	if tx.envelope.From, err = sender(path, tx.envelope.UTF8); err != nil {
 		return nil, nil, err
 	}
@@ -227,17 +229,17 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	return nil
 }
 
-// room refuses an address when nobody that it leads to has room. It is asked here, as
-// mail that was accepted is delivered whatever the quota says.
+// room refuses an address when nobody that it leads to has room for as much as was declared. It is asked here, as mail
+// that was accepted is delivered whatever the quota says.
 func (s *session) room(targets []account.Target) error {
-	if s.srv.Full == nil {
+	if s.srv.Room == nil {
 		return nil
 	}
 	for _, t := range targets {
 		if t.Account == 0 {
 			return nil
 		}
-		if full, err := s.srv.Full(t.Account); err != nil || !full {
+		if room, err := s.srv.Room(t.Account, s.tx.size); err != nil || room {
 			return err
 		}
 	}
