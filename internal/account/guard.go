@@ -26,8 +26,9 @@ var ErrGuessing = errors.New("too many failed logins; try again later")
 //
 // What nobody can guess (app passwords, tokens, certificates) is not held up by what others tried on the name. The
 // same wrong password again, as a mail program sends it that was not told of a new one, is
-// slow but spends nothing. This machine is slowed down and never refused: a web mail server
-// may speak for everybody. Names that do not exist are treated as those that do.
+// slow but spends nothing. This machine is slowed down and never refused: a web mail server may speak for everybody.
+// What is tried from it spends nothing of the strangers': who guesses by web mail keeps nobody else out. Names that do
+// not exist are treated as those that do.
 //
 // What is remembered is bounded; but for old hands it is forgotten when the process ends. Any number of goroutines.
 type Guard struct {
@@ -39,7 +40,7 @@ type Guard struct {
 
 	mu    sync.Mutex // guards what follows, and what these point to
 	nets  recent[netip.Prefix, *network]
-	names recent[uint64, *budget]
+	names recent[tried, *budget]
 	known recent[acquaintance, *acquainted]
 }
 
@@ -116,6 +117,12 @@ func (b *budget) settle() {
 type network struct {
 	budget
 	last uint64 // the name and password that failed last
+}
+
+// tried is a name that this machine, or strangers, have tried.
+type tried struct {
+	name  uint64
+	local bool
 }
 
 // acquaintance is a network and a name that it logged in to.
@@ -234,7 +241,7 @@ func (t *Try) limits(now time.Time) []limit {
 	}
 	list := []limit{{&g.network(t.net).budget, netFailures}, {&g.network(t.site).budget, siteFailures}}
 	if !t.safe && !spent(list, now) { // names that only refused clients give are not remembered
-		list = append(list, limit{g.nameBudget(t.name), nameFailures})
+		list = append(list, limit{t.nameBudget(), nameFailures})
 	}
 	return list
 }
@@ -274,12 +281,13 @@ func (g *Guard) network(p netip.Prefix) *network {
 	return n
 }
 
-// nameBudget returns what strangers have spent on a name. mu must be held.
-func (g *Guard) nameBudget(name uint64) *budget {
-	b, ok := g.names.get(name)
+// nameBudget returns what has been spent on the name, by this machine or by strangers. mu must be held.
+func (t *Try) nameBudget() *budget {
+	of := tried{t.name, t.local}
+	b, ok := t.g.names.get(of)
 	if !ok {
 		b = &budget{}
-		g.names.put(name, b)
+		t.g.names.put(of, b)
 	}
 	return b
 }
@@ -291,7 +299,7 @@ func (t *Try) slowness() time.Duration {
 	}
 	t.g.mu.Lock()
 	defer t.g.mu.Unlock()
-	above := t.g.nameBudget(t.name).spent(t.g.now()) - nameFailures
+	above := t.nameBudget().spent(t.g.now()) - nameFailures
 	return min(time.Duration(max(above, 0))*time.Second, maxNameDelay)
 }
 
@@ -369,7 +377,7 @@ func (t *Try) failed(password string) (spent int, guessed bool) {
 			g.network(t.site).spend(now)
 		}
 		if !t.safe {
-			g.nameBudget(t.name).spend(now)
+			t.nameBudget().spend(now)
 		}
 	}
 	return n.spent(now), !again && !t.local

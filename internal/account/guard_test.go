@@ -227,6 +227,30 @@ func TestGuardSlowsThisMachineDown(t *testing.T) {
 	})
 }
 
+// Who guesses by a web mail on this machine keeps nobody out who is on the road, and strangers do not slow it down.
+func TestGuardKeepsThisMachineApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuarding(t)
+		g.fail(100, near, "a")
+		g.fail(100, netip.Addr{}, "a")
+		if g.refused(honest, "a") {
+			t.Error("guesses from this machine keep a stranger out")
+		}
+		g.fail(nameFailures-1, attacker, "a")
+		if g.refused(honest, "a") {
+			t.Error("strangers have less to spend than they had")
+		}
+		for i := range nameFailures {
+			g.fail(1, netip.AddrFrom4([4]byte{203, 0, byte(i), 1}), "b")
+		}
+		g.fail(nameFailures, near, "b")
+		began := time.Now()
+		if g.refused(near, "b") || time.Since(began) != 0 {
+			t.Errorf("it waits %v for what strangers tried", time.Since(began))
+		}
+	})
+}
+
 // E04: 10^5 tries from 1,000 addresses. In no hour more than 20 of them are looked at for one name, and the
 // real user's known address logs in within two seconds, at any time and after a restart.
 func TestE04GuessingFromAThousandAddresses(t *testing.T) {
