@@ -102,7 +102,9 @@ type Directory struct {
 	sub      Subaddress
 	verifier *verifier
 	ends     watchers
-	sha1     bool // keys for SCRAM-SHA-1 are kept; set before use, never changed
+	// Set before use, never changed.
+	sha1       bool // keys for SCRAM-SHA-1 are kept
+	iterations int  // of SCRAM, for new accounts
 }
 
 // Open returns the directory kept in st. now is the clock; nil is time.Now. Subaddresses are not taken apart.
@@ -115,7 +117,7 @@ func OpenWith(st *store.Store, now func() time.Time, sub Subaddress) *Directory 
 	if now == nil {
 		now = time.Now
 	}
-	return &Directory{st: st, now: now, sub: sub, verifier: newVerifier(now)}
+	return &Directory{st: st, now: now, sub: sub, verifier: newVerifier(now), iterations: scramIterations}
 }
 
 // KeepSHA1 has SCRAM-SHA-1 offered, and what it needs stored of passwords from then on. It is called before the
@@ -189,7 +191,7 @@ func (d *Directory) Add(addr envelope.Address, password string, created func(sto
 	if err != nil {
 		return Account{}, err
 	}
-	rec := record{Local: addr.Local, Domain: addr.Domain, Hash: hash, derivation: newDerivation(), Created: d.now()}
+	rec := record{Local: addr.Local, Domain: addr.Domain, Hash: hash, derivation: d.newDerivation(), Created: d.now()}
 	rec.Keys = rec.keyring(d.sha1, password)
 	a := rec.account(ID(d.st.NewID()))
 	err = d.st.Update(func(tx store.Tx) error {

@@ -21,10 +21,10 @@ type derivation struct {
 	Iterations int    `json:"iterations"`
 }
 
-func newDerivation() derivation {
+func (d *Directory) newDerivation() derivation {
 	salt := make([]byte, 16)
 	rand.Read(salt)
-	return derivation{salt, scramIterations}
+	return derivation{salt, d.iterations}
 }
 
 // keyring is what SCRAM needs of one password: keys for each way to write it, by hash function.
@@ -66,7 +66,7 @@ func (d *Directory) scramCredentials(who *holder, user, protocol string, sha1 bo
 	if err != nil {
 		return sasl.Credentials{}, fmt.Errorf("look up credentials: %w", err)
 	}
-	c := sasl.Credentials{Salt: decoySalt(secret, user), Iterations: scramIterations}
+	c := sasl.Credentials{Salt: decoySalt(secret, user), Iterations: d.iterations}
 	if len(who.record.Salt) > 0 {
 		c.Salt, c.Iterations = who.record.Salt, who.record.Iterations
 	}

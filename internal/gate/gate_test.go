@@ -376,6 +376,9 @@ func TestTarpitIsBounded(t *testing.T) {
 
 // A million addresses do not grow what is remembered beyond its bound, and the newest are among it.
 func TestMemoryIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills all tables")
+	}
 	g := newGate(t, Limits{})
 	before := heap()
 	for i := range 1_000_000 {
