@@ -371,7 +371,7 @@ func (h *house) serve(t testing.TB, l net.Listener) {
 		if err := <-ended; err != nil {
 			t.Errorf("serve: %v", err)
 		}
-		if h.Panics() != 0 {
+		if h.panics.Load() != 0 {
 			t.Errorf("a session panicked:\n%s", h.log)
 		}
 	})

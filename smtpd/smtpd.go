@@ -205,9 +205,6 @@ func (s *Server) banner() *wire.Reply {
 	return &wire.Reply{Code: 220, Text: s.Hostname + " " + protocol + " postroad"}
 }
 
-// Panics is how many sessions have ended by a panic. Each is a defect.
-func (s *Server) Panics() int64 { return s.panics.Load() }
-
 // End hangs up on who is logged in to an account; what is under way is not accepted.
 func (s *Server) End(id account.ID) {
 	for _, v := range s.group.Sessions() {

@@ -320,9 +320,9 @@ func TestCancelEndsTheOtherRuns(t *testing.T) {
 	if _, err := E2E(ctx, o, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("e2e: %v", err)
 	}
-	ctx, cancel = context.WithCancel(t.Context())
-	addr = silent(t, cancel)
-	if _, err := IMAP(ctx, IMAPOptions{Target: Target{Addr: addr, User: "u"}, Messages: 5}, nil); !errors.Is(err, context.Canceled) {
+	again, stop := context.WithCancel(t.Context())
+	addr = silent(t, stop)
+	if _, err := IMAP(again, IMAPOptions{Target: Target{Addr: addr, User: "u"}, Messages: 5}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("imap: %v", err)
 	}
 }

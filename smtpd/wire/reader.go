@@ -99,15 +99,6 @@ func (r *Reader) Reset(src io.Reader) {
 // Buffered is how many octets were read and not used: what the peer sent without waiting for a reply.
 func (r *Reader) Buffered() int { return r.w - r.r }
 
-// Await waits for the peer to say something, if nothing is buffered. A deadline that passes meanwhile leaves the
-// Reader as good as before.
-func (r *Reader) Await() error {
-	if r.Buffered() > 0 {
-		return nil
-	}
-	return r.fill()
-}
-
 // release gives the pooled buffer back, with what is in it.
 func (r *Reader) release() {
 	if r.page != nil {

@@ -179,22 +179,6 @@ func (w *waits) Read(p []byte) (int, error) {
 	return copy(p, piece), nil
 }
 
-func TestAwait(t *testing.T) {
-	r := NewReader(&waits{[]string{"", "NO", "OP\r\n"}})
-	if err := r.Await(); err != errDeadline || r.Buffered() != 0 {
-		t.Fatal(err, r.Buffered())
-	}
-	if err := r.Await(); err != nil || r.Buffered() != 2 {
-		t.Fatal(err, r.Buffered())
-	}
-	if err := r.Await(); err != nil || r.Buffered() != 2 {
-		t.Fatal("it read though something was buffered:", err, r.Buffered())
-	}
-	if got := told(r); got != "NOOP|\nEOF\n" {
-		t.Errorf("got %q", got)
-	}
-}
-
 // A read that fails for once leaves a command as it was.
 func TestDeadlineInACommand(t *testing.T) {
 	r := NewReader(&waits{[]string{"NO", "", "OP\r\n"}})
