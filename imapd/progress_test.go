@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,6 +99,18 @@ func TestProgressWithoutClient(t *testing.T) {
 		})
 		if took := time.Since(began); err == nil || took > time.Minute {
 			t.Errorf("%v after %v", err, took)
+		}
+	})
+}
+
+// That work was cancelled is no failure of the server's, though the session may not know yet why it was.
+func TestCancelledWorkIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, client := working(t)
+		defer client.Close()
+		s.srv.Log = slog.New(strict{t})
+		if r := s.refuse("search", fmt.Errorf("search: %w", context.Canceled)); r.code != codeUnavailable {
+			t.Errorf("%+v", r)
 		}
 	})
 }

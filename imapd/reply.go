@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -86,7 +87,7 @@ func (s *session) refuse(doing string, err error) reply {
 			return no(r.code, "%s%s", r.text, r.detail(err))
 		}
 	}
-	if s.ctx.Err() != nil || s.broken() {
+	if s.ctx.Err() != nil || s.broken() || errors.Is(err, context.Canceled) { // only for a client that is gone is work cancelled
 		return no(codeUnavailable, "the connection ends")
 	}
 	s.log().Error("IMAP command failed", "doing", doing, "err", err)
