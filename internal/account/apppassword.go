@@ -69,8 +69,21 @@ type appRecord struct {
 	Used      Use       `json:"used,omitzero"`
 }
 
-func (r *appRecord) opens(protocol string, now time.Time) bool {
-	return slices.Contains(r.Protocols, protocol) && (r.Expires.IsZero() || now.Before(r.Expires))
+// opens says why the app password does not open the account that it is of; nil when it does. The error is
+// ErrCredentials, with a reason for the log.
+func (r *appRecord) opens(a Account, protocol string, now time.Time) error {
+	why := ""
+	switch {
+	case a.Disabled:
+		why = "is right, but the account is disabled"
+	case !r.Expires.IsZero() && !now.Before(r.Expires):
+		why = "expired at " + r.Expires.UTC().Format(time.RFC3339)
+	case !slices.Contains(r.Protocols, protocol):
+		why = "is not for " + protocol
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: app password %q %s", ErrCredentials, r.Name, why)
 }
 
 func (r *appRecord) shown() AppPassword {
@@ -273,38 +286,36 @@ func (d *Directory) holder(user string) (*holder, error) {
 // ownPassword reports whether the account's own password may open it.
 func (w *holder) ownPassword() bool { return w.ID != 0 && !w.Disabled && !w.AppOnly }
 
-// app returns the app password that this is, when it opens the account for a protocol now; else nil. All are compared.
-func (w *holder) app(password, protocol string, now time.Time) (found *app) {
+// app returns the app password that this is, whether it opens anything now or not; nil when it is none. All are compared.
+func (w *holder) app(password string) (found *app) {
 	bare, ok := bareApp(sasl.Prepare(password))
 	if !ok {
 		return nil
 	}
 	hash := appHash(w.record.Salt, bare)
 	for i := range w.apps {
-		if a := &w.apps[i]; subtle.ConstantTimeCompare(a.Hash, hash) == 1 && a.opens(protocol, now) && !w.Disabled {
+		if a := &w.apps[i]; subtle.ConstantTimeCompare(a.Hash, hash) == 1 {
 			found = a
 		}
 	}
 	return found
 }
 
-// keys are those by which a SCRAM client may log in for a protocol now.
-func (w *holder) keys(protocol string, sha1 bool, now time.Time) (list []sasl.Keys) {
+// keys are those of all passwords that a SCRAM client may prove to know. That one opens something now is asked after that.
+func (w *holder) keys(sha1 bool) (list []sasl.Keys) {
 	if w.ownPassword() {
 		list = append(list, w.record.Keys.of(sha1)...)
 	}
 	for _, a := range w.apps {
-		if a.opens(protocol, now) && !w.Disabled {
-			list = append(list, a.Keys.of(sha1)...)
-		}
+		list = append(list, a.Keys.of(sha1)...)
 	}
 	return list
 }
 
-// appWith returns the app password that proven keys are of, when it opens the account for a protocol now; else nil.
-func (w *holder) appWith(k *sasl.Keys, protocol string, sha1 bool, now time.Time) *app {
+// appWith returns the app password that proven keys are of; else nil.
+func (w *holder) appWith(k *sasl.Keys, sha1 bool) *app {
 	for i := range w.apps {
-		if a := &w.apps[i]; hold(a.Keys.of(sha1), k) && a.opens(protocol, now) && !w.Disabled {
+		if a := &w.apps[i]; hold(a.Keys.of(sha1), k) {
 			return a
 		}
 	}

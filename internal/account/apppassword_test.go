@@ -185,6 +185,44 @@ func TestAppPasswordIsNeverLockedOut(t *testing.T) {
 	})
 }
 
+// An app password that is right and does not open the account is refused as any other, with a reason for the log; it is
+// no guess.
+func TestAppPasswordThatDoesNotOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLogins(t)
+		l.dir.now = time.Now
+		reader := l.addApp(t, AppPassword{Name: "reader", Protocols: []string{IMAP}})
+		guest := l.addApp(t, AppPassword{Name: "guest", Protocols: []string{SMTP}, Expires: time.Now().Add(time.Hour)})
+		both := l.addApp(t, AppPassword{Name: "both", Protocols: []string{IMAP, SMTP}})
+		time.Sleep(time.Hour)
+		c := Client{Protocol: SMTP, From: honest}
+		refused := func(password, why string) {
+			t.Helper()
+			for range netFailures + 1 {
+				_, plain := l.LogIn(t.Context(), c, alice, password)
+				_, scram := scramLogin(t, l, sasl.ScramSHA256, c, "n,,", alice, password, nil)
+				for _, err := range []error{plain, scram} {
+					if !errors.Is(err, ErrCredentials) || !strings.Contains(err.Error(), why) || strings.Contains(err.Error(), password) {
+						t.Fatalf("%v, want %s", err, why)
+					}
+				}
+			}
+		}
+		began := time.Now()
+		refused(reader, `app password "reader" is not for smtp`)
+		if took := time.Since(began); took != 2*(netFailures+1)*failureDelay {
+			t.Errorf("answered in %v", took)
+		}
+		refused(guest, `app password "guest" expired at `+began.UTC().Format(time.RFC3339))
+		l.change(t, l.dir.SetDisabled(addr(alice), true))
+		refused(both, `the account is disabled`)
+		l.change(t, l.dir.SetDisabled(addr(alice), false))
+		if _, err := l.LogIn(t.Context(), c, alice, secret); err != nil {
+			t.Errorf("the real password behind these: %v", err)
+		}
+	})
+}
+
 func TestAppPasswordsAreListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLogins(t)
@@ -270,7 +308,7 @@ func TestAppPasswordsThatCannotBeMade(t *testing.T) {
 		t.Errorf("one more: %v", err)
 	}
 	w, _ := l.dir.holder(alice)
-	c, err := l.dir.scramCredentials(w, alice, IMAP, false)
+	c, err := l.dir.scramCredentials(w, alice, false)
 	if err != nil || len(c.Keys) != scramKeys {
 		t.Errorf("%d keys, %v", len(c.Keys), err)
 	}

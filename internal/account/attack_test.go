@@ -107,7 +107,7 @@ func TestE03TheSameWorkForAll(t *testing.T) {
 			w, err := l.dir.holder(user)
 			l.change(t, err)
 			for _, sha1 := range []bool{false, true} {
-				c, err := l.dir.scramCredentials(w, user, IMAP, sha1)
+				c, err := l.dir.scramCredentials(w, user, sha1)
 				if err != nil || len(c.Keys) != scramKeys || c.Iterations != l.dir.iterations || len(c.Salt) != 16 {
 					t.Errorf("%.20s: %d keys, %d iterations, %d octets of salt, %v", user, len(c.Keys), c.Iterations, len(c.Salt), err)
 				}

@@ -98,8 +98,8 @@ func (l *Logins) LogIn(ctx context.Context, c Client, user, password string) (Lo
 	if err != nil {
 		return Login{}, fmt.Errorf("log in: %w", err)
 	}
-	if used := w.app(password, c.Protocol, l.dir.now()); used != nil {
-		return l.welcome(c, w, used, password), nil
+	if used := w.app(password); used != nil {
+		return l.welcome(ctx, c, w, used, password)
 	}
 	t, err := l.guard.Enter(ctx, c.From, nameOf(user))
 	if err != nil {
@@ -110,11 +110,15 @@ func (l *Logins) LogIn(ctx context.Context, c Client, user, password string) (Lo
 }
 
 // welcome lets a client in that has shown an app password. Nobody guesses one, so nothing that others tried can keep
-// it out; and where it comes from is known from then on.
-func (l *Logins) welcome(c Client, w *holder, used *app, password string) Login {
+// it out; and where it comes from is known from then on. One that does not open the account is no guess either.
+func (l *Logins) welcome(ctx context.Context, c Client, w *holder, used *app, password string) (Login, error) {
+	if err := used.opens(w.Account, c.Protocol, l.dir.now()); err != nil {
+		pause(ctx, failureDelay)
+		return Login{}, err
+	}
 	l.guard.Welcome(c.From, nameOf(w.Address.String()))
 	l.dir.noteUse(w, used, c, password)
-	return Login{w.Account, used.Expires, "app password " + used.Name}
+	return Login{w.Account, used.Expires, "app password " + used.Name}, nil
 }
 
 // settle tells the guard what became of a login.
@@ -236,7 +240,7 @@ func (e *exchange) credentials(user string) (sasl.Credentials, error) {
 	if err != nil {
 		return sasl.Credentials{}, fmt.Errorf("look up credentials: %w", err)
 	}
-	return e.logins.dir.scramCredentials(w, user, e.client.Protocol, e.sha1)
+	return e.logins.dir.scramCredentials(w, user, e.sha1)
 }
 
 // proven ends a SCRAM dialogue. The account is read anew: it may have changed since it began.
@@ -249,9 +253,9 @@ func (e *exchange) proven(identity, user string, k *sasl.Keys) error {
 	if !actsAsItself(identity, user) {
 		k = nil
 	}
-	if used := w.appWith(k, c.Protocol, e.sha1, l.dir.now()); used != nil {
-		e.login = l.welcome(c, w, used, "")
-		return nil
+	if used := w.appWith(k, e.sha1); used != nil {
+		e.login, err = l.welcome(e.ctx, c, w, used, "")
+		return err
 	}
 	t, err := l.guard.Enter(e.ctx, c.From, nameOf(user))
 	if err != nil {

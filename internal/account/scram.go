@@ -59,9 +59,9 @@ func (k keyring) of(sha1 bool) []sasl.Keys {
 // exist, is given random ones, so that the time does not tell.
 const scramKeys = 1 + maxAppPasswords*waysToWrite
 
-// scramCredentials returns what SCRAM needs of a user for a protocol. Of one who does not exist the salt is made up: the
+// scramCredentials returns what SCRAM needs of a user. Of one who does not exist the salt is made up: the
 // same for the same name.
-func (d *Directory) scramCredentials(who *holder, user, protocol string, sha1 bool) (sasl.Credentials, error) {
+func (d *Directory) scramCredentials(who *holder, user string, sha1 bool) (sasl.Credentials, error) {
 	secret, err := d.decoySecret()
 	if err != nil {
 		return sasl.Credentials{}, fmt.Errorf("look up credentials: %w", err)
@@ -70,7 +70,7 @@ func (d *Directory) scramCredentials(who *holder, user, protocol string, sha1 bo
 	if len(who.record.Salt) > 0 {
 		c.Salt, c.Iterations = who.record.Salt, who.record.Iterations
 	}
-	c.Keys = who.keys(protocol, sha1, d.now())
+	c.Keys = who.keys(sha1)
 	nobodys := nobodysKeys(sha1)
 	for len(c.Keys) < scramKeys {
 		c.Keys = append(c.Keys, nobodys)
