@@ -341,7 +341,7 @@ postroad account set alice@example.test --app-passwords-only`,
 	cmd.Flags().StringVar(&saveSent, "save-sent", "", "whether what it sends is copied into its Sent mailbox: on, off or default")
 	cmd.Flags().StringVar(&daily.messages, "daily-messages", "", "how many messages it may send in a day; 0 is no limit")
 	cmd.Flags().StringVar(&daily.recipients, "daily-recipients", "", "to how many recipients in all; 0 is no limit")
-	cmd.Flags().StringVar(&daily.fresh, "daily-new-recipients", "", "to how many that it has not written to before; 0 is no limit")
+	cmd.Flags().StringVar(&daily.fresh, "daily-new-recipients", "", "to how many elsewhere that it has not written to before; 0 is no limit")
 	cmd.Flags().StringSliceVar(&set.Hide, "hide-capability", nil, "IMAP capabilities not to tell its clients of, for one that mishandles them")
 	cmd.Flags().StringSliceVar(&set.Show, "show-capability", nil, "hidden IMAP capabilities to tell them of again")
 	return cmd

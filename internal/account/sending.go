@@ -15,7 +15,7 @@ import (
 type Allowance struct {
 	Messages   int64
 	Recipients int64 // RCPT commands, one address in one message once
-	New        int64 // of these, addresses that the account has not written to before
+	New        int64 // of these, addresses in domains of others that the account has not written to before
 }
 
 // OwnAllowance is what of an Allowance was set for one account; what is nil is as it is configured for all.
@@ -174,6 +174,7 @@ type Sending struct {
 	id    ID
 	may   Allowance
 	rcpts []uint64 // hashes of the addresses
+	away  []uint64 // of these, those in domains of others
 	fresh int64    // of these, addresses that the account had not written to before
 }
 
@@ -198,19 +199,29 @@ func (s *Sending) To(addr envelope.Address) error {
 	if slices.Contains(s.rcpts, hash) {
 		return nil
 	}
-	fresh := s.fresh
+	fresh, away := s.fresh, false
 	err := s.ask(func(r store.Reader, t *tally) {
-		fresh = s.fresh
-		if known, _ := t.knows(r, s.id, hash); !known && s.may.New > 0 {
+		fresh, away = s.fresh, !isOurs(r, addr)
+		if known, _ := t.knows(r, s.id, hash); away && !known && s.may.New > 0 {
 			fresh++
 		}
 		t.Recipients += int64(len(s.rcpts)) + 1
 		t.New += fresh
 	})
-	if err == nil {
-		s.rcpts, s.fresh = append(s.rcpts, hash), fresh
+	if err != nil {
+		return err
 	}
-	return err
+	s.rcpts, s.fresh = append(s.rcpts, hash), fresh
+	if away {
+		s.away = append(s.away, hash)
+	}
+	return nil
+}
+
+// isOurs reports whether an address is in a domain of ours, or in none, which is ours too.
+func isOurs(r store.Reader, addr envelope.Address) bool {
+	domain := addr.Canonical().Domain
+	return domain == "" || r.Get(domainKey(domain)) != nil
 }
 
 // ask holds one more message, with what add says of it, against what the account has sent today.
@@ -247,9 +258,9 @@ func (s *Sending) Count(tx store.Tx) error {
 	return s.may.over(t.Sent, ends)
 }
 
-// meet enters the recipients into those that the account knows.
+// meet enters the recipients elsewhere into those that the account knows.
 func (s *Sending) meet(tx store.Tx, t *tally) {
-	for _, hash := range s.rcpts {
+	for _, hash := range s.away {
 		known, lately := t.knows(tx, s.id, hash)
 		if !known {
 			t.New++

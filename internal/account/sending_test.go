@@ -90,7 +90,8 @@ func TestDailyLimits(t *testing.T) {
 		{"a recipient counts once in a message", Allowance{Recipients: 1}, []message{{"1@f.test 1@F.test", "sent"}}, Sent{1, 1, 0}},
 		{"new recipients", Allowance{New: 2}, []message{{"1@f.test", "sent"}, {"1@f.test 2@f.test", "sent"}, {"1@f.test 2@F.TEST", "sent"}, {"1@f.test 3@f.test", "RCPT 3@f.test"}}, Sent{3, 5, 2}},
 		{"new ones within a message", Allowance{New: 2}, []message{{"1@f.test 2@f.test 3@f.test", "RCPT 3@f.test"}, {"1@f.test 2@f.test", "sent"}}, Sent{1, 2, 2}},
-		{"ours are recipients as others are", Allowance{New: 1}, []message{{"b@x.test", "sent"}, {"a@x.test", "RCPT a@x.test"}}, Sent{1, 1, 1}},
+		{"ours are recipients as others are", Allowance{Recipients: 2}, []message{{"b@x.test", "sent"}, {"a@x.test", "sent"}, {"a@X.test", "RCPT a@X.test"}}, Sent{2, 2, 0}},
+		{"but not new", Allowance{New: 1}, []message{{"b@x.test a@X.TEST nobody@x.test", "sent"}, {"1@f.test a@x.test", "sent"}, {"b@x.test 2@f.test", "RCPT 2@f.test"}}, Sent{2, 5, 1}},
 		{"no limits, nothing counted", Allowance{}, []message{{"1@f.test", "sent"}}, Sent{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -237,7 +238,7 @@ func TestKnownRecipientsAreBounded(t *testing.T) {
 	if n := s.known(); n != 0 || s.sent() != (Sent{}) {
 		t.Errorf("%d addresses are left of a removed account, and %v", n, s.sent())
 	}
-	m := &Sending{d: s.Directory, id: s.ID, may: may, rcpts: []uint64{1}}
+	m := &Sending{d: s.Directory, id: s.ID, may: may, rcpts: []uint64{1}, away: []uint64{1}}
 	if err := s.st.Update(m.Count); err != nil || s.known() != 0 {
 		t.Errorf("a removed account has sent: %v, %d", err, s.known())
 	}

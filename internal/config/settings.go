@@ -187,8 +187,8 @@ address, often a home's, and the name of the computer. The trace has it in any c
 programs do so themselves, and have to be told not to, or there are two copies.`, nil},
 			{"daily_messages", &c.Submission.DailyMessages, `Messages that an account sends.`, between(&c.Submission.DailyMessages, 0, 1_000_000_000)},
 			{"daily_recipients", &c.Submission.DailyRecipients, `Recipients of these.`, between(&c.Submission.DailyRecipients, 0, 1_000_000_000)},
-			{"daily_new_recipients", &c.Submission.DailyNew, `Of these, addresses that the account has not written to before: this bounds what a thief
-of its password can do to strangers.`, between(&c.Submission.DailyNew, 0, 1_000_000_000)},
+			{"daily_new_recipients", &c.Submission.DailyNew, `Of these, addresses in domains of others that the account has not written to before: this
+bounds what a thief of its password can do to strangers.`, between(&c.Submission.DailyNew, 0, 1_000_000_000)},
 		}},
 		{"imap", `What IMAP clients are told.`, false, []setting{
 			{"admin_contact", &c.IMAP.AdminContact, `How users reach you, as in "mailto:postmaster@example.org"; they find it as the server's

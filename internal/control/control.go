@@ -261,7 +261,7 @@ type Account struct {
 type DailyLimits struct {
 	Messages   *int64 `json:"messages,omitempty"`
 	Recipients *int64 `json:"recipients,omitempty"`
-	New        *int64 `json:"new_recipients,omitempty"` // addresses that it has not written to before
+	New        *int64 `json:"new_recipients,omitempty"` // addresses in domains of others that it has not written to before
 }
 
 // SentToday is what an account has sent since 00:00 UTC, as far as it has limits.
