@@ -167,9 +167,8 @@ func (c *campaign) finish() {
 	c.far.died()
 }
 
-// load runs the senders until the kill: when a random number of messages has been
-// acknowledged, and then a random moment has passed or a certain
-// listener has acknowledged another one.
+// load runs the senders until the kill: when a random number of messages has been acknowledged, and a random moment has
+// passed since; or at the instant at which a certain listener acknowledges another one.
 func (c *campaign) load(p *process) {
 	after := int64(c.rnd.IntN(120))
 	moment := time.Duration(c.rnd.IntN(20_000)) * time.Microsecond
@@ -182,7 +181,13 @@ func (c *campaign) load(p *process) {
 	reached, reach := make(chan struct{}), new(sync.Once)
 	acknowledged := func(listener string) {
 		if acks.Add(1) > after && (last == "" || last == listener) {
-			reach.Do(func() { close(reached) })
+			reach.Do(func() {
+				if last != "" {
+					c.killed.Store(true)
+					p.cmd.Process.Kill()
+				}
+				close(reached)
+			})
 		}
 	}
 	var senders sync.WaitGroup
