@@ -567,7 +567,9 @@ func (c *campaign) count(s *sent) {
 	c.today.Messages++
 	c.today.Recipients += int64(len(s.to))
 	for _, to := range s.to {
-		c.known[to] = true
+		if !strings.HasSuffix(to, crashDomain) { // ours are no strangers
+			c.known[to] = true
+		}
 	}
 	c.today.New = int64(len(c.known))
 }
