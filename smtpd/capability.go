@@ -20,15 +20,19 @@ func (s *session) extensions() []extension {
 	return []extension{
 		{"CHUNKING", true},
 		{"ENHANCEDSTATUSCODES", true},
-		{"STARTTLS", s.tls == nil && s.srv.TLS != nil},
-		{"AUTH " + strings.Join(s.mechanisms(), " "), s.mayAuth() == nil},
+		{"STARTTLS", s.offersTLS()},
+		{"AUTH " + strings.Join(s.mechanisms(), " "), s.offersLogin()},
 		{s.limits(), s.srv.kind != LMTP},
-		{"ETRN", s.srv.kind == MX && s.srv.Flush != nil},
+		{"ETRN", s.offersFlush()},
 		{"XCLIENT " + strings.Join(s.xclientList(), " "), s.isProxy()},
 		{"XFORWARD " + strings.Join(xforwardNames, " "), s.isProxy()},
 		{"HELP", s.srv.kind != LMTP},
 	}
 }
+
+func (s *session) offersTLS() bool   { return s.tls == nil && s.srv.TLS != nil }
+func (s *session) offersLogin() bool { return s.mayAuth() == nil }
+func (s *session) offersFlush() bool { return s.srv.kind == MX && s.srv.Flush != nil }
 
 // announced are the lines of EHLO's reply after the first.
 func (s *session) announced() []string {

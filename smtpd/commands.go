@@ -15,6 +15,8 @@ type command struct {
 	arg   argument
 	junk  bool // it brings no mail on its way: Limits.Junk counts it
 	run   func(s *session, arg string) *wire.Reply
+
+	offered func(s *session) bool // whether it is any use now, for HELP; nil is always
 }
 
 // kinds is a set of Kind.
@@ -61,20 +63,30 @@ var commands = [...]command{
 	{verb: "NOOP", kinds: all, junk: true, run: (*session).noop},
 	{verb: "QUIT", kinds: all, arg: none, run: (*session).quit},
 	{verb: "VRFY", kinds: all, arg: required, junk: true, run: (*session).vrfy},
-	{verb: "EXPN", kinds: all, junk: true, run: (*session).expn},
+	{verb: "EXPN", kinds: all, junk: true, run: (*session).expn, offered: func(*session) bool { return false }},
 	{verb: "HELP", kinds: all, junk: true, run: (*session).help},
-	{verb: "STARTTLS", kinds: all, needs: closed, arg: none, run: (*session).starttls},
-	{verb: "ETRN", kinds: mx, needs: greeting | closed, arg: required, junk: true, run: (*session).etrn},
-	{verb: "XCLIENT", kinds: all, needs: closed, arg: required, junk: true, run: (*session).xclient},
-	{verb: "XFORWARD", kinds: all, needs: closed, arg: required, run: (*session).xforward},
-	{verb: "AUTH", kinds: all, needs: greeting | closed, arg: required, run: (*session).auth},
+	{verb: "STARTTLS", kinds: all, needs: closed, arg: none, run: (*session).starttls, offered: (*session).offersTLS},
+	{verb: "ETRN", kinds: mx, needs: greeting | closed, arg: required, junk: true, run: (*session).etrn, offered: (*session).offersFlush},
+	{verb: "XCLIENT", kinds: all, needs: closed, arg: required, junk: true, run: (*session).xclient, offered: (*session).isProxy},
+	{verb: "XFORWARD", kinds: all, needs: closed, arg: required, run: (*session).xforward, offered: (*session).isProxy},
+	{verb: "AUTH", kinds: all, needs: greeting | closed, arg: required, run: (*session).auth, offered: (*session).offersLogin},
+}
+
+// commandsOf are those that a kind of server knows.
+func commandsOf(k Kind) (list []command) {
+	for _, c := range commands {
+		if c.kinds&(1<<k) != 0 {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // find returns the row of a verb.
 func (s *Server) find(verb string) *command {
-	for i := range commands {
-		if c := &commands[i]; c.verb == verb && c.kinds&(1<<s.kind) != 0 {
-			return c
+	for i := range s.commands {
+		if s.commands[i].verb == verb {
+			return &s.commands[i]
 		}
 	}
 	return nil
@@ -208,17 +220,15 @@ func (s *session) vrfy(string) *wire.Reply { return replyVerify }
 
 func (s *session) expn(string) *wire.Reply { return replyExpand }
 
-func (s *session) help(string) *wire.Reply { return s.srv.help }
-
-// helpText names the commands of a kind of server.
-func helpText(k Kind) *wire.Reply {
+// help names the commands that are of use to this peer now.
+func (s *session) help(string) *wire.Reply {
 	var verbs []string
-	for _, c := range commands {
-		if c.kinds&(1<<k) != 0 {
+	for _, c := range s.srv.commands {
+		if c.offered == nil || c.offered(s) {
 			verbs = append(verbs, c.verb)
 		}
 	}
-	return &wire.Reply{Code: 214, Enhanced: "2.0.0", Text: "postroad, a mail server. Commands:\n" + strings.Join(verbs, " ")}
+	return reply(214, "2.0.0", "postroad, a mail server. Commands:\n%s", strings.Join(verbs, " "))
 }
 
 // starttls is STARTTLS (RFC 3207). What came in the clear behind it may be another's, and is never run.

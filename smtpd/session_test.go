@@ -1,7 +1,9 @@
 package smtpd
 
 import (
+	"context"
 	"net"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -47,9 +49,39 @@ func TestTableOfCommands(t *testing.T) {
 				t.Errorf("%v has %s twice", kind, c.verb)
 			}
 			seen[c.verb] = true
-			if !strings.Contains(helpText(kind).Text, c.verb) {
-				t.Errorf("HELP of %v does not tell of %s", kind, c.verb)
-			}
+		}
+	}
+}
+
+// HELP names the commands that the session may use: neither those of proxies, nor AUTH where nobody logs in.
+func TestHelp(t *testing.T) {
+	const common = "MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP"
+	far, near := net.IPv4(192, 0, 2, 1), net.IPv4(127, 0, 0, 1)
+	proxies := func(c *Config) { c.Proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
+	plain := func(*Config) {}
+	for _, c := range []struct {
+		name        string
+		kind        Kind
+		from        net.IP
+		change      func(*Config)
+		login, want string
+	}{
+		{"a stranger", MX, far, proxies, "", "EHLO HELO " + common + " STARTTLS"},
+		{"a proxy", MX, near, proxies, "", "EHLO HELO " + common + " STARTTLS XCLIENT XFORWARD"},
+		{"queued mail", MX, far, func(c *Config) {
+			c.Flush = func(context.Context, string, string) (int, error) { return 0, nil }
+		}, "", "EHLO HELO " + common + " STARTTLS ETRN"},
+		{"no TLS", MX, far, func(c *Config) { c.TLS = nil }, "", "EHLO HELO " + common},
+		{"in the clear", Submission, far, plain, "", "EHLO HELO " + common + " STARTTLS"},
+		{"before a login", Submission, near, plain, "", "EHLO HELO " + common + " STARTTLS AUTH"},
+		{"after it", Submission, near, plain, "> EHLO x\n< 250\n> AUTH PLAIN " + alicePlain + "\n< 235\n", "EHLO HELO " + common + " STARTTLS"},
+		{"LMTP", LMTP, far, plain, "", "LHLO " + common + " STARTTLS"},
+	} {
+		_, p := piped(t, c.kind, c.change)
+		cl := p.dialFrom(t, c.from)
+		cl.talk("< 220\n" + c.login + "> HELP")
+		if said := cl.expect("214"); !strings.HasSuffix(strings.TrimSpace(said), "214 2.0.0 "+c.want) {
+			t.Errorf("%s: %s, want %s", c.name, said, c.want)
 		}
 	}
 }

@@ -135,7 +135,7 @@ type Server struct {
 	Config
 	kind        Kind
 	implicitTLS bool
-	help        *wire.Reply
+	commands    []command
 	ctx         context.Context // ends when Shutdown begins: no login is looked at any more
 	stop        context.CancelFunc
 
@@ -158,7 +158,7 @@ func NewServer(kind Kind, implicitTLS bool, c Config) *Server {
 		c.TLS = c.TLS.Clone()
 		c.TLS.NextProtos = []string{"smtp", "esmtp"}
 	}
-	s := &Server{Config: c, kind: kind, implicitTLS: implicitTLS, help: helpText(kind)}
+	s := &Server{Config: c, kind: kind, implicitTLS: implicitTLS, commands: commandsOf(kind)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
