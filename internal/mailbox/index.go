@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"runtime/debug"
 	"slices"
@@ -30,11 +29,16 @@ const (
 	indexedOctets   = 4 << 20 // unless they hold more than this
 	waitingMessages = 32      // so many wait for a block,
 	waitingOctets   = 1 << 20 // or so much
-	blockMessages   = 256     // in a block that is built from messages
+	blockMessages   = 2_048   // in a block that is built from messages
 	blockGrams      = 1 << 20 // about 4 MiB while it is built
 	maxSmall        = 8       // blocks below the first size that lie side by side
 	wholeGrams      = 1 << 16 // distinct grams of a message; with more it is always a candidate
-	indexPause      = time.Second
+	urgentMessages  = 512     // without a block, and a search does not wait for the mailbox to be quiet
+
+	// A mailbox is indexed when it has been quiet for indexPause, or has waited for indexPatience: while mail pours in
+	// the processor is for taking it, and one large block costs less than many small ones that are merged.
+	indexPause    = time.Second
+	indexPatience = 30 * time.Second
 )
 
 // blockSizes are how many messages make a block of the next size, when blocks side by side have them together.
@@ -103,6 +107,15 @@ func (r *reading) close() {
 	}
 }
 
+// missing counts the messages that no block covers.
+func (r *reading) missing(within *roaring.Bitmap) uint64 {
+	n := within.GetCardinality()
+	for _, b := range r.blocks {
+		n -= livingIn(within, b.first, b.last)
+	}
+	return n
+}
+
 // candidates returns a set that has those of within that have all grams.
 func (s *Service) candidates(r *reading, id ID, grams []fulltext.Gram, within *roaring.Bitmap) (*roaring.Bitmap, error) {
 	if !r.loaded {
@@ -117,6 +130,9 @@ func (s *Service) candidates(r *reading, id ID, grams []fulltext.Gram, within *r
 			return nil, err
 		}
 		r.loaded = true
+		if r.missing(within) > urgentMessages {
+			s.index.urge(id)
+		}
 	}
 	found := within.Clone()
 	for i := range r.blocks {
@@ -165,27 +181,51 @@ type indexer struct {
 
 	mu      sync.Mutex // guards what follows
 	running bool
-	changed map[ID]bool             // mailboxes that have changed
+	changed map[ID]change           // mailboxes that have changed
 	broken  map[ID]map[UID]store.ID // blocks that could not be read
 	done    map[ID]UID              // UIDNEXT when there was nothing to do
 
 	working sync.Mutex // held for one step of work on any mailbox
 }
 
+// A change is what is known of the changes of a mailbox that was not looked at since.
+type change struct {
+	first, last time.Time
+	urgent      bool // a search would like them indexed
+}
+
+func (c change) due(now time.Time) bool {
+	return c.urgent || now.Sub(c.last) >= indexPause || now.Sub(c.first) >= indexPatience
+}
+
 func newIndexer() *indexer {
 	return &indexer{
-		wake: make(chan struct{}, 1), changed: map[ID]bool{}, broken: map[ID]map[UID]store.ID{}, done: map[ID]UID{},
+		wake: make(chan struct{}, 1), changed: map[ID]change{}, broken: map[ID]map[UID]store.ID{}, done: map[ID]UID{},
 	}
 }
 
-// note has a mailbox looked at, when Index is running.
-func (x *indexer) note(id ID) {
+// note has a mailbox looked at once it is quiet, when Index is running.
+func (x *indexer) note(id ID) { x.change(id, false) }
+
+// urge has a mailbox looked at without waiting for quiet.
+func (x *indexer) urge(id ID) { x.change(id, true) }
+
+func (x *indexer) change(id ID, urgent bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.running {
 		return
 	}
-	x.changed[id] = true
+	c, now := x.changed[id], time.Now()
+	if c.first.IsZero() {
+		c.first = now
+	}
+	c.last, c.urgent = now, c.urgent || urgent
+	x.changed[id] = c
+	x.awake()
+}
+
+func (x *indexer) awake() {
 	select {
 	case x.wake <- struct{}{}:
 	default:
@@ -200,15 +240,23 @@ func (x *indexer) damaged(id ID, b blockRecord) {
 	}
 	x.broken[id][b.first] = b.body
 	x.mu.Unlock()
-	x.note(id)
+	x.urge(id)
 }
 
-// take returns the mailboxes that have changed, and forgets them.
-func (x *indexer) take() []ID {
+// take returns the mailboxes whose turn it is, and forgets their changes.
+func (x *indexer) take(now time.Time) (ids []ID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	ids := slices.Sorted(maps.Keys(x.changed))
-	clear(x.changed)
+	for id, c := range x.changed {
+		if c.due(now) {
+			ids = append(ids, id)
+			delete(x.changed, id)
+		}
+	}
+	if len(x.changed) > 0 {
+		x.awake() // those left are looked at again after a pause
+	}
+	slices.Sort(ids)
 	return ids
 }
 
@@ -247,9 +295,10 @@ func (x *indexer) run(on bool) {
 	x.running = on
 }
 
-// Index keeps the full-text index up to date until ctx is done: first of all mailboxes, then of those that change, a
-// moment later. It works in bounded steps with pauses between, so that nobody waits for it, and loses nothing when it
-// is interrupted. The error of one mailbox is told to log, and tried again when it changes.
+// Index keeps the full-text index up to date until ctx is done: first of all mailboxes, then of those that change, once
+// they are quiet, have waited for long, or are searched. It works in bounded steps with pauses between, so that nobody
+// waits for it, and loses nothing when it is interrupted. The error of one mailbox is told to log, and tried again when
+// it changes.
 func (s *Service) Index(ctx context.Context, log func(id ID, err error)) error {
 	s.index.run(true)
 	defer s.index.run(false)
@@ -263,7 +312,7 @@ func (s *Service) Index(ctx context.Context, log func(id ID, err error)) error {
 		return err
 	}
 	for p.wait(s.index.wake) {
-		for _, id := range s.index.take() {
+		for _, id := range s.index.take(time.Now()) {
 			index(id)
 		}
 	}

@@ -232,6 +232,62 @@ func TestIndexRuns(t *testing.T) {
 	})
 }
 
+// A mailbox that mail pours into is left alone until it is quiet, or has waited for long, or a search meets what is missing.
+func TestIndexWaits(t *testing.T) {
+	const indexed, step = 300, 400 * time.Millisecond
+	pour := func(t *testing.T, h house, id ID, d time.Duration) {
+		for i := indexed; d > 0; d -= step {
+			h.appendAll(id, letters(i, i+40))
+			i += 40
+			time.Sleep(step)
+		}
+	}
+	search := func(t *testing.T, h house, id ID) {
+		if _, err := h.Search(t.Context(), id, nil, text("needle")); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		do   func(t *testing.T, h house, id ID)
+		more bool // is indexed then
+	}{
+		{"busy", func(t *testing.T, h house, id ID) { pour(t, h, id, indexPatience/2) }, false},
+		{"busy for long", func(t *testing.T, h house, id ID) { pour(t, h, id, indexPatience+3*time.Second) }, true},
+		{"quiet", func(t *testing.T, h house, id ID) { pour(t, h, id, step); time.Sleep(3 * time.Second) }, true},
+		{"busy and searched", func(t *testing.T, h house, id ID) {
+			pour(t, h, id, 8*time.Second)
+			search(t, h, id)
+			pour(t, h, id, 2*time.Second)
+		}, true},
+		{"searched, little missing", func(t *testing.T, h house, id ID) {
+			pour(t, h, id, 2*time.Second)
+			search(t, h, id)
+			pour(t, h, id, 2*time.Second)
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := open(t, Options{})
+				id := h.box("a").ID
+				h.appendAll(id, letters(0, indexed))
+				ctx, stop := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- h.Index(ctx, func(id ID, err error) { t.Errorf("index: %v", err) }) }()
+				time.Sleep(time.Minute)
+				c.do(t, h, id)
+				if st := h.indexed(id); (st.Indexed > indexed) != c.more {
+					t.Errorf("%+v", st)
+				}
+				stop()
+				if err := <-done; err != nil {
+					t.Errorf("index: %v", err)
+				}
+			})
+		})
+	}
+}
+
 // The index of real mail is small, and makes no difference either: a word of each message finds it.
 func TestIndexCorpus(t *testing.T) {
 	texts := corpus(t)
