@@ -44,7 +44,7 @@ func (s Subaddress) split(local string) (user, detail string, ok bool) {
 //	postmaster           the oldest account (RFC 5321, 4.5.1), also without a domain
 //	the catch-all        of the domain
 //
-// An address of ours that leads nowhere is ErrUnknown; one that leads only back to itself, or over too many
+// An address of ours that leads nowhere, or through a catch-all back to itself, is ErrUnknown; one that leads only back to itself, or over too many
 // aliases, is ErrLoop; one that leads to too many addresses, ErrTargets.
 func (d *Directory) Resolve(addr envelope.Address) (targets []Target, err error) {
 	err = d.st.View(func(r store.Reader) error {
@@ -65,10 +65,11 @@ type resolver struct {
 	sub    Subaddress
 	owners bool // an account is itself, wherever its mail goes
 
-	steps   map[step]progress
-	looped  bool // an address led back to itself
-	targets []Target
-	found   map[Target]bool // the targets, once there are two
+	steps    map[step]progress
+	catching progress // catch-alls that are under way
+	looped   bool     // an address led back to itself, through no catch-all
+	targets  []Target
+	found    map[Target]bool // the targets, once there are two
 }
 
 // step is an address, canonical, with the detail that is carried on.
@@ -77,11 +78,12 @@ type step struct {
 	detail string
 }
 
+// progress of a step that is under way is underWay and how many catch-alls were when it began.
 type progress uint8
 
 const (
-	underWay progress = iota + 1
-	passed
+	passed progress = iota + 1
+	underWay
 )
 
 func (v *resolver) resolve(addr envelope.Address) ([]Target, error) {
@@ -103,11 +105,12 @@ func unknown(addr envelope.Address) error { return fmt.Errorf("%s: %w", addr, Er
 func (v *resolver) follow(addr envelope.Address, detail string, depth int) error {
 	c := addr.Canonical()
 	at := step{c, detail}
-	switch {
-	case v.steps[at] == underWay:
-		v.looped = true
+	switch was := v.steps[at]; {
+	case was >= underWay:
+		// What leads back through a catch-all is an address that nothing was set for: it leads nowhere.
+		v.looped = v.looped || was == underWay+v.catching
 		return nil
-	case v.steps[at] == passed:
+	case was == passed:
 		return nil
 	case depth > maxDepth:
 		return fmt.Errorf("%s: %w", addr, ErrLoop)
@@ -120,7 +123,7 @@ func (v *resolver) follow(addr envelope.Address, detail string, depth int) error
 	if v.steps == nil {
 		v.steps = map[step]progress{}
 	}
-	v.steps[at] = underWay
+	v.steps[at] = underWay + v.catching
 	err := v.lead(addr, c, detail, depth)
 	v.steps[at] = passed
 	return err
@@ -196,6 +199,8 @@ func (v *resolver) rest(c envelope.Address, depth int) error {
 	if err != nil {
 		return err
 	}
+	v.catching++
+	defer func() { v.catching-- }()
 	return v.followAll(targets, "", depth)
 }
 

@@ -226,6 +226,46 @@ func TestC09AliasLoops(t *testing.T) {
 	}
 }
 
+// What is set for an address that does not exist leads nowhere, under a catch-all too: such mail is for nobody, and in no loop.
+func TestTargetsThatDoNotExist(t *testing.T) {
+	d := townWith(t, Subaddress{"+", true})
+	for _, name := range []string{"lost.test", "left.test", "right.test", "some.test", "ring.test"} {
+		if _, err := d.AddDomain(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.AliasDomain("lost-too.test", "lost.test"); err != nil {
+		t.Fatal(err)
+	}
+	setAlias(t, d, "@lost.test", "nobody@lost.test", "nobody+x@lost-too.test")
+	setAlias(t, d, "@left.test", "nobody@right.test")
+	setAlias(t, d, "@right.test", "nobody@left.test")
+	setAlias(t, d, "@some.test", "nobody@some.test", "b@x.test")
+	setAlias(t, d, "one@ring.test", "two@ring.test", "b@x.test")
+	setAlias(t, d, "two@ring.test", "one@ring.test", "b@x.test")
+	setAlias(t, d, "@ring.test", "one@ring.test")
+	setAlias(t, d, "info@x.test", "nobody@x.test", "nobody@lost.test")
+	ask := func(name, want string, is error) {
+		t.Helper()
+		got, err := d.Resolve(addr(name))
+		if !errors.Is(err, is) || err == nil && show(got) != want {
+			t.Errorf("%s: %q, %v; want %q, %v", name, show(got), err, want, is)
+		}
+	}
+	for _, name := range []string{"x@lost.test", "nobody@lost.test", "x@lost-too.test", "nobody@lost-too.test", "x@left.test", "nobody@right.test", "info@x.test"} {
+		ask(name, "", ErrUnknown)
+	}
+	ask("x@some.test", "b@x.test", nil)
+	ask("nobody@some.test", "b@x.test", nil)
+	ask("x@ring.test", "b@x.test", nil)
+	if err := d.Remove(addr("b@x.test"), nil); err != nil {
+		t.Fatal(err)
+	}
+	ask("x@some.test", "", ErrUnknown)
+	ask("x@ring.test", "", ErrLoop) // behind the catch-all
+	ask("one@ring.test", "", ErrLoop)
+}
+
 func TestTooManyTargets(t *testing.T) {
 	d := populated(t)
 	var groups []string
