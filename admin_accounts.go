@@ -258,7 +258,22 @@ func (a *Admin) AddAlias(ctx context.Context, c control.Alias) (control.Alias, e
 		}
 	}
 	al, err := a.c.Accounts.SetAlias(addr, all)
-	return showAlias(al), adminError(err)
+	if err != nil {
+		return control.Alias{}, adminError(err)
+	}
+	v := showAlias(al)
+	v.Nowhere = a.nowhere(al.Targets)
+	return v, nil
+}
+
+// nowhere returns those of some addresses that are ours and lead to nobody.
+func (a *Admin) nowhere(list []envelope.Address) (unknown []string) {
+	for _, addr := range list {
+		if _, err := a.c.Accounts.Resolve(addr); errors.Is(err, account.ErrUnknown) {
+			unknown = append(unknown, addr.String())
+		}
+	}
+	return unknown
 }
 
 // RemoveAlias takes targets from an alias, or all of it.

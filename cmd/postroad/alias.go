@@ -20,7 +20,8 @@ func (a *app) aliasAdd() *cobra.Command {
 		use: "add ADDRESS TARGET...", short: "send mail for an address to others", args: cobra.MinimumNArgs(2),
 		long: `Send mail for an address to others, here or elsewhere. An alias that is there
 already gets the targets in addition. The address @example.org catches what has no
-account or alias of its own in the domain.`,
+account or alias of its own in the domain. A target here may be made later: until then
+its mail is refused, and you are told.`,
 		example: `postroad alias add info@example.org alice@example.org bob@example.net
 postroad alias add @example.org alice@example.org`,
 		complete: a.completing(true, aliasNames, accountNames),
@@ -28,6 +29,9 @@ postroad alias add @example.org alice@example.org`,
 			al, err := svc.AddAlias(ctx, control.Alias{Address: args[0], Targets: args[1:]})
 			if err != nil {
 				return err
+			}
+			for _, target := range al.Nowhere {
+				fmt.Fprintf(a.err, "note: %s does not exist yet; mail that would go there alone is refused\n", clean(target))
 			}
 			return a.show(al, func(w io.Writer) {
 				fmt.Fprintf(w, "%s goes to %s\n", clean(al.Address), clean(strings.Join(al.Targets, ", ")))

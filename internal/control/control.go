@@ -344,6 +344,7 @@ const AsConfigured = -1
 type Alias struct {
 	Address string   `json:"address"` // "@domain" is the catch-all
 	Targets []string `json:"targets"`
+	Nowhere []string `json:"nowhere,omitempty"` // told by AddAlias: of the targets, addresses of ours that lead nowhere yet
 }
 
 // Certificate is one that the server shows, or is to obtain: then it has no issuer.

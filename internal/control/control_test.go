@@ -91,7 +91,7 @@ func (echo) AddAppPassword(_ context.Context, n NewAppPassword) (MadeAppPassword
 func (echo) RevokeAppPassword(_ context.Context, n AppPasswordName) error { return fails(n.Name) }
 func (echo) RemoveAccount(_ context.Context, n string) error              { return fails(n) }
 func (echo) Aliases(_ context.Context, d string) iter.Seq2[Alias, error] {
-	return seq(d, Alias{d, []string{"x", "y"}})
+	return seq(d, Alias{d, []string{"x", "y"}, []string{"y"}})
 }
 func (echo) AddAlias(_ context.Context, a Alias) (Alias, error) { return a, fails(a.Address) }
 func (echo) RemoveAlias(_ context.Context, a Alias) error       { return fails(a.Address) }
@@ -307,9 +307,9 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	say("revoke app password", describe(svc.RevokeAppPassword(ctx, AppPasswordName{"a", n})))
 	say("remove account", describe(svc.RemoveAccount(ctx, n)))
 	drain(say, "aliases", svc.Aliases(ctx, n))
-	al, err := svc.AddAlias(ctx, Alias{n, []string{"t"}})
+	al, err := svc.AddAlias(ctx, Alias{Address: n, Targets: []string{"t"}})
 	one("add alias")(al, err)
-	say("remove alias", describe(svc.RemoveAlias(ctx, Alias{n, nil})))
+	say("remove alias", describe(svc.RemoveAlias(ctx, Alias{Address: n})))
 	drain(say, "bans", svc.Bans(ctx))
 	bn, err := svc.AddBan(ctx, NewBan{n, Seconds(90 * time.Minute), "why"})
 	one("add ban")(bn, err)
