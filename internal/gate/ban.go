@@ -191,8 +191,17 @@ func (b *Bans) Add(p netip.Prefix, term time.Duration, reason string) (Ban, erro
 	if err != nil {
 		return Ban{}, err
 	}
+	b.log.Warn("banned", "network", ban.Network.String(), "for", lasting(term), "reason", reason, "by", "the administrator")
 	b.tell(ban)
 	return ban, b.write()
+}
+
+// lasting is how long a ban is for, in the log.
+func lasting(term time.Duration) string {
+	if term <= 0 {
+		return "ever"
+	}
+	return term.String()
 }
 
 // add is Add before anything is told or written.
@@ -251,6 +260,7 @@ func (b *Bans) Remove(p netip.Prefix) error {
 	}
 	b.mu.Unlock()
 	if ok {
+		b.log.Info("ban removed", "network", p.String(), "reason", ban.Reason, "by", "the administrator")
 		return b.write()
 	}
 	if wider, ok := b.Covers(p.Addr()); ok {

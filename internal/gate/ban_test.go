@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -258,6 +259,34 @@ func TestBanByHand(t *testing.T) {
 			t.Error("a ban that is over covers")
 		}
 	})
+}
+
+// What an administrator does to bans is in the log.
+func TestBansByHandAreLogged(t *testing.T) {
+	var log strings.Builder
+	b, err := OpenBans(storetest.Open(t), nil, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(network string, term time.Duration, reason string) {
+		_, _ = b.Add(prefix(network), term, reason)
+	}
+	for _, step := range []struct {
+		do   func()
+		want string // in the log; empty is nothing
+	}{
+		{func() { add("192.0.2.0/24", 0, "noise") }, `msg=banned network=192.0.2.0/24 for=ever reason=noise by="the administrator"`},
+		{func() { add("198.51.100.1/32", time.Hour, "") }, `msg=banned network=198.51.100.1/32 for=1h0m0s reason="" by="the administrator"`},
+		{func() { add("127.0.0.0/8", 0, "") }, ""},
+		{func() { _ = b.Remove(prefix("192.0.2.0/24")) }, `msg="ban removed" network=192.0.2.0/24 reason=noise by="the administrator"`},
+		{func() { _ = b.Remove(prefix("192.0.2.0/24")) }, ""},
+	} {
+		log.Reset()
+		step.do()
+		if said := log.String(); !strings.Contains(said, step.want) || step.want == "" && said != "" {
+			t.Errorf("logged %q, want %q", said, step.want)
+		}
+	}
 }
 
 // By hand a network is refused for good, by itself for a while.
