@@ -234,6 +234,9 @@ func TestACMEServerIsDown(t *testing.T) {
 	if got := r.certs.List()[0]; got.Issuer != "" || got.Names[0] != acmeHost || !strings.Contains(got.Trouble, "connection refused") {
 		t.Errorf("listed as %+v", got)
 	}
+	if s, err := r.Admin().Status(t.Context()); err != nil || len(s.Troubled) != 1 || s.Troubled[0].Names[0] != acmeHost || s.Troubled[0].Trouble == "" {
+		t.Errorf("the status tells of %+v, %v", s.Troubled, err)
+	}
 	began := time.Now()
 	r.stop()
 	if took := time.Since(began); took > 5*time.Second {

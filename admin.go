@@ -237,6 +237,7 @@ func (a *Admin) Status(ctx context.Context) (control.Status, error) {
 			Commits: st.Commits, Updates: st.Updates, Flushes: st.Flushes,
 		},
 	}
+	s.Bans, s.Troubled = len(a.c.Bans.List()), a.troubled()
 	if err := a.c.Store.Failed(); err != nil {
 		s.Failed = err.Error()
 	}

@@ -28,6 +28,23 @@ func (a *Admin) Certificates(ctx context.Context) iter.Seq2[control.Certificate,
 	}
 }
 
+// troubled are the certificates that somebody should look after.
+func (a *Admin) troubled() (list []control.Certificate) {
+	if a.c.Certs == nil {
+		return nil
+	}
+	now := a.c.Now()
+	for _, i := range a.c.Certs.List() {
+		if i.Trouble == "" && !i.Until.IsZero() && !now.Before(i.Until) {
+			i.Trouble = "it has expired"
+		}
+		if i.Trouble != "" {
+			list = append(list, control.Certificate(i))
+		}
+	}
+	return list
+}
+
 // RenewCertificate obtains another certificate for a name, and returns once it is shown.
 func (a *Admin) RenewCertificate(ctx context.Context, name string) error {
 	if a.c.Certs == nil {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,6 +44,10 @@ func showStatus(w io.Writer, s control.Status) {
 	t.row("queue", fmt.Sprintf("%s; recipients: %d active, %d deferred, %d held", count(q.Messages, "message"), q.Active, q.Deferred, q.Hold))
 	t.row("store", fmt.Sprintf("%d bodies, %s (%s to give back), index %s, %s free on the disk", st.Bodies, size(st.LiveOctets), size(st.DeadOctets), size(st.IndexOctets), size(st.FreeOctets)))
 	t.row("work", fmt.Sprintf("%d updates in %d commits, %d flushes", st.Updates, st.Commits, st.Flushes))
+	t.row("bans", count(s.Bans, "network")+" kept out")
+	for _, c := range s.Troubled {
+		t.row("CERTIFICATE", fmt.Sprintf("%s: %s", cmp.Or(strings.Join(c.Names, ", "), c.File), c.Trouble))
+	}
 	if s.Failed != "" {
 		t.row("FAILED", s.Failed+"; nothing is written until the server is restarted")
 	}

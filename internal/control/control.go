@@ -156,7 +156,9 @@ type Status struct {
 	Listeners map[string]string `json:"listeners,omitempty"` // by name, those that are open
 	Queue     QueueCounts       `json:"queue"`
 	Store     StoreStats        `json:"store"`
-	Failed    string            `json:"failed,omitempty"` // why the store refuses writes
+	Bans      int               `json:"bans"`                              // networks that are kept out
+	Troubled  []Certificate     `json:"certificates_in_trouble,omitempty"` // those that have expired, or are not renewed
+	Failed    string            `json:"failed,omitempty"`                  // why the store refuses writes
 }
 
 // QueueCounts are the recipients in the queue by state.
