@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -438,4 +439,21 @@ func adminContact(t *testing.T, client *imapclient.Client) string {
 		return string(*v)
 	}
 	return ""
+}
+
+// A certificate that has expired is told of by the status, as nobody else may look.
+func TestStatusTellsOfExpiredCertificates(t *testing.T) {
+	var passed atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
+	s := embed(t, testConfig(t, "mx.one.test"), postroad.Options{Now: now})
+	for _, step := range []struct {
+		passed time.Duration
+		want   int
+	}{{0, 0}, {100 * 365 * 24 * time.Hour, 1}} {
+		passed.Store(int64(step.passed))
+		got, err := s.Admin().Status(t.Context())
+		if err != nil || len(got.Troubled) != step.want || step.want > 0 && got.Troubled[0].Trouble != "it has expired" {
+			t.Errorf("after %v: %+v, %v", step.passed, got.Troubled, err)
+		}
+	}
 }
