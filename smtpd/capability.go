@@ -30,7 +30,7 @@ func (s *session) extensions() []extension {
 	}
 }
 
-func (s *session) offersTLS() bool   { return s.tls == nil && s.srv.TLS != nil }
+func (s *session) offersTLS() bool   { return s.tls == nil && s.srv.TLS != nil && s.account == nil }
 func (s *session) offersLogin() bool { return s.mayAuth() == nil }
 func (s *session) offersFlush() bool { return s.srv.kind == MX && s.srv.Flush != nil }
 
