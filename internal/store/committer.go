@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"time"
 )
 
 // errEnded is why the store fails when an update's function ends its goroutine.
@@ -26,15 +27,16 @@ func (s *Store) run() {
 		s.finish(batch, s.Failed())
 		go s.run()
 	}()
-	callers := 0
+	expected, took := 0, time.Duration(0)
 	for {
-		batch = s.queue.take(batch[:0], callers)
+		batch = s.queue.take(batch[:0], expected, min(took, patienceGather))
 		if len(batch) == 0 {
 			regular = true
 			return
 		}
+		began := time.Now()
 		err := s.commit(batch)
-		callers = len(batch) + int(s.queue.waiting.Load())
+		expected, took = callers(batch)+s.queue.callers(), time.Since(began)
 		s.finish(batch, err)
 	}
 }

@@ -9,7 +9,11 @@ func (o Options) With(open func() (*MemEngine, error)) Options {
 }
 
 // Waiting is how many updates are queued.
-func (s *Store) Waiting() int { return int(s.queue.waiting.Load()) }
+func (s *Store) Waiting() int {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return len(s.queue.ops)
+}
 
 // Abandon ends the store as a killed process does: nothing more is written.
 func (s *Store) Abandon() {
