@@ -56,9 +56,12 @@ func TestAFullDisk(t *testing.T) {
 	}
 	client := login(t, s.Addr("imap"), ann, "INBOX", nil)
 	newest(t, client, uint32(accepted+1)) // delivery goes on
-	client.Select("Sent", nil).Wait()
-	if n := client.Mailbox().NumMessages; n != 0 {
-		t.Errorf("%d copies in Sent of what was refused", n)
+	sent, err := client.Select("Sent", nil).Wait()
+	if err != nil {
+		t.Fatalf("SELECT on a full disk: %v", err)
+	}
+	if sent.NumMessages != 0 {
+		t.Errorf("%d copies in Sent of what was refused", sent.NumMessages)
 	}
 	client.Select("INBOX", nil).Wait()
 
