@@ -63,7 +63,9 @@ func TestAFullDisk(t *testing.T) {
 	if sent.NumMessages != 0 {
 		t.Errorf("%d copies in Sent of what was refused", sent.NumMessages)
 	}
-	client.Select("INBOX", nil).Wait()
+	if _, err := client.Select("INBOX", nil).Wait(); err != nil {
+		t.Fatalf("SELECT on a full disk: %v", err)
+	}
 
 	appendBig := func() error {
 		cmd := client.Append("INBOX", int64(len(text)), nil)
@@ -100,9 +102,8 @@ func TestAFullDisk(t *testing.T) {
 	if err := appendBig(); err != nil {
 		t.Errorf("APPEND after room was made: %v", err)
 	}
-	client.Select("Sent", nil).Wait()
-	if n := client.Mailbox().NumMessages; n != 1 {
-		t.Errorf("%d copies in Sent of one message", n)
+	if sent, err := client.Select("Sent", nil).Wait(); err != nil || sent.NumMessages != 1 {
+		t.Errorf("SELECT Sent after one message: %+v, %v", sent, err)
 	}
 	report, err := s.Admin().Check(t.Context(), nil)
 	if err != nil || len(report.Problems) > 0 {
