@@ -275,7 +275,8 @@ func TestACMERefusals(t *testing.T) {
 		r := runServer(t, cfg)
 		first := r.issued(p)
 		r.stop()
-		cfg.ACME.HTTPListen = "127.0.0.1:0"
+		// Another account: Pebble now and then lets an account use again what it has shown once, even when asked never to.
+		cfg.ACME.Email, cfg.ACME.HTTPListen = "bob@example.test", "127.0.0.1:0"
 		r = runServer(t, cfg)
 		if err := r.certs.Renew(t.Context(), acmeHost); err == nil || !strings.Contains(err.Error(), "see that port 80 of each name leads to 127.0.0.1:0 here") {
 			t.Errorf("the refusal is told as %v", err)
