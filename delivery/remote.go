@@ -173,10 +173,11 @@ func (a *attempt) hosts(ctx context.Context) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
 	defer cancel()
-	hosts, err := dns.Hosts(ctx, a.r.cfg.Resolver, a.lane.domain)
+	answer, err := dns.Hosts(ctx, a.r.cfg.Resolver, a.lane.domain)
 	if err != nil {
 		return nil, err
 	}
+	hosts := answer.Records
 	for i, host := range hosts {
 		if strings.EqualFold(host, a.r.cfg.Hostname) { // RFC 5321, 5.1: neither us nor those that are worse
 			hosts = hosts[:i]
@@ -217,11 +218,11 @@ func (a *attempt) lookup(ctx context.Context, host string) ([]netip.Addr, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
 	defer cancel()
-	addrs, err := a.r.cfg.Resolver.LookupHost(ctx, host)
-	if err == nil && len(addrs) == 0 {
+	answer, err := a.r.cfg.Resolver.LookupHost(ctx, host)
+	if err == nil && len(answer.Records) == 0 {
 		err = fmt.Errorf("%s: %w", host, dns.ErrNotFound)
 	}
-	return addrs, err
+	return answer.Records, err
 }
 
 // notPublic are networks that netip does not name.

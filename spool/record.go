@@ -8,7 +8,7 @@ import (
 )
 
 // recordVersion begins every record; a record of a later version is not read.
-const recordVersion = 2
+const recordVersion = 3
 
 func messageKey(id store.ID) store.Key { return store.NewKey("qm").Uint(uint64(id)) }
 
@@ -42,6 +42,7 @@ func (m *Message) encode() []byte {
 	e.Text(string(m.Envelope.Return))
 	e.Text(m.Envelope.ID)
 	e.Bool(m.Envelope.RequireTLS)
+	e.Bool(m.Envelope.TLSOptional)
 	e.Time(m.Envelope.DeliverBy.Deadline)
 	e.Bool(m.Envelope.DeliverBy.Return)
 	e.Bool(m.Envelope.DeliverBy.Trace)
@@ -65,7 +66,7 @@ func decodeMessage(id store.ID, b []byte) (*Message, error) {
 	m := &Message{ID: id, Size: d.Int(), Skip: d.Int(), Arrived: d.Time(), recipients: int(d.Uint())}
 	m.Envelope = envelope.Envelope{
 		From: takeAddress(d), Body: envelope.Body(d.Text()), UTF8: d.Bool(),
-		Return: envelope.Return(d.Text()), ID: d.Text(), RequireTLS: d.Bool(),
+		Return: envelope.Return(d.Text()), ID: d.Text(), RequireTLS: d.Bool(), TLSOptional: d.Bool(),
 		DeliverBy: envelope.DeliverBy{Deadline: d.Time(), Return: d.Bool(), Trace: d.Bool()},
 		Priority:  int(d.Int()), Release: d.Time(), Solicit: d.Text(),
 	}
@@ -89,6 +90,10 @@ func (r *Recipient) encode() []byte {
 	e.Time(r.Next)
 	e.Uint(uint64(r.Attempts))
 	e.Bool(r.Delayed)
+	putAddress(&e, r.Via)
+	e.Text(r.Transport)
+	e.Text(r.Reason)
+	e.Time(r.Sent)
 	e.Int(int64(r.Last.Code))
 	e.Text(r.Last.Enhanced)
 	e.Text(r.Last.Text)
@@ -108,6 +113,7 @@ func decodeRecipient(n int, b []byte) (Recipient, error) {
 	r.Account, r.Mailbox, r.List = d.Uint(), d.Text(), d.Bool()
 	r.State, r.Next = State(d.Uint()), d.Time()
 	r.Attempts, r.Delayed = int(d.Uint()), d.Bool()
+	r.Via, r.Transport, r.Reason, r.Sent = takeAddress(d), d.Text(), d.Text(), d.Time()
 	r.Last = envelope.Reply{Code: int(d.Int()), Enhanced: d.Text(), Text: d.Text(), From: d.Text(), At: d.Time()}
 	if r.State > Hold {
 		return r, store.ErrRecord

@@ -94,6 +94,11 @@ type Recipient struct {
 	Attempts int            // made so far
 	Last     envelope.Reply // of the last attempt
 	Delayed  bool           // the sender has been told of the delay
+
+	Via       envelope.Address // our address that forwards the message here; zero when the sender named To, or a list did
+	Transport string           // the route that an administrator chose for this recipient, by name; empty is as configured
+	Reason    string           // why it is on hold; empty for none
+	Sent      time.Time        // when an attempt was about to send its message to the end; zero when no attempt is unrecorded
 }
 
 // Due is one recipient that is due, with its message. It belongs to the caller until
@@ -416,18 +421,30 @@ func anyRecipient(r store.Reader, id store.ID) bool {
 // stays there. It reports false as Settle does.
 func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
 	return s.change(tx, d, func(r *Recipient) {
-		r.Attempts, r.Last, r.Delayed = d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Delayed
+		r.Attempts, r.Last, r.Delayed, r.Sent = d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Delayed, time.Time{}
 		if r.State != Hold {
 			r.State, r.Next = Deferred, next.Truncate(time.Microsecond)
 		}
 	})
 }
 
+// Sending records that an attempt is about to send the message to its end. When a recipient that is claimed has Sent
+// set, the server ended before the outcome of that attempt was recorded: the next hop may have the message. Defer and
+// Suspend take the mark back. It reports false as Settle does, and the claim goes on.
+func (s *Spool) Sending(tx store.Tx, d Due, at time.Time) bool {
+	r, ok := current(tx, d.Message.ID, d.Recipient.N)
+	if ok {
+		r.Sent = at.Truncate(time.Microsecond)
+		tx.Put(recipientKey(d.Message.ID, r.N), r.encode())
+	}
+	return ok
+}
+
 // Suspend puts a claimed recipient on hold: it needs a person's eye. It reports
 // false as Settle does.
 func (s *Spool) Suspend(tx store.Tx, d Due) bool {
 	return s.change(tx, d, func(r *Recipient) {
-		r.State, r.Attempts, r.Last = Hold, d.Recipient.Attempts, d.Recipient.Last
+		r.State, r.Attempts, r.Last, r.Reason, r.Sent = Hold, d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Reason, time.Time{}
 	})
 }
 

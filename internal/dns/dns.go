@@ -36,13 +36,35 @@ type MX struct {
 	Preference uint16
 }
 
-// Resolver looks names up. Names are in A-labels, without a final dot. An error
-// wraps ErrNotFound, or is temporary. Any number of goroutines.
+// TLSA is what a host's certificate is held against (RFC 6698).
+type TLSA struct {
+	Usage, Selector, Matching uint8
+	Data                      []byte
+}
+
+// Answer is what the name system says.
+type Answer[T any] struct {
+	Records []T
+	// Secure means that all of it, aliases on the way too, was validated by DNSSEC, and that the way to who
+	// validated it is trusted.
+	Secure bool
+	Name   string // where aliases (CNAME) led; the name that was asked for when there was none
+}
+
+// Resolver looks names up. Names are in A-labels, without a final dot; aliases (CNAME) are followed. An error wraps
+// ErrNotFound, or is temporary; with ErrNotFound, the answer's Secure says whether that was validated. Records come in
+// no order. Any number of goroutines.
 type Resolver interface {
-	// LookupMX returns a domain's MX records, in no order.
-	LookupMX(ctx context.Context, domain string) ([]MX, error)
-	// LookupHost returns a host's addresses, of both families; aliases (CNAME) are followed.
-	LookupHost(ctx context.Context, host string) ([]netip.Addr, error)
+	// LookupMX returns a domain's MX records.
+	LookupMX(ctx context.Context, domain string) (Answer[MX], error)
+	// LookupHost returns a host's addresses, of both families.
+	LookupHost(ctx context.Context, host string) (Answer[netip.Addr], error)
+	// LookupTXT returns TXT records, the strings of each joined.
+	LookupTXT(ctx context.Context, name string) (Answer[string], error)
+	// LookupTLSA returns the records at a name such as _25._tcp.mx.example.org.
+	LookupTLSA(ctx context.Context, name string) (Answer[TLSA], error)
+	// LookupAddr returns the names of an address.
+	LookupAddr(ctx context.Context, ip netip.Addr) (Answer[string], error)
 }
 
 // Temporary reports whether asking again later may help.
@@ -54,19 +76,21 @@ func Temporary(err error) bool {
 // among equals: its MX hosts, or without any the domain itself (RFC 5321, 5.1). At
 // most 20; names that no host can have are left out, and when none remains the
 // domain's mail goes nowhere: ErrNotFound.
-func Hosts(ctx context.Context, r Resolver, domain string) ([]string, error) {
-	records, err := r.LookupMX(ctx, domain)
+func Hosts(ctx context.Context, r Resolver, domain string) (Answer[string], error) {
+	mx, err := r.LookupMX(ctx, domain)
+	hosts := Answer[string]{Secure: mx.Secure, Name: cmp.Or(mx.Name, domain)}
 	switch {
-	case errors.Is(err, ErrNotFound) || err == nil && len(records) == 0:
-		return []string{domain}, nil
+	case errors.Is(err, ErrNotFound) || err == nil && len(mx.Records) == 0:
+		hosts.Records = []string{domain}
+		return hosts, nil
 	case err != nil:
-		return nil, err
-	case len(records) == 1 && records[0].Host == ".":
-		return nil, fmt.Errorf("%s: %w", domain, ErrNullMX)
+		return hosts, err
+	case len(mx.Records) == 1 && mx.Records[0].Host == ".":
+		return hosts, fmt.Errorf("%s: %w", domain, ErrNullMX)
 	}
-	hosts := usable(records)
-	if len(hosts) == 0 {
-		return nil, fmt.Errorf("mail hosts of %s: %w", domain, ErrNotFound)
+	hosts.Records = usable(mx.Records)
+	if len(hosts.Records) == 0 {
+		return hosts, fmt.Errorf("mail hosts of %s: %w", domain, ErrNotFound)
 	}
 	return hosts, nil
 }
@@ -89,36 +113,58 @@ func usable(records []MX) []string {
 	return hosts
 }
 
-// System returns a resolver that asks as the operating system is set up to.
+// System returns a resolver that asks as the operating system is set up to. Nothing that it says is Secure, and it
+// knows no TLSA records.
 func System() Resolver { return system{&net.Resolver{}} }
 
 type system struct{ net *net.Resolver }
 
-func (s system) LookupMX(ctx context.Context, domain string) ([]MX, error) {
+func (s system) LookupMX(ctx context.Context, domain string) (Answer[MX], error) {
+	a := Answer[MX]{Name: domain}
 	records, err := s.net.LookupMX(ctx, absolute(domain))
 	if err != nil && len(records) == 0 { // with records, only some of them were malformed
-		return nil, wrap("mail hosts of "+domain, err)
+		return a, wrap("mail hosts of "+domain, err)
 	}
-	mxs := make([]MX, 0, len(records))
 	for _, mx := range records {
-		mxs = append(mxs, MX{Host: mx.Host, Preference: mx.Pref})
+		a.Records = append(a.Records, MX{Host: mx.Host, Preference: mx.Pref})
 	}
-	return mxs, nil
+	return a, nil
 }
 
-func (s system) LookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
+func (s system) LookupHost(ctx context.Context, host string) (Answer[netip.Addr], error) {
+	a := Answer[netip.Addr]{Name: host}
 	ips, err := s.net.LookupNetIP(ctx, "ip", absolute(host))
 	if err != nil && !strings.Contains(host, ".") {
 		// One label, as a route may name: the hosts file has it without a final dot.
 		ips, err = s.net.LookupNetIP(ctx, "ip", host)
 	}
 	if err != nil {
-		return nil, wrap("addresses of "+host, err)
+		return a, wrap("addresses of "+host, err)
 	}
-	for i, ip := range ips {
-		ips[i] = ip.Unmap()
+	for _, ip := range ips {
+		a.Records = append(a.Records, ip.Unmap())
 	}
-	return ips, nil
+	return a, nil
+}
+
+func (s system) LookupTXT(ctx context.Context, name string) (Answer[string], error) {
+	texts, err := s.net.LookupTXT(ctx, absolute(name))
+	if err != nil {
+		return Answer[string]{Name: name}, wrap("text records of "+name, err)
+	}
+	return Answer[string]{Records: texts, Name: name}, nil
+}
+
+func (s system) LookupTLSA(_ context.Context, name string) (Answer[TLSA], error) {
+	return Answer[TLSA]{Name: name}, fmt.Errorf("TLSA records of %s: %w", name, ErrNotFound)
+}
+
+func (s system) LookupAddr(ctx context.Context, ip netip.Addr) (Answer[string], error) {
+	names, err := s.net.LookupAddr(ctx, ip.String())
+	if err != nil {
+		return Answer[string]{}, wrap("names of "+ip.String(), err)
+	}
+	return Answer[string]{Records: names}, nil
 }
 
 // absolute keeps the search list of the operating system out: a domain in an address is complete.

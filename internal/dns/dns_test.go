@@ -31,8 +31,8 @@ func TestHosts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := dns.Hosts(t.Context(), fixed{mx: tt.records}, "x.example")
-			if !slices.Equal(got, tt.want) || !errors.Is(err, tt.err) {
-				t.Errorf("got %v, %v; want %v, %v", got, err, tt.want, tt.err)
+			if !slices.Equal(got.Records, tt.want) || !errors.Is(err, tt.err) {
+				t.Errorf("got %v, %v; want %v, %v", got.Records, err, tt.want, tt.err)
 			}
 		})
 	}
@@ -44,12 +44,15 @@ type fixed struct {
 	mx []dns.MX
 }
 
-func (f fixed) LookupMX(context.Context, string) ([]dns.MX, error) { return f.mx, nil }
+func (f fixed) LookupMX(context.Context, string) (dns.Answer[dns.MX], error) {
+	return dns.Answer[dns.MX]{Records: f.mx}, nil
+}
 
 func TestEqualsTakeTurns(t *testing.T) {
 	first := make(map[string]bool)
 	for range 200 {
-		hosts, err := dns.Hosts(t.Context(), fixed{mx: records{{"a.example", 1}, {"b.example", 1}, {"c.example", 2}}}, "x.example")
+		answer, err := dns.Hosts(t.Context(), fixed{mx: records{{"a.example", 1}, {"b.example", 1}, {"c.example", 2}}}, "x.example")
+		hosts := answer.Records
 		if err != nil || len(hosts) != 3 || hosts[2] != "c.example" {
 			t.Fatal(hosts, err)
 		}
@@ -66,8 +69,8 @@ func TestHostsBound(t *testing.T) {
 		many = append(many, dns.MX{Host: fmt.Sprintf("h%d.example", i), Preference: uint16(i)})
 	}
 	hosts, err := dns.Hosts(t.Context(), fixed{mx: many}, "x.example")
-	if err != nil || len(hosts) != 20 || hosts[0] != "h0.example" {
-		t.Errorf("%d hosts, %v", len(hosts), err)
+	if err != nil || len(hosts.Records) != 20 || hosts.Records[0] != "h0.example" {
+		t.Errorf("%d hosts, %v", len(hosts.Records), err)
 	}
 }
 
@@ -78,7 +81,7 @@ func TestTrouble(t *testing.T) {
 		t.Errorf("a server failure is taken for an answer: %v", err)
 	}
 	hosts, err := dns.Hosts(t.Context(), &r, "gone.example")
-	if err != nil || hosts[0] != "gone.example" {
+	if err != nil || hosts.Records[0] != "gone.example" {
 		t.Errorf("got %v, %v", hosts, err)
 	}
 	if _, err := r.LookupHost(t.Context(), "gone.example"); dns.Temporary(err) || !errors.Is(err, dns.ErrNotFound) {
@@ -113,7 +116,7 @@ func TestSystemLocalhost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !ips[0].IsLoopback() || ips[0].Is4In6() {
+	if !ips.Records[0].IsLoopback() || ips.Records[0].Is4In6() {
 		t.Errorf("localhost is %v", ips)
 	}
 }

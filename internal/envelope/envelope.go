@@ -49,7 +49,10 @@ type Envelope struct {
 	UTF8       bool // SMTPUTF8 was asked for (RFC 6531)
 	Return     Return
 	ID         string // ENVID, decoded
-	RequireTLS bool   // RFC 8689
+	RequireTLS bool   // the REQUIRETLS parameter (RFC 8689, 2)
+	// TLSOptional is the header's "TLS-Required: No" (RFC 8689, 5): delivery matters more to the sender than
+	// what a policy asks of TLS. It counts only without RequireTLS.
+	TLSOptional bool
 	DeliverBy  DeliverBy
 	Priority   int       // MT-PRIORITY (RFC 6710), -9 to 9; 0 is the default
 	Release    time.Time // not to be delivered before it (FUTURERELEASE, RFC 4865); zero is at once

@@ -91,7 +91,7 @@ type superRecord struct {
 // Format numbers what the whole store holds, the tables of other packages too. Whoever
 // changes a key or a record anywhere raises it, and a store of another format is not
 // opened: half of it would look like damage.
-const Format = 4
+const Format = 5
 
 func (r superRecord) append(b []byte) []byte {
 	e := Encoder(b)

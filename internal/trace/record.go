@@ -9,7 +9,7 @@ import (
 
 const (
 	table         = "tr"
-	recordVersion = 1
+	recordVersion = 2
 )
 
 func eventKey(id store.ID, at uint64) store.Key {
@@ -33,9 +33,9 @@ func (e *Event) encode() []byte {
 }
 
 // texts are the fields of text that most events have not, in the order in which they are kept.
-func (e *Event) texts() [10]*string {
+func (e *Event) texts() [11]*string {
 	return [...]*string{
-		&e.MessageID, &e.Protocol, &e.Peer, &e.TLS, &e.Account, &e.Reply, &e.Mailbox, &e.By, &e.Next, &e.Related,
+		&e.MessageID, &e.Protocol, &e.Peer, &e.TLS, &e.Account, &e.Reply, &e.Mailbox, &e.By, &e.Next, &e.Related, &e.Dialogue,
 	}
 }
 

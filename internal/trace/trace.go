@@ -59,6 +59,8 @@ type Event struct {
 	By      string `json:"by,omitempty"`      // who ordered it
 	Next    string `json:"next,omitempty"`    // when it will be tried again, RFC 3339
 	Related string `json:"related,omitempty"` // another message: the report, or what it reports on
+
+	Dialogue string `json:"dialogue,omitempty"` // what was said in an attempt, a line each, "> " ours and "< " theirs; bounded, no secrets
 }
 
 // Limits bound what is kept.

@@ -49,7 +49,7 @@ func TestEventComesBackWhole(t *testing.T) {
 	want := Event{
 		ID: 9, Time: time.Unix(1e9, 123456789), Kind: Bounced, From: "<a@x.test>", To: []string{"b@y.test", "c@z.test"}, Given: []string{"d@y.test"},
 		MessageID: "<1@x.test>", Size: 4096, Protocol: "ESMTPSA", Peer: "192.0.2.1 (host)", TLS: "TLS 1.3", Account: "a@x.test",
-		Reply: "550 5.1.1 no", Mailbox: "a@x.test INBOX", UID: 1 << 31, By: "admin", Next: "2026-05-01T00:00:00Z", Related: "02",
+		Reply: "550 5.1.1 no", Mailbox: "a@x.test INBOX", UID: 1 << 31, By: "admin", Next: "2026-05-01T00:00:00Z", Related: "02", Dialogue: "> MAIL",
 	}
 	for i := range reflect.TypeFor[Event]().NumField() {
 		if reflect.ValueOf(want).Field(i).IsZero() {
