@@ -150,11 +150,13 @@ func (z *Reader) lengthsOfCodes() error {
 		case 18:
 			extra, least = 7, 11
 		}
-		if n+extra > z.n {
+		switch {
+		case n > z.n:
 			return errMore
-		}
-		if n == 0 || s == 16 && c.known == 0 {
+		case n == 0 || s == 16 && c.known == 0:
 			return ErrCorrupt
+		case n+extra > z.n:
+			return errMore
 		}
 		z.take(n)
 		if !c.again(s, int(least+z.take(extra))) {
