@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"postroad/delivery/smtpc"
@@ -198,53 +196,6 @@ func (a *attempt) settle(reply envelope.Reply) {
 	a.left = nil
 }
 
-// connect opens a connection; once more and without TLS where the policy allows it
-// and TLS is what failed. A password never goes that way.
-func (a *attempt) connect(ctx context.Context, host string, ip netip.Addr) (*smtpc.Conn, error) {
-	o := a.options()
-	conn, err := a.dial(ctx, host, ip, o)
-	e, ok := errors.AsType[*smtpc.Error](err)
-	if ok && e.Phase == "STARTTLS" && o.TLS == smtpc.Opportunistic && o.Username == "" {
-		o.TLS = smtpc.None
-		return a.dial(ctx, host, ip, o)
-	}
-	return conn, err
-}
-
-func (a *attempt) options() smtpc.Options {
-	c := &a.r.cfg
-	o := smtpc.Options{Hostname: c.Hostname, Config: c.TLS, Timeouts: c.Timeouts, Now: c.Now}
-	if route := a.lane.route; route != nil {
-		o.TLS, o.Username, o.Password = route.TLS, route.Username, route.Password
-	}
-	if a.msg.Envelope.RequireTLS && o.TLS != smtpc.Implicit {
-		o.TLS = smtpc.Required
-	}
-	return o
-}
-
-func (a *attempt) dial(ctx context.Context, host string, ip netip.Addr, o smtpc.Options) (*smtpc.Conn, error) {
-	port := a.r.cfg.Port
-	if a.lane.route != nil {
-		port = a.lane.route.Port
-	}
-	dialCtx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
-	defer cancel()
-	nc, err := a.r.cfg.Dial(dialCtx, "tcp", net.JoinHostPort(ip.String(), strconv.Itoa(port)))
-	if err != nil {
-		return nil, fmt.Errorf("cannot connect to %s (%s): %w", host, ip, reason(err))
-	}
-	return smtpc.Open(ctx, nc, host, o)
-}
-
-// reason drops the addresses that the net package repeats in its errors.
-func reason(err error) error {
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return op.Err
-	}
-	return err
-}
-
 // send runs transactions on a connection as long as they bring recipients forward.
 func (a *attempt) send(conn *smtpc.Conn, sent int) {
 	a.reached = true
@@ -287,23 +238,4 @@ func (a *attempt) transact(conn *smtpc.Conn) (again bool) {
 		}
 	}
 	return again
-}
-
-// exchange sends the message.
-func (a *attempt) exchange(conn *smtpc.Conn) smtpc.Result {
-	body, err := a.r.openBody(a.msg)
-	if err != nil {
-		return smtpc.Result{Replies: make([]envelope.Reply, len(a.left)), BodyErr: err}
-	}
-	defer body.Close()
-	m := smtpc.Message{Envelope: a.msg.Envelope, Size: a.msg.Size - a.msg.Skip, Body: body}
-	if m.Envelope.UTF8 {
-		if m.UTF8, err = a.r.headerHasUTF8(a.msg); err != nil {
-			return smtpc.Result{Replies: make([]envelope.Reply, len(a.left)), BodyErr: err}
-		}
-	}
-	for _, i := range a.left {
-		m.Recipients = append(m.Recipients, a.done[i].due.Recipient.Recipient)
-	}
-	return conn.Send(m)
 }
