@@ -17,6 +17,11 @@ type Message struct {
 	Size       int64                // octets of Body
 	Body       io.Reader            // read once, to its end
 	UTF8       bool                 // the header has UTF-8 in it
+	Binary     bool                 // Body is not made of lines: it needs BINARYMIME and CHUNKING (RFC 3030)
+
+	// Before is called once when a recipient was accepted, before the last octets of the message leave: no server can
+	// have the message before it. Its error ends the connection with nothing delivered. It may be nil.
+	Before func() error
 }
 
 // Result is what became of a transaction.
@@ -29,6 +34,8 @@ type Result struct {
 	Doubtful bool
 	// BodyErr is Body's error; nothing was delivered then.
 	BodyErr error
+	// Stopped is Before's error; nothing was delivered then.
+	Stopped error
 }
 
 // Send runs one transaction. Afterwards Broken tells whether another may follow.
@@ -60,12 +67,14 @@ type transaction struct {
 	replies  []envelope.Reply
 	asked    []int          // recipients for which RCPT is sent
 	goodbye  envelope.Reply // a 421: what the server said before it closed the connection
+	accepted []int          // those whom the server took
 	doubtful bool
 	bodyErr  error
+	stopped  error
 }
 
 func (t *transaction) result() Result {
-	return Result{Replies: t.replies, Doubtful: t.doubtful, BodyErr: t.bodyErr}
+	return Result{Replies: t.replies, Doubtful: t.doubtful, BodyErr: t.bodyErr, Stopped: t.stopped}
 }
 
 func (t *transaction) open() []int {
@@ -88,7 +97,7 @@ func (t *transaction) settle(r envelope.Reply) {
 // refuse settles what this server cannot take.
 func (t *transaction) refuse() {
 	utf8, m := t.c.Offers("SMTPUTF8"), t.m
-	if m.Envelope.Body == envelope.BodyBinary {
+	if m.Binary || m.Envelope.Body == envelope.BodyBinary {
 		t.settle(t.ours("5.6.3", "a binary message cannot be sent to "+t.c.name))
 	}
 	if m.Envelope.RequireTLS && !t.c.Offers("REQUIRETLS") {
@@ -122,17 +131,14 @@ func (t *transaction) pipelined() {
 	if mail := t.expect(c.opts.Timeouts.Command); mail.Code/100 != 2 {
 		t.refused(mail)
 	}
-	accepted := 0
 	for _, i := range t.asked {
-		if t.took(i, t.expect(c.opts.Timeouts.Command)) {
-			accepted++
-		}
+		t.took(i, t.expect(c.opts.Timeouts.Command))
 	}
 	data := t.expect(c.opts.Timeouts.Data)
 	switch {
 	case c.broken: // a reply was missing or out of turn: no more is said
 		t.lost()
-	case data.Code == 354 && accepted > 0:
+	case data.Code == 354 && len(t.accepted) > 0:
 		t.content()
 	case data.Code == 354: // nobody is left: an empty message ends the transaction (RFC 2920, 3.1)
 		c.say(".")
@@ -150,14 +156,11 @@ func (t *transaction) stepwise() {
 		t.refused(mail)
 		return
 	}
-	accepted := 0
 	for _, i := range t.asked {
 		c.say(t.rcpt(i))
-		if t.took(i, t.expect(c.opts.Timeouts.Command)) {
-			accepted++
-		}
+		t.took(i, t.expect(c.opts.Timeouts.Command))
 	}
-	if accepted == 0 || c.broken {
+	if len(t.accepted) == 0 || c.broken {
 		return
 	}
 	c.say("DATA")
@@ -195,15 +198,14 @@ func (t *transaction) lost() envelope.Reply {
 
 // took settles one recipient by the reply to its RCPT, unless that is good or
 // the recipient is settled already.
-func (t *transaction) took(i int, rcpt envelope.Reply) bool {
+func (t *transaction) took(i int, rcpt envelope.Reply) {
 	switch {
 	case t.replies[i].Code != 0 || t.replies[i].Text != "":
-		return false
 	case rcpt.Code/100 != 2:
 		t.replies[i] = t.refusal(rcpt)
-		return false
+	default:
+		t.accepted = append(t.accepted, i)
 	}
-	return true
 }
 
 // refused settles all open recipients by a reply that is not the one that was hoped for.
@@ -231,16 +233,33 @@ func (t *transaction) content() {
 		t.interrupted(err)
 		return
 	}
-	reply := t.expect(c.opts.Timeouts.Final)
+	t.final()
+}
+
+// final settles by what the server says to the whole message: one reply for all whom it took or, in LMTP, one for each
+// in the order of their RCPT (RFC 2033, 4.2).
+func (t *transaction) final() {
+	if !t.c.opts.LMTP {
+		t.judged(t.open(), t.expect(t.c.opts.Timeouts.Final))
+		return
+	}
+	for _, i := range t.accepted {
+		t.judged([]int{i}, t.expect(t.c.opts.Timeouts.Final))
+	}
+}
+
+// judged settles recipients by the reply to the whole message. Without one they may have it or not.
+func (t *transaction) judged(recipients []int, reply envelope.Reply) {
 	if reply.Code == 0 {
 		t.doubtful = true
-		return
+	} else if reply.Code/100 != 2 {
+		reply = t.refusal(reply)
 	}
-	if reply.Code/100 == 2 {
-		t.settle(reply)
-		return
+	for _, i := range recipients {
+		if t.replies[i].Code == 0 && t.replies[i].Text == "" {
+			t.replies[i] = reply
+		}
 	}
-	t.refused(reply)
 }
 
 // interrupted settles a message that was not sent to its end. A server that refuses
@@ -248,7 +267,7 @@ func (t *transaction) content() {
 func (t *transaction) interrupted(err error) {
 	c := t.c
 	c.broken = true
-	if t.bodyErr == nil {
+	if t.bodyErr == nil && t.stopped == nil {
 		c.deadline(c.opts.Timeouts.Quit)
 		if _, reply, err := readReply(c.r); err == nil && reply.Code >= 400 {
 			reply.From, reply.At = c.name, c.opts.Now()
@@ -268,6 +287,12 @@ func (t *transaction) copy(dots *dotWriter) error {
 		}
 		return err
 	}
+	t.c.record.note(">", fmt.Sprintf("(%d octets)", body.n))
+	if t.m.Before != nil {
+		if t.stopped = t.m.Before(); t.stopped != nil {
+			return t.stopped
+		}
+	}
 	return dots.Close()
 }
 
@@ -283,11 +308,13 @@ func (c *Conn) block(limit time.Time) error {
 // watched remembers its reader's error.
 type watched struct {
 	r   io.Reader
+	n   int64
 	err error
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.r.Read(p)
+	w.n += int64(n)
 	if err != nil && err != io.EOF {
 		w.err = err
 	}

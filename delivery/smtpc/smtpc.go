@@ -17,21 +17,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
 	"postroad/internal/envelope"
-)
-
-// TLS says how a connection is secured.
-type TLS uint8
-
-// The ways to secure a connection.
-const (
-	Opportunistic TLS = iota // STARTTLS when it is offered, whatever the certificate
-	None                     // never
-	Required                 // STARTTLS with a good certificate, or nothing
-	Implicit                 // TLS from the first octet with a good certificate
 )
 
 // Timeouts bound each step of a conversation. Zero fields have the values of
@@ -62,13 +52,21 @@ func (t Timeouts) WithDefaults() Timeouts {
 // Options are Open's settings.
 type Options struct {
 	Hostname string // our name, for EHLO
-	TLS      TLS
-	Config   *tls.Config // nil is the system's roots; ServerName is set from host
+	LMTP     bool   // LMTP is spoken (RFC 2033): each recipient has a reply of its own to the message
+
+	TLS    TLS
+	Config *tls.Config // nil is the system's roots; what concerns policy is set here
+	// Verify decides whether the server's certificate is good; nil asks the roots in Config for the host's name.
+	// Opportunistic and Encrypted ask too, and go on whatever the answer: Conn.Verified has it.
+	Verify     func(tls.ConnectionState) error
+	ServerName string // sent in the TLS handshake, and held against the certificate; empty is the host
 
 	Username, Password string // to log in with PLAIN; empty for none
 
 	Timeouts Timeouts
 	Now      func() time.Time // nil is time.Now
+
+	Record *Transcript // where what is said is written down; nil is nowhere
 }
 
 // Error is why a connection cannot be used: a reply that refuses it, or no reply at all.
@@ -81,10 +79,6 @@ type Error struct {
 func (e *Error) Error() string { return e.Phase + ": " + e.Reply.String() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrTLS means that the TLS handshake failed or that the server did not offer TLS
-// where it is required.
-var ErrTLS = errors.New("no secure connection")
-
 // Conn is a connection that is ready for transactions. One goroutine.
 type Conn struct {
 	opts Options
@@ -96,11 +90,13 @@ type Conn struct {
 	w   *bufio.Writer
 	end func() bool // stops the watch over the context
 
-	greeted string // the name that the server gave itself
-	ext     map[string]string
-	tls     string // version and cipher suite
-	broken  bool
-	dirty   bool // a RSET is due before the next transaction
+	greeted  string // the name that the server gave itself
+	ext      map[string]string
+	tls      string // version and cipher suite
+	verified error  // why the certificate is not good
+	record   *Transcript
+	broken   bool
+	dirty    bool // a RSET is due before the next transaction
 }
 
 // Open takes over nc, a fresh connection to host: greeting, EHLO, STARTTLS, AUTH.
@@ -111,7 +107,7 @@ func Open(ctx context.Context, nc net.Conn, host string, o Options) (*Conn, erro
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Conn{opts: o, host: host, name: peerName(host, nc)}
+	c := &Conn{opts: o, host: host, name: peerName(host, nc), verified: errClear, record: o.Record}
 	c.use(nc)
 	c.end = context.AfterFunc(ctx, func() { nc.Close() })
 	if err := c.start(ctx); err != nil {
@@ -153,102 +149,8 @@ func (c *Conn) start(ctx context.Context) error {
 	return c.login()
 }
 
-func (c *Conn) greeting() error {
-	reply, err := c.read(c.opts.Timeouts.Greeting)
-	if err != nil || reply.Code != 220 {
-		return c.fault("greeting", reply, err)
-	}
-	return nil
-}
-
-// hello says EHLO, and HELO to a server that does not know it (RFC 5321, 3.2).
-func (c *Conn) hello() error {
-	lines, reply, err := c.ask("EHLO " + c.opts.Hostname)
-	if err == nil && reply.Code == 250 {
-		c.extensions(lines)
-		return nil
-	}
-	if err == nil && !reply.Temporary() {
-		lines, reply, err = c.ask("HELO " + c.opts.Hostname)
-	}
-	if err != nil || reply.Code != 250 {
-		return c.fault("EHLO", reply, err)
-	}
-	c.extensions(lines[:1])
-	return nil
-}
-
-// extensions reads what EHLO's lines offer; keywords are matched in any case.
-func (c *Conn) extensions(lines []string) {
-	c.greeted, _, _ = strings.Cut(lines[0], " ")
-	c.ext = make(map[string]string)
-	for _, line := range lines[1:] {
-		word, params, _ := strings.Cut(line, " ")
-		c.ext[strings.ToUpper(word)] = params
-	}
-}
-
-// Offers reports whether the server offers an extension.
-func (c *Conn) Offers(keyword string) bool {
-	_, ok := c.ext[keyword]
-	return ok
-}
-
-// Greeted is the name that the server gave itself in its answer to EHLO.
-func (c *Conn) Greeted() string { return c.greeted }
-
-// TLS is the version and cipher suite of the connection; empty for none.
-func (c *Conn) TLS() string { return c.tls }
-
 // Broken reports whether the connection is of no more use.
 func (c *Conn) Broken() bool { return c.broken }
-
-// secure does what the policy asks with STARTTLS (RFC 3207).
-func (c *Conn) secure(ctx context.Context) error {
-	if c.opts.TLS == None || c.opts.TLS == Implicit {
-		return nil
-	}
-	if !c.Offers("STARTTLS") {
-		if c.opts.TLS == Required {
-			return c.fault("STARTTLS", envelope.Reply{}, fmt.Errorf("%w: the server does not offer STARTTLS", ErrTLS))
-		}
-		return nil
-	}
-	_, reply, err := c.ask("STARTTLS")
-	switch {
-	case err != nil:
-		return c.fault("STARTTLS", reply, err)
-	case reply.Code != 220 && c.opts.TLS == Opportunistic && !c.broken:
-		return nil
-	case reply.Code != 220:
-		return c.fault("STARTTLS", reply, nil)
-	case c.r.Buffered() > 0: // said in the clear, to be taken for the other side's word under TLS
-		return c.fault("STARTTLS", envelope.Reply{}, fmt.Errorf("%w: the server spoke before the TLS handshake", ErrTLS))
-	}
-	if err := c.handshake(ctx); err != nil {
-		return err
-	}
-	return c.hello() // what was said in the clear is forgotten
-}
-
-func (c *Conn) handshake(ctx context.Context) error {
-	config := &tls.Config{}
-	if c.opts.Config != nil {
-		config = c.opts.Config.Clone()
-	}
-	config.ServerName = c.host
-	config.InsecureSkipVerify = c.opts.TLS == Opportunistic
-	config.MinVersion = tls.VersionTLS12
-	secured := tls.Client(c.nc, config)
-	c.deadline(c.opts.Timeouts.Greeting)
-	if err := secured.HandshakeContext(ctx); err != nil {
-		return c.fault("STARTTLS", envelope.Reply{}, fmt.Errorf("%w: %w", ErrTLS, err))
-	}
-	state := secured.ConnectionState()
-	c.tls = tls.VersionName(state.Version) + " " + tls.CipherSuiteName(state.CipherSuite)
-	c.use(secured)
-	return nil
-}
 
 // login sends the password; never in the clear, unless TLS was ruled out on purpose.
 func (c *Conn) login() error {
@@ -316,12 +218,26 @@ func (c *Conn) ask(command string) ([]string, envelope.Reply, error) {
 }
 
 func (c *Conn) say(command string) error {
+	c.record.note(">", shown(command))
 	if _, err := c.w.WriteString(command + "\r\n"); err != nil {
 		c.broken = true
 		return err
 	}
 	return nil
 }
+
+// shown is a command without what is secret in it.
+func shown(command string) string {
+	verb, rest, _ := strings.Cut(command, " ")
+	mechanism, secret, _ := strings.Cut(rest, " ")
+	if verb == "AUTH" && secret != "" {
+		return "AUTH " + mechanism + " ***"
+	}
+	return command
+}
+
+// Record writes what is said from now on into t; nil is nowhere.
+func (c *Conn) Record(t *Transcript) { c.record = t }
 
 func (c *Conn) read(timeout time.Duration) (envelope.Reply, error) {
 	_, reply, err := c.readLines(timeout)
@@ -345,13 +261,29 @@ func (c *Conn) readLines(timeout time.Duration) ([]string, envelope.Reply, error
 	}
 	if err != nil {
 		c.broken = true
+		c.record.note("=", explain(err))
 		return nil, c.silence(err), err
 	}
+	c.heard(reply.Code, lines)
 	if reply.Code == 421 { // RFC 5321, 3.8: the server closes the connection
 		c.broken = true
 	}
 	reply.From, reply.At = c.name, c.opts.Now()
 	return lines, reply, nil
+}
+
+// heard records a reply.
+func (c *Conn) heard(code int, lines []string) {
+	if c.record == nil {
+		return
+	}
+	for i, line := range lines {
+		sep := "-"
+		if i == len(lines)-1 {
+			sep = " "
+		}
+		c.record.note("<", strconv.Itoa(code)+sep+line)
+	}
 }
 
 // unasked returns an error when there is a reply to something that we are only about
