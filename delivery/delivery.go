@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -91,19 +90,10 @@ func (l Limits) WithDefaults() Limits {
 	}
 }
 
-// Route sends mail for a domain to a host of the administrator's choice.
-type Route struct {
-	Domain             string // in A-labels; "*" is every domain without a route of its own
-	Host               string // name or address
-	Port               int    // 0 is 25
-	TLS                smtpc.TLS
-	Username, Password string // to log in with; empty for none
-}
-
 // Runner delivers from one spool.
 type Runner struct {
 	cfg    Config // set by New, never changed
-	routes map[string]*Route
+	routes *routing
 
 	hard context.Context // set by Run: when it is done, attempts break off
 
@@ -140,14 +130,7 @@ func New(c Config) *Runner {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{cfg: c, routes: make(map[string]*Route), lanes: make(map[string]*lane)}
-	for i := range c.Routes {
-		route := c.Routes[i]
-		if route.Port == 0 {
-			route.Port = 25
-		}
-		r.routes[strings.ToLower(route.Domain)] = &route
-	}
+	r := &Runner{cfg: c, routes: newRouting(c.Routes), lanes: make(map[string]*lane)}
 	return r
 }
 

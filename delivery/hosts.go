@@ -28,7 +28,7 @@ var errLoop = errors.New("mail for this domain leads back to this server")
 
 // hosts returns the destination's mail hosts, best first.
 func (a *attempt) hosts(ctx context.Context) ([]string, error) {
-	if a.lane.route != nil {
+	if !a.lane.byMX() {
 		return []string{a.lane.route.Host}, nil
 	}
 	if _, ok := envelope.Literal(a.lane.domain); ok {
@@ -57,7 +57,7 @@ func (a *attempt) hosts(ctx context.Context) ([]string, error) {
 // dialled: the name is not looked up again.
 func (a *attempt) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
 	addrs, err := a.lookup(ctx, host)
-	if err != nil || a.lane.route != nil || a.r.cfg.AllowPrivate {
+	if err != nil || !a.lane.byMX() || a.r.cfg.AllowPrivate {
 		return addrs, err
 	}
 	var public []netip.Addr

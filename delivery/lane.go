@@ -106,10 +106,14 @@ func later(a, b time.Time) time.Time {
 // lane returns the destination's lane. mu must be held.
 func (r *Runner) lane(d *spool.Due) *lane {
 	to, _ := d.Recipient.To.ASCII()
-	domain, route := to.Domain, r.route(to.Domain)
-	key := domain
-	if route != nil {
-		key, domain = "route "+route.Domain, route.Domain
+	domain, key := to.Domain, to.Domain
+	route, _ := r.route(d)
+	switch {
+	case route == nil:
+	case route.Kind == MX:
+		key += " by route " + route.Name
+	default:
+		key, domain = "route "+route.Name, route.Domain
 	}
 	if d.Message.Envelope.RequireTLS { // never on a connection that was made under a weaker rule
 		key += " with TLS"
@@ -120,14 +124,6 @@ func (r *Runner) lane(d *spool.Due) *lane {
 		r.lanes[key] = l
 	}
 	return l
-}
-
-// route returns the route for a domain, or nil.
-func (r *Runner) route(domain string) *Route {
-	if route := r.routes[domain]; route != nil {
-		return route
-	}
-	return r.routes["*"]
 }
 
 // giveTurn lines a lane up if it has something to do. mu must be held.

@@ -137,7 +137,7 @@ func (a *attempt) noHost(err error) {
 	case errors.Is(err, errPrivate):
 		fatal(550, "5.4.4")
 		reply.Text = err.Error()
-	case a.lane.route != nil: // a mistake of the administrator is not the sender's fault
+	case !a.lane.byMX(): // a mistake of the administrator is not the sender's fault
 	case errors.Is(err, dns.ErrNotFound):
 		fatal(550, "5.1.2")
 		reply.Text = "the domain has no mail host: " + err.Error()
@@ -163,7 +163,7 @@ func (a *attempt) tryAddress(ctx context.Context, host string, ip netip.Addr) {
 // looped reports whether the host that answered has our own name.
 func (a *attempt) looped(conn *smtpc.Conn) bool {
 	name := a.r.cfg.Hostname
-	return a.lane.route == nil && strings.Contains(name, ".") && strings.EqualFold(conn.Greeted(), name)
+	return a.lane.byMX() && strings.Contains(name, ".") && strings.EqualFold(conn.Greeted(), name)
 }
 
 // refusedAtDoor remembers why a host cannot be used. What it says before any

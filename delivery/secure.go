@@ -38,7 +38,7 @@ func (a *attempt) options() smtpc.Options {
 
 func (a *attempt) dial(ctx context.Context, host string, ip netip.Addr, o smtpc.Options) (*smtpc.Conn, error) {
 	port := a.r.cfg.Port
-	if a.lane.route != nil {
+	if !a.lane.byMX() {
 		port = a.lane.route.Port
 	}
 	dialCtx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
