@@ -126,7 +126,9 @@ func (r *Runner) report(m *spool.Message, about []outcome) (*report, error) {
 
 // recipient is who a message of our own goes to.
 func recipient(t account.Target) spool.Recipient {
-	return spool.Recipient{Recipient: envelope.Recipient{To: t.Address}, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List}
+	return spool.Recipient{
+		Recipient: envelope.Recipient{To: t.Address}, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List, Via: t.Via,
+	}
 }
 
 // writeReport drafts the report; when the message cannot be read, without it.

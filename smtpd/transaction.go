@@ -22,7 +22,7 @@ type transaction struct {
 	size     int64              // octets that the sender declared; 0 for nothing
 	given    []envelope.Address // as RCPT named them
 	rcpts    []spool.Recipient  // what they lead to
-	folded   map[account.Target]bool
+	folded   map[place]bool
 	ours     bool     // the last of given is an address whose Delivered-To field is ours to put
 	message  *message // nil before its first octet
 }
@@ -249,23 +249,31 @@ func (s *session) room(targets []account.Target) error {
 	return replyQuota
 }
 
+// place is where a target's copy goes, whatever leads there.
+type place struct {
+	account account.ID
+	address envelope.Address // canonical
+	mailbox string
+	list    bool
+}
+
 // fold adds a target of addr unless it is there. What the sender knows of the owner of addr says nothing about others to
 // whom it leads (RFC 7293, 8).
 func (tx *transaction) fold(addr envelope.Address, t account.Target, r envelope.Recipient) {
 	r.To = t.Address
-	t.Address = t.Address.Canonical()
-	if t.Account == 0 && t.Address != addr.Canonical() {
+	at := place{t.Account, t.Address.Canonical(), t.Mailbox, t.List}
+	if t.Account == 0 && at.address != addr.Canonical() {
 		r.ValidSince, r.ValidContinue = time.Time{}, false
 	}
-	if tx.folded[t] {
+	if tx.folded[at] {
 		return
 	}
 	if tx.folded == nil {
-		tx.folded = map[account.Target]bool{}
+		tx.folded = map[place]bool{}
 	}
-	tx.folded[t] = true
+	tx.folded[at] = true
 	tx.rcpts = append(tx.rcpts, spool.Recipient{
-		Recipient: r, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List, State: spool.Active,
+		Recipient: r, Account: uint64(t.Account), Mailbox: t.Mailbox, List: t.List, Via: t.Via, State: spool.Active,
 	})
 }
 

@@ -83,6 +83,7 @@ type Target struct {
 	Address envelope.Address // the account's or list's address, or the remote one
 	Mailbox string           // the detail of a subaddress, when mail for it goes to the mailbox of that name
 	List    bool             // a list of ours: delivery expands it
+	Via     envelope.Address // of a remote one, our address whose account or alias forwards to it; zero when nothing of ours does
 }
 
 // Domain is a domain whose mail ends here.

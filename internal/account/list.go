@@ -365,7 +365,7 @@ func (d *Directory) resolveAll(r store.Reader, members []envelope.Address) (targ
 		}
 		for _, t := range list {
 			key := t
-			key.Address = t.Address.Canonical()
+			key.Address, key.Via = t.Address.Canonical(), envelope.Address{}
 			if !found[key] {
 				found[key] = true
 				targets = append(targets, t)

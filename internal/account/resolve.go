@@ -72,6 +72,16 @@ type resolver struct {
 	found    map[Target]bool // the targets, once there are two
 }
 
+// way is how an address was come to.
+type way struct {
+	via    envelope.Address // the last address of ours that leads on to another; zero when there was none
+	detail string           // carried on to what is local
+	depth  int
+}
+
+// on is the way from c, which leads on to another address.
+func (w way) on(c envelope.Address, detail string) way { return way{c, detail, w.depth + 1} }
+
 // step is an address, canonical, with the detail that is carried on.
 type step struct {
 	addr   envelope.Address
@@ -87,7 +97,7 @@ const (
 )
 
 func (v *resolver) resolve(addr envelope.Address) ([]Target, error) {
-	err := v.follow(addr, "", 0)
+	err := v.follow(addr, way{})
 	switch {
 	case err != nil:
 		return nil, err
@@ -102,9 +112,9 @@ func (v *resolver) resolve(addr envelope.Address) ([]Target, error) {
 func unknown(addr envelope.Address) error { return fmt.Errorf("%s: %w", addr, ErrUnknown) }
 
 // follow goes on to where mail for addr goes.
-func (v *resolver) follow(addr envelope.Address, detail string, depth int) error {
+func (v *resolver) follow(addr envelope.Address, w way) error {
 	c := addr.Canonical()
-	at := step{c, detail}
+	at := step{c, w.detail}
 	switch was := v.steps[at]; {
 	case was >= underWay:
 		// What leads back through a catch-all is an address that nothing was set for: it leads nowhere.
@@ -112,27 +122,27 @@ func (v *resolver) follow(addr envelope.Address, detail string, depth int) error
 		return nil
 	case was == passed:
 		return nil
-	case depth > maxDepth:
+	case w.depth > maxDepth:
 		return fmt.Errorf("%s: %w", addr, ErrLoop)
 	case len(v.steps) >= maxSteps:
 		return fmt.Errorf("%s: %w", addr, ErrTargets)
 	}
 	if id := accountAt(v.r, c); id != 0 && !v.forwards(id) {
-		return v.add(v.mailbox(id, c, detail)) // nearly always, so it comes before all bookkeeping
+		return v.add(v.mailbox(id, c, w.detail)) // nearly always, so it comes before all bookkeeping
 	}
 	if v.steps == nil {
 		v.steps = map[step]progress{}
 	}
 	v.steps[at] = underWay + v.catching
-	err := v.lead(addr, c, detail, depth)
+	err := v.lead(addr, c, w)
 	v.steps[at] = passed
 	return err
 }
 
 // lead is follow for an address that is not just an account. given is c as it was written.
-func (v *resolver) lead(given, c envelope.Address, detail string, depth int) error {
+func (v *resolver) lead(given, c envelope.Address, w way) error {
 	if id := accountAt(v.r, c); id != 0 {
-		return v.forward(id, c, detail, depth)
+		return v.forward(id, c, w)
 	}
 	if c.Domain != "" {
 		dom, ours, err := domainAt(v.r, c.Domain)
@@ -140,26 +150,27 @@ func (v *resolver) lead(given, c envelope.Address, detail string, depth int) err
 		case err != nil:
 			return err
 		case !ours:
-			return v.add(Target{Address: given})
+			return v.add(Target{Address: given, Via: w.via})
 		case dom.Alias != "":
-			return v.follow(envelope.Address{Local: given.Local, Domain: dom.Alias}, detail, depth+1)
+			w.depth++
+			return v.follow(envelope.Address{Local: given.Local, Domain: dom.Alias}, w)
 		}
 	}
-	ok, err := v.set(c, detail, depth)
+	ok, err := v.set(c, w)
 	if !ok && err == nil {
-		ok, err = v.split(given, depth)
+		ok, err = v.split(given, w)
 	}
 	if ok || err != nil {
 		return err
 	}
-	return v.rest(c, depth)
+	return v.rest(c, w)
 }
 
 // set follows what was set for exactly this address, if anything was.
-func (v *resolver) set(c envelope.Address, detail string, depth int) (bool, error) {
+func (v *resolver) set(c envelope.Address, w way) (bool, error) {
 	targets, ok, err := aliasOf(v.r, c)
 	if ok {
-		return true, v.followAll(targets, detail, depth)
+		return true, v.followAll(targets, w.on(c, w.detail))
 	}
 	if err != nil {
 		return false, err
@@ -169,28 +180,29 @@ func (v *resolver) set(c envelope.Address, detail string, depth int) (bool, erro
 	}
 	owners, ok, err := ownersAt(v.r, c)
 	if ok {
-		return true, v.followAll(owners, "", depth)
+		return true, v.followAll(owners, w.on(c, ""))
 	}
 	return false, err
 }
 
 // split takes user+detail apart and follows what user is.
-func (v *resolver) split(given envelope.Address, depth int) (bool, error) {
+func (v *resolver) split(given envelope.Address, w way) (bool, error) {
 	user, detail, ok := v.sub.split(given.Local)
 	if !ok {
 		return false, nil
 	}
+	w.detail = detail
 	c := envelope.Address{Local: user, Domain: given.Domain}.Canonical()
 	if id := accountAt(v.r, c); id != 0 {
-		return true, v.forward(id, c, detail, depth)
+		return true, v.forward(id, c, w)
 	}
-	return v.set(c, detail, depth)
+	return v.set(c, w)
 }
 
 // rest follows what catches an address that nothing was set for.
-func (v *resolver) rest(c envelope.Address, depth int) error {
+func (v *resolver) rest(c envelope.Address, w way) error {
 	if c.Local == "postmaster" {
-		return v.postmaster(depth)
+		return v.postmaster(w)
 	}
 	targets, ok, err := aliasOf(v.r, envelope.Address{Domain: c.Domain})
 	if err == nil && !ok {
@@ -201,26 +213,26 @@ func (v *resolver) rest(c envelope.Address, depth int) error {
 	}
 	v.catching++
 	defer func() { v.catching-- }()
-	return v.followAll(targets, "", depth)
+	return v.followAll(targets, w.on(c, ""))
 }
 
 // postmaster is the oldest account: there is always somebody to write to.
-func (v *resolver) postmaster(depth int) error {
+func (v *resolver) postmaster(w way) error {
 	for k := range v.r.Scan(store.NewKey("aa"), store.NewKey("aa").End()) {
 		id, _ := store.TakeUint(k[2:])
 		a, _, err := byID(v.r, ID(id))
 		if err != nil {
 			return err
 		}
-		return v.follow(a.Address, "", depth+1)
+		return v.follow(a.Address, way{via: w.via, depth: w.depth + 1})
 	}
 	return unknown(envelope.Address{Local: "postmaster"})
 }
 
 // followAll follows an alias's targets. One that leads nowhere does not stop the others.
-func (v *resolver) followAll(targets []envelope.Address, detail string, depth int) error {
+func (v *resolver) followAll(targets []envelope.Address, w way) error {
 	for _, t := range targets {
-		if err := v.follow(t, detail, depth+1); err != nil && !errors.Is(err, ErrUnknown) {
+		if err := v.follow(t, w); err != nil && !errors.Is(err, ErrUnknown) {
 			return err
 		}
 	}
@@ -231,7 +243,7 @@ func (v *resolver) followAll(targets []envelope.Address, detail string, depth in
 func (v *resolver) forwards(id ID) bool { return !v.owners && v.r.Get(forwardKey(id)) != nil }
 
 // forward is an account's own mailbox, or where it forwards its mail, or both.
-func (v *resolver) forward(id ID, c envelope.Address, detail string, depth int) error {
+func (v *resolver) forward(id ID, c envelope.Address, w way) error {
 	var f forwardRecord
 	if v.forwards(id) {
 		if _, err := get(v.r, forwardKey(id), &f); err != nil {
@@ -239,7 +251,7 @@ func (v *resolver) forward(id ID, c envelope.Address, detail string, depth int) 
 		}
 	}
 	if len(f.Targets) == 0 || f.Keep {
-		if err := v.add(v.mailbox(id, c, detail)); err != nil {
+		if err := v.add(v.mailbox(id, c, w.detail)); err != nil {
 			return err
 		}
 	}
@@ -247,7 +259,7 @@ func (v *resolver) forward(id ID, c envelope.Address, detail string, depth int) 
 	if err != nil {
 		return err
 	}
-	return v.followAll(targets, detail, depth)
+	return v.followAll(targets, w.on(c, w.detail))
 }
 
 func (v *resolver) mailbox(id ID, c envelope.Address, detail string) Target {
@@ -257,24 +269,31 @@ func (v *resolver) mailbox(id ID, c envelope.Address, detail string) Target {
 	return Target{Account: id, Address: c, Mailbox: detail}
 }
 
-// add adds a target unless it is there.
+// add adds a target unless it is there, by whatever way.
 func (v *resolver) add(t Target) error {
+	key := t.key()
 	switch len(v.targets) {
 	case 0:
 		v.targets = []Target{t}
 		return nil
 	case 1:
-		v.found = map[Target]bool{v.targets[0]: true}
+		v.found = map[Target]bool{v.targets[0].key(): true}
 	case maxTargets:
-		if !v.found[t] {
+		if !v.found[key] {
 			return fmt.Errorf("%s: %w", t.Address, ErrTargets)
 		}
 	}
-	if !v.found[t] {
-		v.found[t] = true
+	if !v.found[key] {
+		v.found[key] = true
 		v.targets = append(v.targets, t)
 	}
 	return nil
+}
+
+// key is t without what tells of the way to it.
+func (t Target) key() Target {
+	t.Via = envelope.Address{}
+	return t
 }
 
 // accountAt returns the account whose own address is c, or 0.

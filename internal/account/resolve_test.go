@@ -160,6 +160,35 @@ func TestResolveForwardsListsAndDomainAliases(t *testing.T) {
 	}
 }
 
+func TestWhoForwards(t *testing.T) {
+	d := townWith(t, Subaddress{"+", true})
+	setAlias(t, d, "toc@x.test", "c@x.test")
+	setAlias(t, d, "@x.test", "all@far.test")
+	for _, c := range []struct{ name, addr, want string }{
+		{"nobody, of a foreign address", "a@far.test", "a@far.test:"},
+		{"nobody, of what is local", "a@x.test", "a@x.test:"},
+		{"the alias", "Info@x.test", "a@x.test: out@far.test:info@x.test"},
+		{"in the domain that an alias stands for", "info@y.test", "a@x.test: out@far.test:info@x.test"},
+		{"the alias, of a subaddress", "info+x@x.test", "a@x.test[x]: out@far.test:info@x.test"},
+		{"the account", "c@x.test", "out@far.test:c@x.test b@x.test:"},
+		{"the last of several", "toc@x.test", "out@far.test:c@x.test b@x.test:"},
+		{"a list's owner address", "news-owner@x.test", "a@x.test: boss@far.test:news-owner@x.test"},
+		{"who the catch-all catches", "Any@x.test", "all@far.test:any@x.test"},
+	} {
+		got, err := d.Resolve(addr(c.addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var words []string
+		for _, x := range got {
+			words = append(words, show([]Target{x})+":"+x.Via.String())
+		}
+		if s := strings.Join(words, " "); s != c.want {
+			t.Errorf("%s: %q, want %q", c.name, s, c.want)
+		}
+	}
+}
+
 // Loops are refused when they are set, and found where they came to be all the same.
 func TestC09AliasLoops(t *testing.T) {
 	d := townWith(t, Subaddress{"+", true})
