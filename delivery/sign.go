@@ -30,7 +30,3 @@ type Outgoing struct {
 	Binary bool
 }
 
-// outgoing is what a Signer is told of a message for one of its recipients.
-func outgoing(m *spool.Message, via envelope.Address) Outgoing {
-	return Outgoing{ID: m.ID, Envelope: m.Envelope, Origin: m.Origin, Via: via}
-}
