@@ -1,7 +1,6 @@
 package postroad
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -18,6 +17,7 @@ import (
 	"postroad/internal/certs"
 	"postroad/internal/certs/certstest"
 	"postroad/internal/config"
+	"postroad/internal/listen/listentest"
 )
 
 const acmeHost = "mx.example.test"
@@ -37,33 +37,11 @@ func acmeConfig(p *certstest.Pebble, dir string, challenge certs.Challenge) Conf
 	return cfg
 }
 
-// A book is a log that a test reads while it is written.
-type book struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *book) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *book) string() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-func (b *book) count(words string) int { return strings.Count(b.string(), words) }
-
-func (b *book) has(words string) bool { return b.count(words) > 0 }
-
 // running is a server that runs until stop, or until the test ends.
 type running struct {
 	*Server
 	t    *testing.T
-	log  *book
+	log  *listentest.Book
 	stop func()
 }
 
@@ -72,7 +50,7 @@ func runServer(t *testing.T, cfg Config) *running {
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)
 	}
-	log := &book{}
+	log := &listentest.Book{}
 	srv, err := Open(cfg, Options{Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +65,7 @@ func runServer(t *testing.T, cfg Config) *running {
 			t.Errorf("the server ended with %v", err)
 		}
 		if t.Failed() {
-			t.Logf("the server said:\n%s", log.string())
+			t.Logf("the server said:\n%s", log.String())
 		}
 	})
 	t.Cleanup(r.stop)
@@ -135,14 +113,14 @@ func (r *running) talk(conn net.Conn, words ...string) {
 	}
 }
 
+// acmeLoaded is what the log says when a certificate of an authority begins to be shown.
+const acmeLoaded = "/acme/certificates/"
+
 // issued waits for a certificate of the authority, and checks that all listeners show it.
 func (r *running) issued(p *certstest.Pebble) *x509.Certificate {
 	r.t.Helper()
-	var chain []*x509.Certificate
-	certstest.Eventually(r.t, "a certificate", func() bool {
-		chain = r.shown("imaps", acmeHost)
-		return certstest.Issued(chain[0])
-	})
+	r.log.Await(r.t, max(r.log.Count(`msg="certificate obtained"`), 1), acmeLoaded)
+	chain := r.shown("imaps", acmeHost)
 	p.Verify(chain, acmeHost)
 	for _, l := range []string{"smtp", "submission", "submissions", "imap"} {
 		if got := r.shown(l, acmeHost)[0]; !got.Equal(chain[0]) {
@@ -184,7 +162,7 @@ func TestACME(t *testing.T) {
 			if err := r.certs.Renew(t.Context(), acmeHost); err != nil {
 				t.Fatal(err)
 			}
-			if n := r.log.count(`msg="certificate obtained"`); n != 1 {
+			if n := r.log.Count(`msg="certificate obtained"`); n != 1 {
 				t.Errorf("%d certificates were obtained after the restart, one was asked for", n)
 			}
 			if second := r.issued(p); second.Equal(first) {
@@ -221,8 +199,8 @@ func TestACMEServerIsDown(t *testing.T) {
 	p := certstest.NewPebble(t)
 	cfg := acmeConfig(p, t.TempDir(), certs.HTTP01)
 	r := runServer(t, cfg)
-	certstest.Eventually(t, "the failure is told", func() bool { return r.log.count("no certificate could be obtained; see that") == 1 })
-	if !r.log.has("see that " + p.Directory + " can be reached from here") {
+	r.log.Await(t, 1, "no certificate could be obtained; see that")
+	if !r.log.Has("see that " + p.Directory + " can be reached from here") {
 		t.Error("nothing is said of what to do")
 	}
 	if got := r.shown("imaps", acmeHost)[0]; got.VerifyHostname(acmeHost) != nil || certstest.Issued(got) {
@@ -260,8 +238,8 @@ func TestACMERefusals(t *testing.T) {
 		}})
 		cfg := acmeConfig(p, t.TempDir(), certs.HTTP01)
 		r := runServer(t, cfg)
-		certstest.Eventually(t, "the failure is told", func() bool { return r.log.has("no certificate could be obtained") })
-		if !r.log.has("externalAccountRequired") {
+		r.log.Await(t, 1, "no certificate could be obtained")
+		if !r.log.Has("externalAccountRequired") {
 			t.Error("the authority's reason is not told")
 		}
 		r.stop()
@@ -295,8 +273,8 @@ func TestACMERefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := runServer(t, cfg)
-		certstest.Eventually(t, "the failure is told", func() bool { return r.log.has("no certificate could be obtained") })
-		if !r.log.has("see that it lets the key acme. update the zone") {
+		r.log.Await(t, 1, "no certificate could be obtained")
+		if !r.log.Has("see that it lets the key acme. update the zone") {
 			t.Error("nothing is said of the key")
 		}
 	})
@@ -309,14 +287,10 @@ func TestACMENames(t *testing.T) {
 	cfg := acmeConfig(p, t.TempDir(), certs.DNS01)
 	cfg.ACME.Names = []string{"Mail.example.test", "*.example.test"}
 	r := runServer(t, cfg)
-	certstest.Eventually(t, "two certificates", func() bool { return r.log.count(`msg="certificate obtained"`) == 2 })
+	r.log.Await(t, 2, `msg="certificate obtained"`)
 	all := func() {
 		t.Helper()
 		for ask, name := range map[string]string{"mail.example.test": "mail.example.test", "imap.example.test": "imap.example.test", "other.test": "mail.example.test"} {
-			certstest.Eventually(t, "the certificate for "+ask, func() bool {
-				chain := r.shown("imaps", ask)
-				return certstest.Issued(chain[0]) && chain[0].VerifyHostname(name) == nil
-			})
 			p.Verify(r.shown("imaps", ask), name)
 		}
 	}
@@ -327,9 +301,9 @@ func TestACMENames(t *testing.T) {
 		t.Fatalf("no certificate to spoil in %q", files)
 	}
 	r = runServer(t, cfg)
-	certstest.Eventually(t, "another certificate", func() bool { return r.log.has(`msg="certificate obtained"`) })
+	r.log.Await(t, 1, `msg="certificate obtained"`)
 	all()
-	if n := r.log.count(`msg="certificate obtained"`); n != 1 {
+	if n := r.log.Count(`msg="certificate obtained"`); n != 1 {
 		t.Errorf("%d certificates were obtained, one was damaged", n)
 	}
 }

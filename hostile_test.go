@@ -1,6 +1,7 @@
 package postroad_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"flag"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"postroad/internal/control"
+	"postroad/internal/imaptest"
 	"postroad/internal/listen/listentest"
 )
 
@@ -275,6 +277,16 @@ func handshake(c *crowd, conn net.Conn) {
 	io.Copy(io.Discard, tc)
 }
 
+// existing is how many messages the last EXISTS among the responses says there are, or "".
+func existing(responses [][]imaptest.Tree) (n string) {
+	for _, r := range responses {
+		if len(r) == 3 && r[2].Is("EXISTS") {
+			n = r[1].Text
+		}
+	}
+	return n
+}
+
 // delivered waits until every message that was acknowledged is in the mailbox, and none beside them.
 func (p *process) delivered(t *testing.T, acknowledged int) {
 	t.Helper()
@@ -283,21 +295,20 @@ func (p *process) delivered(t *testing.T, acknowledged int) {
 		t.Fatal(err)
 	}
 	defer c.conn.Close()
-	there := ""
-	want := fmt.Sprint(acknowledged + 1) // one welcomes
-	for give := time.Now().Add(2 * time.Minute); there != want && time.Now().Before(give); time.Sleep(100 * time.Millisecond) {
-		lines, err := c.ok("SELECT INBOX")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, line := range lines {
-			if len(line) == 3 && line[2].Is("EXISTS") {
-				there = line[1].Text
-			}
-		}
+	c.conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	lines, err := c.ok("SELECT INBOX")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if there != want {
-		t.Errorf("%s messages are there, want %s", there, want)
+	there, want := existing(lines), fmt.Sprint(acknowledged+1) // one welcomes
+	io.WriteString(c.conn, "idle IDLE\r\n")
+	for there != want {
+		line, err := c.r.Response()
+		if err != nil {
+			t.Errorf("%s messages are there, want %s: %v", there, want, err)
+			break
+		}
+		there = cmp.Or(existing([][]imaptest.Tree{line}), there)
 	}
 	admin, err := control.Dial(p.Control)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"postroad/internal/certs/certstest"
 	"postroad/internal/config"
 	"postroad/internal/listen/listentest"
 )
@@ -58,8 +57,8 @@ func TestCertificateIsReplaced(t *testing.T) {
 		_, err := r.shown(listener, acmeHost)[0].Verify(x509.VerifyOptions{Roots: pool, DNSName: acmeHost})
 		return err == nil
 	}
-	certstest.Eventually(t, "the new certificate", func() bool { return trusted("imaps") })
-	for _, l := range []string{"smtp", "submission", "submissions", "imap"} {
+	r.log.Await(t, 1, `msg="certificate loaded"`)
+	for _, l := range []string{"imaps", "smtp", "submission", "submissions", "imap"} {
 		if !trusted(l) {
 			t.Errorf("%s shows another certificate", l)
 		}

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"postroad/smtpd"
 )
@@ -91,7 +90,7 @@ func settledMemory() int64 {
 			return now
 		}
 		last = now
-		time.Sleep(20 * time.Millisecond)
+		runtime.Gosched()
 	}
 	return last
 }

@@ -1,7 +1,6 @@
 package certs
 
 import (
-	"bytes"
 	"cmp"
 	"crypto"
 	"crypto/ecdsa"
@@ -21,7 +20,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,26 +171,6 @@ func TestChoice(t *testing.T) {
 	}
 }
 
-// notes are a log that is written here and read there.
-type notes struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (n *notes) Write(p []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.text.Write(p)
-}
-
-// take returns what was written since the last take.
-func (n *notes) take() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	defer n.text.Reset()
-	return n.text.String()
-}
-
 // Names that clients make up leave nothing behind.
 func TestUnknownNamesAreNotKept(t *testing.T) {
 	c := open(t, Config{Dir: t.TempDir()})
@@ -224,7 +202,7 @@ func TestUnknownNamesAreNotKept(t *testing.T) {
 func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		var log notes
+		var log listentest.Book
 		old := writePair(t, dir, "", hostname)
 		c := open(t, Config{Files: []Pair{pair(dir, "")}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		go c.Run(t.Context())
@@ -236,7 +214,7 @@ func TestReload(t *testing.T) {
 			if got := seen(t, c, ""); !got.Equal(want) {
 				t.Errorf("got %v", got.SerialNumber)
 			}
-			if got := log.take(); words == "" && got != "" || !strings.Contains(got, words) {
+			if got := log.Take(); words == "" && got != "" || !strings.Contains(got, words) {
 				t.Errorf("logged %q, want %q", got, words)
 			}
 		}

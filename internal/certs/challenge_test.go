@@ -2,7 +2,6 @@ package certs
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"io"
 	"log/slog"
@@ -13,17 +12,18 @@ import (
 	"time"
 
 	"postroad/internal/certs/certstest"
+	"postroad/internal/listen/listentest"
 )
 
 // obtaining runs certificates by ACME from p until the test ends.
-func obtaining(t *testing.T, p *certstest.Pebble, change func(*ACME)) (*Certs, *notes) {
+func obtaining(t *testing.T, p *certstest.Pebble, change func(*ACME)) (*Certs, *listentest.Book) {
 	t.Helper()
 	a := &ACME{
 		Directory: p.Directory, RootCA: p.RootCA, Email: "ann@example.test", Names: []string{hostname},
 		Challenge: HTTP01, Listen: p.HTTP, DNS: DNS{Server: p.Zone.Addr, KeyFile: p.Zone.KeyFile},
 	}
 	change(a)
-	log := &notes{}
+	log := &listentest.Book{}
 	c := open(t, Config{Dir: t.TempDir(), ACME: a, Log: slog.New(slog.NewTextHandler(log, nil))})
 	ended := make(chan struct{})
 	go func() { defer close(ended); c.Run(t.Context()) }()
@@ -98,17 +98,11 @@ func TestRenewal(t *testing.T) {
 	p := certstest.NewPebble(t)
 	p.Start(map[string]any{"certificateValidityPeriod": 12})
 	c, log := obtaining(t, p, func(a *ACME) { a.look = time.Second })
-	var first []byte
-	certstest.Eventually(t, "a first certificate", func() bool {
-		leaf := seen(t, c, hostname)
-		first = leaf.Raw
-		return certstest.Issued(leaf)
-	})
-	certstest.Eventually(t, "a second one", func() bool {
-		leaf := seen(t, c, hostname)
-		return certstest.Issued(leaf) && !bytes.Equal(leaf.Raw, first)
-	})
-	if said := log.take(); strings.Count(said, "certificate obtained") < 2 || strings.Contains(said, "ERROR") {
+	log.Await(t, 2, "/acme/certificates/")
+	if leaf := seen(t, c, hostname); !certstest.Issued(leaf) {
+		t.Errorf("a certificate of %v is shown", leaf.Issuer)
+	}
+	if said := log.Take(); strings.Count(said, "certificate obtained") < 2 || strings.Contains(said, "ERROR") {
 		t.Errorf("logged %s", said)
 	}
 }

@@ -124,12 +124,17 @@ func (f *pairFile) load() (bool, error) {
 func (c *Certs) Reload() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	changed := false
+	var loaded []*pairFile
 	for _, f := range c.files {
-		changed = c.reload(f) || changed
+		if c.reload(f) {
+			loaded = append(loaded, f)
+		}
 	}
-	if changed {
+	if len(loaded) > 0 {
 		c.shown.Store(c.table())
+	}
+	for _, f := range loaded { // told when it is true
+		c.log.Info("certificate loaded", "cert", f.Cert, "names", f.cert.Leaf.DNSNames, "until", f.cert.Leaf.NotAfter)
 	}
 	c.reloadClientCA()
 }
@@ -141,12 +146,9 @@ func (c *Certs) reload(f *pairFile) bool {
 	}
 	changed, err := f.load()
 	f.trouble = words(err)
-	switch {
-	case err != nil && f.seen.tellBroken():
+	if err != nil && f.seen.tellBroken() {
 		c.log.Error("the new certificate cannot be used and the one before it stays; put a certificate and the key that belongs to it there",
 			"cert", f.Cert, "key", f.Key, "err", err)
-	case changed:
-		c.log.Info("certificate loaded", "cert", f.Cert, "names", f.cert.Leaf.DNSNames, "until", f.cert.Leaf.NotAfter)
 	}
 	return changed
 }

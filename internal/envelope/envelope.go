@@ -53,10 +53,10 @@ type Envelope struct {
 	// TLSOptional is the header's "TLS-Required: No" (RFC 8689, 5): delivery matters more to the sender than
 	// what a policy asks of TLS. It counts only without RequireTLS.
 	TLSOptional bool
-	DeliverBy  DeliverBy
-	Priority   int       // MT-PRIORITY (RFC 6710), -9 to 9; 0 is the default
-	Release    time.Time // not to be delivered before it (FUTURERELEASE, RFC 4865); zero is at once
-	Solicit    string    // the solicitation class keywords that the sender declared, with commas between (RFC 3865)
+	DeliverBy   DeliverBy
+	Priority    int       // MT-PRIORITY (RFC 6710), -9 to 9; 0 is the default
+	Release     time.Time // not to be delivered before it (FUTURERELEASE, RFC 4865); zero is at once
+	Solicit     string    // the solicitation class keywords that the sender declared, with commas between (RFC 3865)
 }
 
 // DeliverBy is how soon a message is to be delivered (RFC 2852, 4). The zero value sets no bound.

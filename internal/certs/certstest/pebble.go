@@ -3,7 +3,6 @@
 package certstest
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -82,7 +81,7 @@ func (p *Pebble) Start(more map[string]any, env ...string) {
 	must(p.t, os.WriteFile(file, text, 0o600))
 	cmd := exec.Command("pebble", "-config", file, "-dnsserver", p.Zone.Addr)
 	cmd.Env = append(append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"), env...)
-	var out bytes.Buffer
+	var out listentest.Book
 	cmd.Stdout, cmd.Stderr = &out, &out
 	must(p.t, cmd.Start())
 	p.t.Cleanup(func() {
@@ -92,10 +91,7 @@ func (p *Pebble) Start(more map[string]any, env ...string) {
 			p.t.Logf("pebble said:\n%s", out.String())
 		}
 	})
-	Eventually(p.t, "pebble answers", func() bool {
-		_, err := p.get(p.Directory)
-		return err == nil
-	})
+	out.Await(p.t, 1, "ACME directory available")
 }
 
 func (p *Pebble) get(url string) ([]byte, error) {
@@ -124,13 +120,3 @@ func (p *Pebble) Verify(chain []*x509.Certificate, name string) {
 
 // Issued reports whether a certificate is of such an authority.
 func Issued(leaf *x509.Certificate) bool { return strings.HasPrefix(leaf.Issuer.CommonName, "Pebble") }
-
-// Eventually waits until done, for as long as a busy machine may need.
-func Eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for limit := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(limit) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}

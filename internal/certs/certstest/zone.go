@@ -69,8 +69,9 @@ func (z *Zone) Names(ip string) {
 type Second struct {
 	zone *Zone
 
+	asked chan struct{} // one for each question; some are enough
+
 	mu      sync.Mutex
-	asked   int
 	follows bool
 }
 
@@ -78,17 +79,17 @@ type Second struct {
 func (z *Zone) Second(t testing.TB, ip string) *Second {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(z.Addr)
-	s := &Second{zone: z}
+	s := &Second{zone: z, asked: make(chan struct{}, 100)}
 	serve(t, net.JoinHostPort(ip, port), s, "")
 	z.Names(ip)
 	return s
 }
 
-// Asked is how often it was asked.
-func (s *Second) Asked() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.asked
+// Await returns when it was asked n times more.
+func (s *Second) Await(n int) {
+	for range n {
+		<-s.asked
+	}
 }
 
 // Follow makes it answer what the first one answers.
@@ -102,7 +103,11 @@ func (s *Second) Follow() {
 func (s *Second) ServeDNS(w dns.ResponseWriter, m *dns.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.asked++; s.follows {
+	select {
+	case s.asked <- struct{}{}:
+	default:
+	}
+	if s.follows {
 		s.zone.ServeDNS(w, m)
 		return
 	}
