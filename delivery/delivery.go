@@ -185,7 +185,7 @@ func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
 			r.pause(ctx)
 			continue
 		}
-		r.hand(ctx, due, batches)
+		r.hand(ctx, r.doubts(ctx, due), batches)
 		r.cfg.Spool.Wait(ctx)
 	}
 }

@@ -16,17 +16,20 @@ import (
 type verdict uint8
 
 const (
-	undecided verdict = iota
-	delivered         // it is in a mailbox
-	relayed           // the next hop has it
-	deferred          // it will be tried again
-	failed            // refused for good
-	expired           // tried for as long as the schedule lasts
+	undecided  verdict = iota
+	delivered          // it is in a mailbox
+	relayed            // the next hop has it
+	deferred           // it will be tried again
+	failed             // refused for good
+	expired            // tried for as long as the schedule lasts, or until its deadline
+	discarded          // dropped by a route's rule: nobody is told
+	suppressed         // not tried: the address is on the suppression list
 )
 
 // kinds are the events that verdicts make, and the words for them in the log.
 var kinds = [...]trace.Kind{
 	delivered: trace.Delivered, relayed: trace.Relayed, deferred: trace.Attempt, failed: trace.Bounced, expired: trace.Expired,
+	discarded: trace.Discarded, suppressed: trace.Suppressed,
 }
 
 // outcome is what one attempt brought for one recipient.
@@ -232,7 +235,7 @@ func (r *Runner) logOutcomes(outcomes []outcome) {
 
 // String returns the verdict's word.
 func (v verdict) String() string {
-	return [...]string{"undecided", "delivered", "relayed", "deferred", "failed", "expired"}[v]
+	return [...]string{"undecided", "delivered", "relayed", "deferred", "failed", "expired", "discarded", "suppressed"}[v]
 }
 
 func without(outcomes []outcome, removed []spool.Due) []outcome {

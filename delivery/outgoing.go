@@ -12,7 +12,7 @@ func (a *attempt) exchange(conn *smtpc.Conn) smtpc.Result {
 		return smtpc.Result{Replies: make([]envelope.Reply, len(a.left)), BodyErr: err}
 	}
 	defer body.Close()
-	m := smtpc.Message{Envelope: a.msg.Envelope, Size: a.msg.Size - a.msg.Skip, Body: body}
+	m := smtpc.Message{Envelope: a.msg.Envelope, Size: a.msg.Size - a.msg.Skip, Body: body, Before: a.markSending()}
 	if m.Envelope.UTF8 {
 		if m.UTF8, err = a.r.headerHasUTF8(a.msg); err != nil {
 			return smtpc.Result{Replies: make([]envelope.Reply, len(a.left)), BodyErr: err}

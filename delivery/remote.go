@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -27,12 +28,14 @@ type attempt struct {
 	msg  *spool.Message
 	done []outcome // one for each recipient; those in left may still change
 	left []int     // not settled: another host may take them
+	mark *mark     // nil until a transaction begins
 
 	reached  bool // a host was ready for a transaction, or there is none to reach
 	last     envelope.Reply
 	tried    int // addresses
 	sessions int
 	damaged  error // the body cannot be read
+	stopped  error // the store does not take the mark
 }
 
 // attempt tries, records the outcomes, and tells whether the destination could be
@@ -52,14 +55,18 @@ func (r *Runner) attempt(l *lane, batch []spool.Due) (reached bool, reply envelo
 }
 
 // record makes the outcomes durable. Of what has no answer, a damaged message waits
-// for a person's eye, and what was broken off because we stop is given back as it was.
+// for a person's eye, and what was broken off because we stop, or because the store
+// refused the mark, is given back as it was.
 func (a *attempt) record() {
 	r := a.r
+	if a.mark != nil {
+		a.mark.wait() // the record takes it away: it must not come after that
+	}
 	damaged := errors.Is(a.damaged, store.ErrDamaged) || errors.Is(a.damaged, store.ErrNoBody)
 	var told []outcome
 	var open []spool.Due
 	for _, o := range a.done {
-		if o.reply.Code == 0 && !o.doubtful && (damaged || r.hard.Err() != nil) {
+		if o.reply.Code == 0 && !o.doubtful && (damaged || a.stopped != nil || r.hard.Err() != nil) {
 			open = append(open, o.due)
 		} else {
 			told = append(told, o)
@@ -68,14 +75,56 @@ func (a *attempt) record() {
 	if len(told) > 0 {
 		r.record(r.hard, told)
 	}
-	if damaged {
+	switch {
+	case damaged:
 		r.hold(r.hard, r.ours("4.3.0", "the message cannot be read: "+a.damaged.Error()), open...)
-	} else {
+	case a.stopped != nil:
+		r.storeTrouble(r.hard, a.stopped, open...)
+	case a.mark != nil:
+		r.unmark(open)
+	default:
 		r.cfg.Spool.GiveBack(open...)
 	}
 }
 
+// run does with the message what its route says.
 func (a *attempt) run(ctx context.Context) {
+	switch a.kind() {
+	case Discard:
+		a.discard()
+	case Reject:
+		a.reject()
+	default:
+		a.converse(ctx)
+	}
+}
+
+func (a *attempt) kind() Kind {
+	if a.lane.route == nil {
+		return MX
+	}
+	return a.lane.route.Kind
+}
+
+// discard settles the recipients without anybody being told but the trace.
+func (a *attempt) discard() {
+	a.reached = true
+	a.settle(a.r.ours("2.0.0", "discarded by the route "+a.lane.route.Name))
+	for i := range a.done {
+		a.done[i].verdict = discarded
+	}
+}
+
+// reject fails the recipients with the administrator's words.
+func (a *attempt) reject() {
+	a.reached = true
+	reply := a.r.ours("5.7.1", cmp.Or(a.lane.route.Text, "the administrator does not let mail go there"))
+	reply.Code = 550
+	a.settle(reply)
+}
+
+// converse sends the message by SMTP or LMTP.
+func (a *attempt) converse(ctx context.Context) {
 	for c := a.r.borrow(a.lane); c != nil && len(a.left) > 0; c = a.r.borrow(a.lane) {
 		if c.conn.Reset() != nil { // it died while it waited; that is nobody's fault
 			c.conn.Close()
@@ -84,7 +133,7 @@ func (a *attempt) run(ctx context.Context) {
 		a.send(c.conn, c.sent)
 		break
 	}
-	if len(a.left) == 0 || a.damaged != nil || a.sessions > 0 && !a.lostHost() {
+	if a.finished(ctx) || a.sessions > 0 && !a.lostHost() {
 		return
 	}
 	a.connectAndSend(ctx)
@@ -120,7 +169,7 @@ func (a *attempt) connectAndSend(ctx context.Context) {
 }
 
 func (a *attempt) finished(ctx context.Context) bool {
-	return len(a.left) == 0 || a.damaged != nil || a.tried >= maxAddresses || a.sessions >= maxSessions || ctx.Err() != nil
+	return len(a.left) == 0 || a.damaged != nil || a.stopped != nil || a.tried >= maxAddresses || a.sessions >= maxSessions || ctx.Err() != nil
 }
 
 // noHost settles recipients whose destination has no host to connect to.
@@ -208,8 +257,17 @@ func (a *attempt) send(conn *smtpc.Conn, sent int) {
 	a.r.keep(a.lane, conn, sent)
 }
 
-// BUG: a crash of ours after the final dot and before the reply is recorded sends the
-// message again, and the trace does not say "possibly delivered" then.
+// markSending is smtpc.Message.Before of each transaction: begun by the first, the mark is durable when it returns nil.
+func (a *attempt) markSending() func() error {
+	if a.mark == nil {
+		var due []spool.Due
+		for _, i := range a.left {
+			due = append(due, a.done[i].due)
+		}
+		a.mark = a.r.mark(due)
+	}
+	return a.mark.wait
+}
 
 // transact runs one transaction with the recipients that are left, and reports
 // whether another one makes sense: recipients that were too many for this one.
@@ -226,7 +284,7 @@ func (a *attempt) transact(conn *smtpc.Conn) (again bool) {
 		a.last = o.reply
 		progress = progress || o.reply.Code/100 == 2
 	}
-	a.left = nil
+	a.left, a.stopped = nil, res.Stopped
 	for n, i := range asked {
 		switch reply := res.Replies[n]; {
 		case !reply.Temporary() || reply.Code/100 == 2 || res.Doubtful:

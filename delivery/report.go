@@ -59,7 +59,7 @@ func reportKind(o *outcome) verdict {
 	switch {
 	case o.quiet, o.due.Message.Envelope.From.IsZero(): // RFC 3461, 6.2, and RFC 5321, 4.5.5
 		return undecided
-	case (o.verdict == failed || o.verdict == expired) && n.Wants(envelope.NotifyFailure):
+	case (o.verdict == failed || o.verdict == expired || o.verdict == suppressed) && n.Wants(envelope.NotifyFailure):
 		return failed
 	case o.verdict == deferred && o.delay && n.Wants(envelope.NotifyDelay):
 		return deferred
@@ -218,7 +218,7 @@ func (r *Runner) recipient(o *outcome) dsn.Recipient {
 // status is the code that fits the verdict (RFC 3463): the other side's where it
 // gave one of the right class.
 func status(o *outcome) string {
-	class := map[verdict]string{delivered: "2", relayed: "2", deferred: "4", failed: "5"}[o.verdict]
+	class := map[verdict]string{delivered: "2", relayed: "2", deferred: "4", failed: "5", suppressed: "5"}[o.verdict]
 	switch said := o.reply.Enhanced; {
 	case o.verdict == expired:
 		return "4.4.7"

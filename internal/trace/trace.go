@@ -34,6 +34,9 @@ const (
 	Released  Kind = "released"  // no longer held
 	Retried   Kind = "retried"   // made due at once by an administrator
 	Removed   Kind = "removed"   // taken out of the queue by an administrator
+
+	Discarded  Kind = "discarded"  // dropped by a named rule; nobody was told
+	Suppressed Kind = "suppressed" // not tried, as its address is on the suppression list; the sender was told
 )
 
 // Event is one thing that happened to a message.
