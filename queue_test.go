@@ -16,7 +16,7 @@ import (
 // a proxy that the config names does.
 func TestMailThatWaitsIsAskedFor(t *testing.T) {
 	cfg := testConfig(t, "mx.one.test")
-	cfg.Routes = []config.Route{{Domain: "routed.test", Host: "192.0.2.9", Port: 25, TLS: config.TLSNone}}
+	cfg.Routes = []config.Route{{Domain: "routed.test", Transport: config.TransportSMTP, Host: "192.0.2.9", Port: 25, TLS: config.TLSNone}}
 	tried := make(chan bool)
 	ann := postroad.Credential{Address: "ann@one.test", Password: "secret of ann"}
 	one := embed(t, cfg, postroad.Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

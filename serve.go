@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"net/netip"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"postroad/delivery"
@@ -135,9 +133,7 @@ func (s *Server) flush(ctx context.Context, domain, by string) (int, error) {
 }
 
 // isRouted reports whether a domain has a route of its own.
-func (s *Server) isRouted(domain string) bool {
-	return slices.ContainsFunc(s.cfg.Routes, func(r config.Route) bool { return strings.EqualFold(r.Domain, domain) })
-}
+func (s *Server) isRouted(domain string) bool { return routed(s.cfg.Routes, domain) }
 
 func subaddress(r config.Recipients) account.Subaddress {
 	return account.Subaddress{Delimiter: r.Delimiter, Mailboxes: r.DetailMailbox != "off"}
@@ -159,20 +155,11 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 	if o.Resolver == nil {
 		o.Resolver = dns.System()
 	}
-	r, d := s.cfg.Retry, s.cfg.Delivery
-	delayAfter := r.DelayNotice.Std()
-	if delayAfter == 0 {
-		delayAfter = -1 // never, in delivery's words
-	}
-	jitter := r.Jitter
-	if jitter == 0 {
-		jitter = -1 // none
-	}
+	d := s.cfg.Delivery
 	return delivery.Config{
 		Store: s.house.store, Spool: s.house.spool, Mailboxes: s.house.mailboxes, Accounts: s.house.accounts,
 		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, CreateMailboxes: s.cfg.Recipients.DetailMailbox == "create", AllowPrivate: o.AllowPrivate,
-		Schedule: delivery.Schedule{Min: r.First.Std(), Max: r.Max.Std(), Expire: r.Expire.Std(), DelayAfter: delayAfter, Jitter: jitter},
-		Routes:   routes(s.cfg.Routes),
+		Schedule: schedule(s.cfg.Retry), Routes: routes(s.cfg),
 		Limits: delivery.Limits{
 			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
 			Connect: d.ConnectTimeout.Std(), Drain: s.cfg.ShutdownTimeout.Std(),
@@ -180,24 +167,6 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 		Timeouts: smtpc.Timeouts{Command: d.CommandTimeout.Std()},
 		Now:      o.Now, Log: s.log,
 	}
-}
-
-func routes(list []config.Route) []delivery.Route {
-	var out []delivery.Route
-	for _, r := range list {
-		out = append(out, delivery.Route{
-			Domain: r.Domain, Host: r.Host, Port: r.Port, TLS: routeTLS[r.TLS],
-			Username: r.Username, Password: string(r.Password),
-		})
-	}
-	return out
-}
-
-var routeTLS = map[config.TLSMode]smtpc.TLS{
-	config.TLSNone:          smtpc.None,
-	config.TLSOpportunistic: smtpc.Opportunistic,
-	config.TLSRequired:      smtpc.Required,
-	config.TLSImplicit:      smtpc.Implicit,
 }
 
 func (s *Server) adminConfig(o Options) AdminConfig {

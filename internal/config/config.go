@@ -177,19 +177,6 @@ type Delivery struct {
 	CommandTimeout        Duration `toml:"command_timeout"`
 }
 
-// Route sends mail for a domain to a server of the administrator's choice.
-type Route struct {
-	Domain       string  `toml:"domain"` // "*" is every domain without a route of its own
-	Host         string  `toml:"host"`
-	Port         int     `toml:"port"`
-	TLS          TLSMode `toml:"tls"`
-	Username     string  `toml:"username"`
-	Password     Secret  `toml:"password"`
-	PasswordFile string  `toml:"password_file"`
-
-	fromFile bool // Password was read from PasswordFile
-}
-
 // Trace bounds what is remembered of messages.
 type Trace struct {
 	Age    Duration `toml:"age"`
@@ -229,7 +216,7 @@ func (c *Config) resolve(dir string) {
 		paths = append(paths, &c.TLS.Certificates[i].Cert, &c.TLS.Certificates[i].Key)
 	}
 	for i := range c.Routes {
-		paths = append(paths, &c.Routes[i].PasswordFile)
+		paths = append(paths, &c.Routes[i].PasswordFile, &c.Routes[i].SecretFile)
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
@@ -237,6 +224,9 @@ func (c *Config) resolve(dir string) {
 		}
 	}
 	c.Listen.LMTP = c.Listen.LMTP.under(dir)
+	for i := range c.Routes {
+		c.Routes[i].Host = string(Addr(c.Routes[i].Host).under(dir))
+	}
 }
 
 // maxPasswordFile is far beyond any password, and keeps a wrong path from filling memory.
@@ -250,6 +240,9 @@ func (c *Config) readPasswords() error {
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		if err := readPassword(arrayKey("route", i, "password_file"), r.PasswordFile, &r.Password, &r.fromFile); err != nil {
+			return err
+		}
+		if err := readPassword(arrayKey("route", i, "secret_file"), r.SecretFile, &r.Secret, &r.secretFromFile); err != nil {
 			return err
 		}
 	}

@@ -94,6 +94,24 @@ password = "p\"w\\d"
 [[route]]
 domain = "example.com"
 host = "192.0.2.1"
+[[route]]
+name = "app"
+sender = "@example.org"
+transport = "http"
+url = "https://app.example.org/mail"
+secret = "p\"ws"
+[[route]]
+domain = ".store.example"
+transport = "lmtp"
+host = "unix:/run/lmtp"
+retry_max = "1h"
+concurrency = 2
+per_minute = 60
+[[route]]
+domain = "far.example"
+transport = "mx"
+tls = "encrypted"
+source = ["192.0.2.1", "2001:db8::1"]
 [log]
 level = "debug"
 `
@@ -118,8 +136,14 @@ func TestParseReadsWhatIsWritten(t *testing.T) {
 	}
 	want.Retry = Retry{Duration(10 * time.Minute), Duration(4 * time.Hour), Duration(60 * time.Hour), 0, 0}
 	want.Routes = []Route{
-		{Domain: "*", Host: "smtp.example.net", Port: 587, TLS: TLSRequired, Username: "u", Password: `p"w\d`},
-		{Domain: "example.com", Host: "192.0.2.1", Port: 25, TLS: TLSOpportunistic},
+		{Domain: "*", Transport: TransportSMTP, Host: "smtp.example.net", Port: 587, TLS: TLSRequired, Username: "u", Password: `p"w\d`},
+		{Domain: "example.com", Transport: TransportSMTP, Host: "192.0.2.1", Port: 25, TLS: TLSOpportunistic},
+		{Name: "app", Sender: "@example.org", Transport: TransportHTTP, Port: 25, TLS: TLSOpportunistic, URL: "https://app.example.org/mail", Secret: `p"ws`},
+		{
+			Domain: ".store.example", Transport: TransportLMTP, Host: "unix:/run/lmtp", Port: 24, TLS: TLSOpportunistic,
+			RetryMax: Duration(time.Hour), Concurrency: 2, PerMinute: 60,
+		},
+		{Domain: "far.example", Transport: TransportMX, Port: 25, TLS: TLSEncrypted, Source: []string{"192.0.2.1", "2001:db8::1"}},
 	}
 	want.Log.Level = "debug"
 	if !reflect.DeepEqual(c, want) {
@@ -179,6 +203,28 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"two routes for one domain", "[[route]]\ndomain=\"a.b\"\nhost=\"h\"\n[[route]]\ndomain=\"A.B\"\nhost=\"h\"", `line 5: route[2].domain: there is another route`},
 		{"a password in clear", "[[route]]\ndomain=\"*\"\nhost=\"h.example\"\nusername=\"u\"\npassword=\"p\"", `line 4: route[1].username: a password would travel unprotected`},
 		{"a user without password", "[[route]]\ndomain=\"*\"\nhost=\"h\"\ntls=\"implicit\"\nusername=\"u\"", `needs a password`},
+		{"a transport that is none", "[[route]]\ndomain=\"*\"\ntransport=\"uucp\"", `line 3: route[1].transport: "uucp" is not known; use "smtp", "lmtp", "mx", "http", "discard" or "reject"`},
+		{"a host for mx", "[[route]]\ndomain=\"*\"\ntransport=\"mx\"\nhost=\"h\"", `line 3: route[1].transport: "mx" has no use for host, which is set`},
+		{"a URL for smtp", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nurl=\"https://x\"", `route[1].transport: "smtp" has no use for url, which is set`},
+		{"a source to discard from", "[[route]]\ndomain=\"*\"\ntransport=\"discard\"\nsource=[\"192.0.2.1\"]", `"discard" has no use for source`},
+		{"a socket for smtp", "[[route]]\ndomain=\"*\"\nhost=\"unix:/x\"", `line 3: route[1].host: "unix:/x" is a unix socket; only "lmtp" can use one`},
+		{"a socket without a path", "[[route]]\ndomain=\"*\"\ntransport=\"lmtp\"\nhost=\"unix:\"", `line 4: route[1].host: "unix:" lacks the path`},
+		{"TLS on a socket", "[[route]]\ndomain=\"*\"\ntransport=\"lmtp\"\nhost=\"unix:/x\"\ntls=\"starttls\"", `line 5: route[1].tls: "starttls" is of no use on a unix socket`},
+		{"implicit TLS by MX", "[[route]]\ndomain=\"*\"\ntransport=\"mx\"\ntls=\"implicit\"", `line 4: route[1].tls: "implicit" is not what the hosts that DNS names speak`},
+		{"a route of nobody", "[[route]]\nhost=\"h\"", `route[1].domain: is empty; it wants "*" or a domain such as "example.org", unless sender or name is set`},
+		{"a domain below nothing", "[[route]]\ndomain=\".\"\nhost=\"h\"", `line 2: route[1].domain: is empty`},
+		{"a sender that is none", "[[route]]\nsender=\"ann\"\nhost=\"h\"", `line 2: route[1].sender: "ann" is not a sender; write it as`},
+		{"a name with a space", "[[route]]\nname=\"my relay\"\nhost=\"h\"", `line 2: route[1].name: "my relay" is not a name`},
+		{"a name that is taken", "[[route]]\nname=\"mx\"\nhost=\"h\"", `line 2: route[1].name: "mx" is what commands call the hosts that DNS names`},
+		{"two routes of a name", "[[route]]\nname=\"a\"\nhost=\"h\"\n[[route]]\nname=\"a\"\nhost=\"h\"", `line 5: route[2].name: there is another route with the name "a"`},
+		{"two routes for a sender", "[[route]]\nsender=\"@a.b\"\nhost=\"h\"\n[[route]]\nsender=\"@A.b\"\ndomain=\"*\"\nhost=\"h\"", `line 6: route[2].domain: there is another route for "*" of @A.b`},
+		{"no URL", "[[route]]\ndomain=\"*\"\ntransport=\"http\"", `route[1].url: "" is not an address to post to; write it as "https://`},
+		{"a user in a URL", "[[route]]\ndomain=\"*\"\ntransport=\"http\"\nurl=\"https://u:p@x/\"", `line 4: route[1].url: an address to post to has no user`},
+		{"two secrets of a route", "[[route]]\ndomain=\"*\"\ntransport=\"http\"\nurl=\"https://x/\"\nsecret=\"a\"\nsecret_file=\"b\"", `line 5: route[1].secret: secret and secret_file are both set; one is enough`},
+		{"a name to send from", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nsource=[\"mail.example.org\"]", `line 4: route[1].source: "mail.example.org" is not an address of this machine`},
+		{"two IPv4 addresses to send from", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nsource=[\"192.0.2.1\",\"::1\",\"192.0.2.2\"]", `"192.0.2.2" is the second of its kind`},
+		{"a route's waits in disorder", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nretry_first=\"1h\"\nretry_expire=\"10m\"", `line 5: route[1].retry_expire: 10m is out of range: from 1h to 365d`},
+		{"a route's duration without unit", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nretry_max=60", `line 4: route[1].retry_max: a duration needs a unit`},
 		{"an issuer nowhere", "[oauth]\nclient_id = \"x\"", `oauth.introspection_url: is empty, but other keys of [oauth] are set`},
 		{"a secret of nobody", "[oauth]\nintrospection_url = \"https://x\"\nclient_secret = \"x\"", `line 2: oauth.introspection_url: a client_secret is set, but no client_id`},
 		{"two secrets", "[oauth]\nintrospection_url = \"https://x\"\nclient_id=\"x\"\nclient_secret=\"x\"\nclient_secret_file=\"x\"", `one is enough`},
@@ -294,6 +340,7 @@ func TestWriteRoundTrips(t *testing.T) {
 		t.Errorf("password shown as %q", string(again.Routes[0].Password))
 	}
 	again.Routes[0].Password, again.ACME.EABHMAC = c.Routes[0].Password, c.ACME.EABHMAC
+	again.Routes[2].Secret = c.Routes[2].Secret
 	if !reflect.DeepEqual(c, again) {
 		t.Errorf("got  %#v\nwant %#v", again, c)
 	}
@@ -486,7 +533,7 @@ func FuzzParse(f *testing.F) {
 		}
 		again.ACME.EABHMAC = c.ACME.EABHMAC
 		for i := range c.Routes {
-			again.Routes[i].Password = c.Routes[i].Password
+			again.Routes[i].Password, again.Routes[i].Secret = c.Routes[i].Password, c.Routes[i].Secret
 		}
 		if !reflect.DeepEqual(c, again) {
 			t.Fatalf("round trip:\n%#v\n%#v", c, again)

@@ -168,7 +168,7 @@ func wanted(goType string) string {
 		return "routes are tables: write [[route]] above each"
 	case "[]config.Certificate":
 		return "certificates are tables: write [[tls.certificate]] above each"
-	case "string", "config.Secret", "config.TLSMode":
+	case "string", "config.Secret", "config.TLSMode", "config.Transport":
 		return "a text in quotes belongs here"
 	}
 	return "a table belongs here: write its name in brackets, and its keys below"
@@ -244,19 +244,6 @@ func joinKey(table, key string) string {
 
 // arrayKey names a key of the i-th table of a name as people count: route[1].host.
 func arrayKey(name string, i int, key string) string { return fmt.Sprintf("%s[%d].%s", name, i+1, key) }
-
-// completeRoutes gives routes the defaults of what they leave out.
-func (ps *places) completeRoutes(routes []Route) {
-	for i := range routes {
-		r, d := &routes[i], defaultRoute()
-		if !ps.has(arrayKey("route", i, "port")) && r.Port == 0 {
-			r.Port = d.Port
-		}
-		if !ps.has(arrayKey("route", i, "tls")) && r.TLS == "" {
-			r.TLS = d.TLS
-		}
-	}
-}
 
 func (ps *places) has(key string) bool {
 	return slices.ContainsFunc(ps.keys, func(p place) bool { return p.key == key })

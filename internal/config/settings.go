@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"regexp"
 	"slices"
@@ -229,23 +228,6 @@ number of them; clients that ask for none of their names get the first of all.`,
 	}}
 }
 
-// routeSection is the table of one route, bound to r.
-func routeSection(r *Route) section {
-	return section{"route", `Mail for a domain that is not ours goes to the server of its route instead of the
-one that DNS names. There may be any number of routes.`, true, []setting{
-		{"domain", &r.Domain, `The domain of the recipients; "*" is every domain without a route of its own.`, r.checkDomain},
-		{"host", &r.Host, `The server's name or address.`, r.checkHost},
-		{"port", &r.Port, `Its port.`, between(&r.Port, 1, 65535)},
-		{"tls", &r.TLS, `"none", "opportunistic" (STARTTLS when offered), "starttls" (with a good
-certificate, or no delivery) or "implicit" (TLS from the start, good certificate).`,
-			oneOf(&r.TLS, TLSNone, TLSOpportunistic, TLSRequired, TLSImplicit)},
-		{"username", &r.Username, `The user to log in as; empty for none. Only over "starttls" or "implicit", or
-to this machine.`, r.checkLogin},
-		{"password", secretOf(&r.Password, r.fromFile), `The password, here ...`, nil},
-		{"password_file", &r.PasswordFile, `... or as the first line of a file.`, nil},
-	}}
-}
-
 // secretOf is a password as a setting; one that was read from a file is shown by that.
 func secretOf(s *Secret, fromFile bool) *Secret {
 	if fromFile {
@@ -253,9 +235,6 @@ func secretOf(s *Secret, fromFile bool) *Secret {
 	}
 	return s
 }
-
-// defaultRoute is a route of which nothing has been said.
-func defaultRoute() Route { return Route{Port: 25, TLS: TLSOpportunistic} }
 
 // all is the whole table with the certificates and routes that there are.
 func (c *Config) all() []section {
@@ -489,59 +468,6 @@ func (c *Config) checkRetryMax() error {
 
 func (c *Config) checkExpire() error {
 	return between(&c.Retry.Expire, c.Retry.First, Duration(365*day))()
-}
-
-func (r *Route) checkDomain() error {
-	if r.Domain == "*" {
-		return nil
-	}
-	if err := checkDomainName(r.Domain); err != nil {
-		return fmt.Errorf("%w; it wants \"*\" or a domain such as \"example.org\"", err)
-	}
-	return nil
-}
-
-func (r *Route) checkHost() error {
-	if net.ParseIP(r.Host) != nil {
-		return nil
-	}
-	if err := checkDomainName(r.Host); err != nil {
-		return fmt.Errorf("%w; it wants the server's name or address", err)
-	}
-	return nil
-}
-
-func (r *Route) checkLogin() error {
-	switch {
-	case r.Password != "" && r.PasswordFile != "" && !r.fromFile:
-		return fmt.Errorf("password and password_file are both set; one is enough")
-	case (r.Password != "" || r.PasswordFile != "") && r.Username == "":
-		return fmt.Errorf("is empty, but a password is set")
-	case r.Username != "" && r.Password == "" && r.PasswordFile == "":
-		return fmt.Errorf("needs a password: set password or password_file")
-	case r.Username != "" && !r.private():
-		return fmt.Errorf("a password would travel unprotected; set tls to \"starttls\" or \"implicit\"")
-	}
-	return nil
-}
-
-// private reports whether a password may travel to the route's server.
-func (r *Route) private() bool {
-	ip := net.ParseIP(r.Host)
-	return r.TLS == TLSRequired || r.TLS == TLSImplicit || r.Host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// checkRoutes refuses two routes for one domain: which counts would be a guess.
-func (c *Config) checkRoutes() error {
-	seen := map[string]bool{}
-	for i, r := range c.Routes {
-		domain := strings.ToLower(r.Domain)
-		if seen[domain] {
-			return &Error{Key: arrayKey("route", i, "domain"), Text: fmt.Sprintf("there is another route for %q", r.Domain)}
-		}
-		seen[domain] = true
-	}
-	return nil
 }
 
 // checkDomainName holds a name to the rules of host names (RFC 1123, 2.1), and lets

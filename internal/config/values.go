@@ -232,6 +232,7 @@ type TLSMode string
 const (
 	TLSNone          TLSMode = "none"          // never
 	TLSOpportunistic TLSMode = "opportunistic" // STARTTLS when offered, whatever the certificate
+	TLSEncrypted     TLSMode = "encrypted"     // STARTTLS, whatever the certificate, or no delivery
 	TLSRequired      TLSMode = "starttls"      // STARTTLS with a certificate that is good, or no delivery
 	TLSImplicit      TLSMode = "implicit"      // TLS from the first octet, with a good certificate
 )

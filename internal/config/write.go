@@ -50,9 +50,7 @@ func WriteSample(w io.Writer) error {
 	}
 	certificateSection(&Certificate{Cert: "example.org.pem", Key: "example.org.key"}).write(b, "#")
 	b.WriteByte('\n')
-	r := defaultRoute()
-	r.Domain, r.Host, r.Port, r.TLS = "*", "smtp.example.org", 587, TLSRequired
-	r.Username, r.PasswordFile = "postroad", "smarthost.password"
+	r := sampleRoute()
 	routeSection(&r).write(b, "#")
 	return b.Flush()
 }
@@ -148,6 +146,8 @@ func literal(v any) string {
 		}
 		return "[" + strings.Join(words, ", ") + "]"
 	case *TLSMode:
+		return quote(string(*v))
+	case *Transport:
 		return quote(string(*v))
 	case *Addr:
 		return quote(string(*v))
