@@ -1,0 +1,257 @@
+// Package hook posts to applications over HTTP: a message, an event, a report.
+//
+// What is promised:
+//
+//   - What is posted is streamed, with its exact length, and signed as Standard Webhooks 1.0 says, when there is a key.
+//   - Only a 2xx answer that came after the whole of it was handed over counts as taken. Redirects are not followed.
+//   - An answer, its header included, is bounded in size, and nobody waits for ever: neither for a connection, nor for
+//     some octets to be taken, nor for the answer, nor for all of it together.
+//   - The last octets leave after the caller has agreed to that (Request.Before), so that a receiver that needs the
+//     whole of it has it only then.
+package hook
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Config is what New needs; the zero value is ready for use.
+type Config struct {
+	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil is the operating system's
+	TLS      *tls.Config                                                       // the roots; nil is the system's
+	Timeouts Timeouts
+	Agent    string // User-Agent
+	Now      func() time.Time
+}
+
+// Timeouts bound a request. Zero fields have the values given here.
+type Timeouts struct {
+	Connect time.Duration // a connection, and its TLS handshake: 30 s each
+	Block   time.Duration // some octets to be taken: 1 minute
+	Answer  time.Duration // the answer, once all was sent: 2 minutes
+	All     time.Duration // all together: 15 minutes
+}
+
+func (t Timeouts) withDefaults() Timeouts {
+	return Timeouts{
+		Connect: cmp.Or(t.Connect, 30*time.Second),
+		Block:   cmp.Or(t.Block, time.Minute),
+		Answer:  cmp.Or(t.Answer, 2*time.Minute),
+		All:     cmp.Or(t.All, 15*time.Minute),
+	}
+}
+
+// The bounds on answers.
+const (
+	maxHeader = 64 << 10
+	maxText   = 1 << 10
+	// maxRetryAfter is the longest wait that an answer can ask for.
+	maxRetryAfter = 24 * time.Hour
+	// expectFrom is how many octets are not sent before the other side has had a look at the header.
+	expectFrom = 1 << 20
+)
+
+// ErrURL refuses an address to post to.
+var ErrURL = errors.New("not an address to post to")
+
+// CheckURL reports whether address is one to post to: ErrURL. https is for any host, http for those whose network the
+// administrator trusts.
+func CheckURL(address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("%w: %q; write it as \"https://app.example.org/mail\"", ErrURL, address)
+	case u.User != nil || u.Fragment != "":
+		return fmt.Errorf("%w: %q has a password or a fragment, which do not belong there", ErrURL, address)
+	}
+	return nil
+}
+
+// Client posts. Any number of goroutines.
+type Client struct {
+	// Set by New, never changed.
+	cfg       Config
+	transport *http.Transport
+}
+
+// New returns a client without connections.
+func New(cfg Config) *Client {
+	cfg.Timeouts = cfg.Timeouts.withDefaults()
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	c := &Client{cfg: cfg}
+	c.transport = &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: c.dial, TLSClientConfig: cfg.TLS.Clone(), ForceAttemptHTTP2: true,
+		TLSHandshakeTimeout: cfg.Timeouts.Connect, ResponseHeaderTimeout: cfg.Timeouts.Answer,
+		MaxResponseHeaderBytes: maxHeader, MaxIdleConnsPerHost: 4, MaxIdleConns: 64, IdleConnTimeout: 30 * time.Second,
+		DisableCompression: true, ExpectContinueTimeout: time.Second,
+	}
+	return c
+}
+
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeouts.Connect)
+	defer cancel()
+	return c.cfg.Dial(ctx, network, addr)
+}
+
+// Close lets go of connections that wait for another request.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Request is one thing to be posted.
+type Request struct {
+	URL         string
+	ID          string // the same whenever the same thing is posted again; of letters, digits, "-", "_" and "."
+	ContentType string
+	Size        int64
+	// Open gives the octets: Size of them. It is called once to sign them and once to send them.
+	Open func() (io.ReadCloser, error)
+	// Header is sent too. Values hold no control characters.
+	Header map[string]string
+	// Envelope is signed before the octets, with a "." between them; empty for none.
+	Envelope string
+	Key      Key
+	// Before is called once, before the last octets are sent; nil for nothing. Its error ends the request with nothing delivered.
+	Before func() error
+}
+
+// Answer is what the other side said.
+type Answer struct {
+	Code       int           // of HTTP
+	Text       string        // how its body begins; not sanitised
+	RetryAfter time.Duration // how long it wants to be left alone; 0 when it did not say, at most a day
+	TLS        string        // version and cipher suite; empty without
+	Peer       string        // the address that was talked to; empty when none was reached
+	Whole      bool          // all of it had been handed over before the answer, or the error, came
+}
+
+// Post sends a request and returns the answer, whatever it says. An error means that there is none: of Open or Before
+// it is a LocalError, any other is the network's or the other side's; of the Answer, Peer and Whole count also then.
+func (c *Client) Post(ctx context.Context, r *Request) (Answer, error) {
+	ctx, breakOff := context.WithCancelCause(ctx)
+	defer breakOff(nil)
+	all := time.AfterFunc(c.cfg.Timeouts.All, func() { breakOff(errSlow) })
+	defer all.Stop()
+	req, err := c.request(ctx, r)
+	if err != nil {
+		return Answer{}, &LocalError{err}
+	}
+	body, err := c.body(r, breakOff)
+	if err != nil {
+		return Answer{}, &LocalError{err}
+	}
+	defer body.end()
+	if r.Size > 0 {
+		req.Body, req.ContentLength = body, r.Size
+	}
+	return c.exchange(req, body)
+}
+
+// LocalError is trouble on our own side: nothing was delivered.
+type LocalError struct{ Err error }
+
+func (e *LocalError) Error() string { return e.Err.Error() }
+func (e *LocalError) Unwrap() error { return e.Err }
+
+// errSlow is why a request is broken off.
+var errSlow = errors.New("the other side takes too long")
+
+// request is all but the body.
+func (c *Client) request(ctx context.Context, r *Request) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range r.Header {
+		req.Header.Set(name, value)
+	}
+	req.Header.Set("Content-Type", r.ContentType)
+	req.Header.Set("User-Agent", cmp.Or(c.cfg.Agent, "postroad"))
+	if r.Size > expectFrom {
+		req.Header.Set("Expect", "100-continue") // who refuses it by its header is spared the rest
+	}
+	return req, c.sign(req.Header, r)
+}
+
+// sign sets the headers of Standard Webhooks.
+func (c *Client) sign(h http.Header, r *Request) error {
+	now := c.cfg.Now()
+	h.Set("Webhook-Id", r.ID)
+	h.Set("Webhook-Timestamp", timestamp(now))
+	if r.Key.IsZero() {
+		return nil
+	}
+	m := r.Key.begin(r.ID, now)
+	if r.Envelope != "" {
+		io.WriteString(m.sum, r.Envelope+".")
+	}
+	octets, err := r.Open()
+	if err != nil {
+		return err
+	}
+	defer octets.Close()
+	if _, err := io.Copy(m.sum, octets); err != nil {
+		return err
+	}
+	h.Set("Webhook-Signature", m.String())
+	h.Set("Webhook-Key-Id", r.Key.ID())
+	return nil
+}
+
+// exchange sends the request and reads the answer.
+func (c *Client) exchange(req *http.Request, body *body) (a Answer, err error) {
+	trace := &httptrace.ClientTrace{GotConn: func(g httptrace.GotConnInfo) { a.Peer = g.Conn.RemoteAddr().String() }}
+	resp, err := c.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
+	a.Whole = body.answered()
+	if resp != nil {
+		defer resp.Body.Close()
+	}
+	if local := body.failed(); local != nil {
+		return a, &LocalError{local}
+	}
+	if err != nil {
+		return a, cmp.Or(context.Cause(req.Context()), err)
+	}
+	a.Code, a.RetryAfter = resp.StatusCode, c.retryAfter(resp.Header.Get("Retry-After"))
+	if resp.TLS != nil {
+		a.TLS = tls.VersionName(resp.TLS.Version) + " " + tls.CipherSuiteName(resp.TLS.CipherSuite)
+	}
+	a.Text = text(resp)
+	return a, nil
+}
+
+// text is how an answer's body begins, where it was written for programs or people who run them.
+func text(resp *http.Response) string {
+	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if kind == "text/html" {
+		return ""
+	}
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, maxText)) // what came before an error has to do
+	return string(b)
+}
+
+// retryAfter reads both forms (RFC 9110, 10.2.3).
+func (c *Client) retryAfter(value string) time.Duration {
+	var wait time.Duration
+	if n, err := strconv.ParseUint(value, 10, 32); err == nil {
+		wait = time.Duration(n) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		wait = at.Sub(c.cfg.Now())
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
