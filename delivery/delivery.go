@@ -190,11 +190,12 @@ func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
 	}
 }
 
-// hand parts what is local from what is not.
+// hand parts what is local from what is not. What has missed its deadline goes nowhere else.
 func (r *Runner) hand(ctx context.Context, due []spool.Due, batches chan<- []spool.Due) {
 	var local, remote []spool.Due
+	now := r.cfg.Now()
 	for _, d := range due {
-		if d.Recipient.Account != 0 || d.Recipient.List {
+		if d.Recipient.Account != 0 || d.Recipient.List || missed(&d, now) {
 			local = append(local, d)
 		} else {
 			remote = append(remote, d)

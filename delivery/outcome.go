@@ -40,19 +40,25 @@ type outcome struct {
 	reports  bool   // the next hop itself reports success (it offers DSN)
 	doubtful bool   // the reply to the whole message is missing: it may have been delivered
 	quiet    bool   // no report is made: there is no room for one
+	keeps    bool   // the next hop itself keeps the deadline (it offers DELIVERBY)
+	final    bool   // the next hop is the end of the way: a store of mail behind LMTP, an application behind HTTP
+	by       string // who ordered it, where that was a person
 
-	// Set by judge.
+	// Set by judge, unless the outcome is no other host's word.
 	verdict verdict
 	next    time.Time // for deferred
 	delay   bool      // the sender is told of the delay now
+	overdue bool      // the deadline has passed
 }
 
-// judge decides. Only a 5yz reply or the end of the schedule fails a recipient.
+// judge decides. Only a 5yz reply, the end of the schedule, or a deadline that the
+// sender set (RFC 2852) fails a recipient.
 func (s Schedule) judge(o *outcome, now time.Time) {
 	if o.verdict != undecided {
 		return
 	}
 	r, m := &o.due.Recipient, o.due.Message
+	o.overdue = missed(&o.due, now)
 	r.Attempts++
 	r.Last = o.reply
 	next, again := s.Next(m.Ready(), now)
@@ -61,13 +67,21 @@ func (s Schedule) judge(o *outcome, now time.Time) {
 		o.verdict = relayed
 	case !o.reply.Temporary():
 		o.verdict = failed
-	case !again:
+	case !again, o.overdue && m.Envelope.DeliverBy.Return:
 		o.verdict = expired
 	default:
-		o.verdict, o.next = deferred, next
-		o.delay = !r.Delayed && s.late(m.Ready(), now)
+		o.verdict, o.next = deferred, beforeDeadline(m, now, next)
+		o.delay = o.overdue || !r.Delayed && s.late(m.Ready(), now)
 		r.Delayed = r.Delayed || o.delay
 	}
+}
+
+// scheduleOf is the schedule of a recipient: its route's, with what that leaves open as the server's is.
+func (r *Runner) scheduleOf(d *spool.Due) Schedule {
+	if route, _ := r.route(d); route != nil && route.Schedule != nil {
+		return route.Schedule.or(r.cfg.Schedule)
+	}
+	return r.cfg.Schedule
 }
 
 // record makes outcomes of one message durable, together with the reports that follow
@@ -76,7 +90,7 @@ func (s Schedule) judge(o *outcome, now time.Time) {
 func (r *Runner) record(ctx context.Context, outcomes []outcome) {
 	now := r.cfg.Now()
 	for i := range outcomes {
-		r.cfg.Schedule.judge(&outcomes[i], now)
+		r.scheduleOf(&outcomes[i].due).judge(&outcomes[i], now)
 	}
 	for len(outcomes) > 0 {
 		removed, err := r.settle(outcomes)
@@ -169,6 +183,7 @@ func (r *Runner) settle(outcomes []outcome) (removed []spool.Due, err error) {
 // apply does to a recipient in the spool what its outcome asks for.
 func (r *Runner) apply(tx store.Tx, o *outcome) bool {
 	if o.verdict == deferred {
+		o.next = beforeDeadline(o.due.Message, r.cfg.Now(), o.next)
 		return r.cfg.Spool.Defer(tx, o.due, o.next)
 	}
 	return r.cfg.Spool.Settle(tx, o.due)
@@ -196,13 +211,13 @@ func recordEvents(tx store.Tx, now time.Time, outcomes []outcome, reports []*rep
 }
 
 func sameFate(a, b *trace.Event) bool {
-	return a.Kind == b.Kind && a.Reply == b.Reply && a.Peer == b.Peer && a.Next == b.Next && a.Related == b.Related
+	return a.Kind == b.Kind && a.Reply == b.Reply && a.Peer == b.Peer && a.Next == b.Next && a.Related == b.Related && a.By == b.By
 }
 
 func (o *outcome) event(now time.Time, reports []*report) trace.Event {
 	e := trace.Event{
 		Time: now, Kind: kinds[o.verdict], To: []string{o.due.Recipient.To.String()},
-		Reply: o.reply.String(), Peer: o.reply.From, TLS: o.tls,
+		Reply: o.reply.String(), Peer: o.reply.From, TLS: o.tls, By: o.by,
 	}
 	if o.doubtful {
 		e.Reply = strings.TrimSpace("possibly delivered: " + e.Reply)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"postroad/delivery/smtpc"
@@ -41,6 +42,9 @@ type attempt struct {
 // attempt tries, records the outcomes, and tells whether the destination could be
 // reached; if not, reply says why.
 func (r *Runner) attempt(l *lane, batch []spool.Due) (reached bool, reply envelope.Reply) {
+	if batch = r.deadlines(r.hard, batch); len(batch) == 0 {
+		return true, reply
+	}
 	a := &attempt{r: r, lane: l, msg: batch[0].Message}
 	for i, d := range batch {
 		a.done = append(a.done, outcome{due: d})
@@ -249,6 +253,9 @@ func (a *attempt) send(conn *smtpc.Conn, sent int) {
 	a.reached = true
 	a.sessions++
 	for len(a.left) > 0 && !conn.Broken() {
+		if a.refuse(conn); len(a.left) == 0 {
+			break
+		}
 		sent++
 		if !a.transact(conn) {
 			break
@@ -256,6 +263,26 @@ func (a *attempt) send(conn *smtpc.Conn, sent int) {
 	}
 	a.r.keep(a.lane, conn, sent)
 }
+
+// refuse settles recipients for whom the next hop does not promise what their sender asked for.
+func (a *attempt) refuse(conn *smtpc.Conn) {
+	if a.final() {
+		return
+	}
+	a.left = slices.DeleteFunc(a.left, func(i int) bool {
+		o := &a.done[i]
+		reply := mayRelay(conn, &a.msg.Envelope, &o.due.Recipient.Recipient)
+		if reply.Code == 0 {
+			return false
+		}
+		reply.At = a.r.cfg.Now()
+		o.reply, o.tls = reply, conn.TLS()
+		return true
+	})
+}
+
+// final reports whether the next hop is the end of the message's way.
+func (a *attempt) final() bool { return a.kind() == LMTP || a.kind() == HTTP }
 
 // markSending is smtpc.Message.Before of each transaction: begun by the first, the mark is durable when it returns nil.
 func (a *attempt) markSending() func() error {
@@ -280,6 +307,7 @@ func (a *attempt) transact(conn *smtpc.Conn) (again bool) {
 			res.Replies[n] = a.r.ours("4.3.0", "the message cannot be read: "+a.damaged.Error())
 		}
 		o.reply, o.tls, o.reports = res.Replies[n], conn.TLS(), conn.Offers("DSN")
+		o.keeps, o.final = conn.Offers("DELIVERBY"), a.final()
 		o.doubtful = res.Doubtful && o.reply.Code == 0
 		a.last = o.reply
 		progress = progress || o.reply.Code/100 == 2

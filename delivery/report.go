@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"postroad/internal/account"
 	"postroad/internal/dsn"
@@ -63,7 +64,9 @@ func reportKind(o *outcome) verdict {
 		return failed
 	case o.verdict == deferred && o.delay && n.Wants(envelope.NotifyDelay):
 		return deferred
-	case o.verdict == relayed && !o.reports && n.Wants(envelope.NotifySuccess):
+	case o.verdict == relayed && o.final && !o.reports && n.Wants(envelope.NotifySuccess):
+		return delivered
+	case o.verdict == relayed && !o.final && (!o.reports && n.Wants(envelope.NotifySuccess) || tellsRelay(o)):
 		return relayed
 	case o.verdict == delivered && n.Wants(envelope.NotifySuccess):
 		return delivered
@@ -71,11 +74,18 @@ func reportKind(o *outcome) verdict {
 	return undecided
 }
 
+// tellsRelay reports whether a message that has a deadline is reported as relayed, whatever NOTIFY says but NEVER: when
+// its sender asked for a trace, or when the next hop knows nothing of the deadline (RFC 2852, 4.1.4).
+func tellsRelay(o *outcome) bool {
+	by, n := o.due.Message.Envelope.DeliverBy, o.due.Recipient.Notify
+	return !by.Deadline.IsZero() && (by.Trace || !o.keeps) && n&envelope.NotifyNever == 0
+}
+
 // reports writes the reports that follow from outcomes of one message: at most one
 // of each kind.
 func (r *Runner) reports(outcomes []outcome) ([]*report, error) {
 	var reports []*report
-	for _, kind := range []verdict{failed, deferred, relayed} {
+	for _, kind := range []verdict{failed, deferred, relayed, delivered} {
 		var about []outcome
 		for i := range outcomes {
 			if reportKind(&outcomes[i]) == kind {
@@ -203,16 +213,25 @@ func (r *Runner) recipient(o *outcome) dsn.Recipient {
 		Original: o.due.Recipient.Original, Final: o.due.Recipient.To, Action: dsn.Failed,
 		Status: status(o), Reply: o.reply, LastAttempt: o.reply.At,
 	}
-	switch o.verdict {
+	switch reportKind(o) {
 	case delivered:
 		rcpt.Action = dsn.Delivered
 	case relayed:
 		rcpt.Action = dsn.Relayed
 	case deferred:
 		rcpt.Action = dsn.Delayed
-		rcpt.RetryUntil = o.due.Message.Ready().Add(r.cfg.Schedule.Expire)
+		rcpt.RetryUntil = r.giveUpAt(&o.due)
 	}
 	return rcpt
+}
+
+// giveUpAt is when a recipient is tried no longer.
+func (r *Runner) giveUpAt(d *spool.Due) time.Time {
+	end := d.Message.Ready().Add(r.scheduleOf(d).Expire)
+	if by := d.Message.Envelope.DeliverBy; by.Return && by.Deadline.Before(end) {
+		return by.Deadline
+	}
+	return end
 }
 
 // status is the code that fits the verdict (RFC 3463): the other side's where it
@@ -220,7 +239,9 @@ func (r *Runner) recipient(o *outcome) dsn.Recipient {
 func status(o *outcome) string {
 	class := map[verdict]string{delivered: "2", relayed: "2", deferred: "4", failed: "5", suppressed: "5"}[o.verdict]
 	switch said := o.reply.Enhanced; {
-	case o.verdict == expired:
+	case o.verdict == expired && o.overdue:
+		return "5.4.7"
+	case o.verdict == expired, o.overdue && o.verdict == deferred:
 		return "4.4.7"
 	case said != "" && said[:1] == class:
 		return said

@@ -34,6 +34,21 @@ func (s Schedule) WithDefaults() Schedule {
 	}
 }
 
+// or returns s with its zero fields as in base.
+func (s Schedule) or(base Schedule) Schedule {
+	if s.Rand == nil {
+		s.Rand = base.Rand
+	}
+	return Schedule{
+		Min:        cmp.Or(s.Min, base.Min),
+		Max:        cmp.Or(s.Max, base.Max),
+		Expire:     cmp.Or(s.Expire, base.Expire),
+		DelayAfter: cmp.Or(s.DelayAfter, base.DelayAfter),
+		Jitter:     cmp.Or(s.Jitter, base.Jitter),
+		Rand:       s.Rand,
+	}
+}
+
 // Next returns when to try again, or false when the message has had its time. The
 // last attempt comes when that time ends.
 func (s Schedule) Next(ready, now time.Time) (time.Time, bool) {

@@ -1,0 +1,88 @@
+package delivery
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"postroad/delivery/smtpc"
+	"postroad/internal/envelope"
+	"postroad/spool"
+)
+
+// A sender may set a deadline (RFC 2852). What has not gone on by then is returned (mode R), or its sender is told and it
+// is tried further (mode N). A recipient falls due at its deadline at the latest, so that this happens then.
+
+// missed reports whether a recipient has missed its deadline without this having been noticed yet: in mode R it is
+// not to be delivered any more, in mode N its sender is to be told once.
+func missed(d *spool.Due, now time.Time) bool {
+	by := d.Message.Envelope.DeliverBy
+	if by.Deadline.IsZero() || now.Before(by.Deadline) {
+		return false
+	}
+	return by.Return || d.Recipient.Last.At.Before(by.Deadline)
+}
+
+// beforeDeadline cuts a wait short at the message's deadline.
+func beforeDeadline(m *spool.Message, now, next time.Time) time.Time {
+	if deadline := m.Envelope.DeliverBy.Deadline; deadline.After(now) && deadline.Before(next) {
+		return deadline
+	}
+	return next
+}
+
+// deadlines settles those that have missed their deadline: in mode R for good; in mode N their senders are told, and they
+// are due again at once. It returns the others.
+func (r *Runner) deadlines(ctx context.Context, due []spool.Due) []spool.Due {
+	now := r.cfg.Now()
+	late := func(d spool.Due) bool { return missed(&d, now) }
+	if !slices.ContainsFunc(due, late) {
+		return due
+	}
+	var rest []spool.Due
+	var outcomes []outcome
+	for _, d := range due {
+		if !late(d) {
+			rest = append(rest, d)
+			continue
+		}
+		if len(outcomes) > 0 && outcomes[0].due.Message.ID != d.Message.ID {
+			r.record(ctx, outcomes)
+			outcomes = nil
+		}
+		outcomes = append(outcomes, r.overdue(d, now))
+	}
+	r.record(ctx, outcomes)
+	return rest
+}
+
+// overdue is the outcome for a recipient that has missed its deadline.
+func (r *Runner) overdue(d spool.Due, now time.Time) outcome {
+	by := d.Message.Envelope.DeliverBy
+	text := "not delivered by " + by.Deadline.UTC().Format(dateFormat) + ", which was its deadline"
+	if last := d.Recipient.Last.String(); last != "" {
+		text += "; the last attempt: " + last
+	}
+	o := outcome{due: d, overdue: true, verdict: expired, reply: r.ours("5.4.7", text)}
+	if !by.Return {
+		o.verdict, o.next, o.delay, o.reply.Enhanced = deferred, now, true, "4.4.7"
+		o.due.Recipient.Delayed = true
+	}
+	o.due.Recipient.Last = o.reply
+	return o
+}
+
+// mayRelay returns why a message with a deadline, or for one owner of an address, cannot go to a next hop by what that
+// offers; a reply without a code when it can. Where the next hop is the end of the way, it need not promise anything.
+func mayRelay(conn *smtpc.Conn, e *envelope.Envelope, rcpt *envelope.Recipient) (reply envelope.Reply) {
+	refuse := func(status, text string) envelope.Reply {
+		return envelope.Reply{Code: 550, Enhanced: status, Text: text}
+	}
+	switch by := e.DeliverBy; {
+	case !by.Deadline.IsZero() && by.Return && !conn.Offers("DELIVERBY"): // RFC 2852, 4.1.4.2
+		return refuse("5.3.3", "the next server does not promise to keep the deadline (DELIVERBY)")
+	case !rcpt.ValidSince.IsZero() && !rcpt.ValidContinue && !conn.Offers("RRVS"): // RFC 7293, 3.1
+		return refuse("5.7.19", "the next server does not check who has owned the address since when (RRVS)")
+	}
+	return reply
+}
