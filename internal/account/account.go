@@ -13,6 +13,8 @@
 //	ap  account id, number   an app password, as JSON
 //	au  account id           what the account has sent today
 //	ar  account id, generation, hash      an address that the account has written to
+//	ax  account id, domain, local part    an address that the account's mail is not sent to
+//	ay  account id           how many of these there are
 //	as                       the secret from which salts of unknown users are made
 //	ak  address, network     until when the account knows a network that logged in to it
 //
@@ -227,6 +229,7 @@ func (d *Directory) Remove(addr envelope.Address, removed func(store.Tx, Account
 		dropDelegations(tx, func(_ envelope.Address, id ID) bool { return id == a.ID })
 		removeLogins(tx, a)
 		dropTally(tx, a.ID)
+		dropSuppressions(tx, a.ID)
 		if removed != nil {
 			return removed(tx, a)
 		}
