@@ -1,0 +1,212 @@
+package mailauth
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"postroad/internal/dns"
+	"postroad/internal/store"
+)
+
+// How often the record of a key in a state is looked for.
+var every = map[KeyState]time.Duration{
+	Waiting: 5 * time.Minute,
+	Active:  6 * time.Hour,
+	Old:     24 * time.Hour,
+	Retired: 24 * time.Hour,
+}
+
+const (
+	round     = time.Minute
+	oneLookup = 20 * time.Second
+)
+
+// Run looks for the records of keys until ctx is done, and moves keys on: those that wait, once the DNS has them; those that
+// are old, once their time is up; those that are retired, once their record is gone.
+func (k *Keys) Run(ctx context.Context) {
+	tick := time.NewTicker(round)
+	defer tick.Stop()
+	for {
+		if err := k.check(ctx, "", false); err != nil && ctx.Err() == nil {
+			k.cfg.Log.Error("DKIM keys cannot be looked after", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Check looks for the records of a domain's keys now, of all domains when it is empty, and returns what they are then.
+func (k *Keys) Check(ctx context.Context, domain string) ([]Key, error) {
+	if err := k.check(ctx, domain, true); err != nil {
+		return nil, err
+	}
+	return k.List(domain)
+}
+
+func (k *Keys) check(ctx context.Context, domain string, all bool) error {
+	rows, err := k.rows(domain)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if !all && !k.due(&r.Key) {
+			continue
+		}
+		seen := k.look(ctx, &r.Key)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if _, err := k.note(r.Key, seen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *Keys) due(key *Key) bool {
+	now := k.cfg.Now()
+	return !now.Before(key.Checked.Add(every[key.State])) || key.State == Old && !now.Before(key.Until)
+}
+
+// sight is what a look at the DNS showed.
+type sight struct {
+	found   bool   // the key's record, and nothing that stands in its way
+	gone    bool   // there is surely no record
+	finding string // what is wrong, in words
+}
+
+// look asks the DNS for a key's record.
+func (k *Keys) look(ctx context.Context, key *Key) sight {
+	ctx, cancel := context.WithTimeout(ctx, oneLookup)
+	defer cancel()
+	answer, err := k.cfg.Resolver.LookupTXT(ctx, key.Name())
+	switch {
+	case errors.Is(err, dns.ErrNotFound):
+		return sight{gone: true, finding: "the DNS has no record " + key.Name()}
+	case err != nil:
+		return sight{finding: "the record cannot be looked up: " + err.Error()}
+	case len(answer.Records) > 1:
+		return sight{finding: fmt.Sprintf("the DNS has %d records %s, and one is allowed", len(answer.Records), key.Name())}
+	}
+	record, err := parseKey(answer.Records[0])
+	switch {
+	case err != nil:
+		return sight{finding: "of the record " + key.Name() + ": " + err.Error()}
+	case !bytes.Equal(marshalPublic(record.public), key.Public):
+		return sight{finding: "the record " + key.Name() + " is of another key"}
+	}
+	return sight{found: true}
+}
+
+func marshalPublic(public any) []byte {
+	switch p := public.(type) {
+	case ed25519.PublicKey:
+		return p
+	case *rsa.PublicKey:
+		der, _ := x509.MarshalPKIXPublicKey(p) // nil equals no key
+		return der
+	}
+	return nil
+}
+
+// note writes down what was seen of a key, and what follows from it. A key that has changed meanwhile is left alone.
+func (k *Keys) note(key Key, seen sight) (now Key, err error) {
+	var moved []Key
+	err = k.cfg.Store.Update(func(tx store.Tx) error {
+		moved = nil
+		now = key
+		r, ok, err := rowAt(tx, key.Domain, key.Selector)
+		if err != nil || !ok || r.State != key.State {
+			return err
+		}
+		r.Checked, r.Finding = k.cfg.Now(), seen.finding
+		if moved, err = k.move(tx, &r, seen); err == nil {
+			now = r.Key
+		}
+		return err
+	})
+	if err != nil {
+		return now, err
+	}
+	if len(moved) > 0 {
+		k.changed()
+	}
+	k.tell(key, now, moved)
+	return now, nil
+}
+
+func rowAt(r store.Reader, domain, selector string) (one row, ok bool, err error) {
+	v := r.Get(rowKey(domain, selector))
+	if v == nil {
+		return one, false, nil
+	}
+	if json.Unmarshal(v, &one) != nil {
+		return one, false, fmt.Errorf("DKIM keys: %w", store.ErrRecord)
+	}
+	return one, true, nil
+}
+
+// move puts r into the state that follows from what was seen, and returns all keys that changed theirs.
+func (k *Keys) move(tx store.Tx, r *row, seen sight) (moved []Key, err error) {
+	now := k.cfg.Now()
+	switch {
+	case r.State == Waiting && seen.found:
+		if moved, err = k.relieve(tx, r); err != nil {
+			return nil, err
+		}
+		r.State, r.Since = Active, now
+		moved = append(moved, r.Key)
+	case r.State == Old && !now.Before(r.Until):
+		r.State, r.Since, r.Until, r.Private, r.Finding = Retired, now, time.Time{}, nil, ""
+		moved = append(moved, r.Key)
+	case r.State == Retired && seen.gone:
+		tx.Delete(rowKey(r.Domain, r.Selector))
+		return nil, nil
+	case r.State == Retired:
+		r.Finding = ""
+	}
+	putRow(tx, r)
+	return moved, nil
+}
+
+// relieve makes old the keys whose place a new one takes.
+func (k *Keys) relieve(tx store.Tx, by *row) (moved []Key, err error) {
+	rows, err := readRows(tx, store.NewKey("dk").Text(by.Domain))
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		r := &rows[i]
+		if r.State != Active || r.Algorithm != by.Algorithm || r.Selector == by.Selector {
+			continue
+		}
+		r.State, r.Since, r.Until = Old, k.cfg.Now(), k.cfg.Now().Add(k.cfg.Keep)
+		putRow(tx, r)
+		moved = append(moved, r.Key)
+	}
+	return moved, nil
+}
+
+// tell logs what has become of keys.
+func (k *Keys) tell(before, now Key, moved []Key) {
+	for _, m := range moved {
+		words := map[KeyState]string{
+			Active: "a DKIM key signs from now on", Old: "a DKIM key signs no more; its record must stay",
+			Retired: "the record of a DKIM key may be removed",
+		}
+		k.cfg.Log.Info(words[m.State], "domain", m.Domain, "selector", m.Selector, "algorithm", string(m.Algorithm), "record", m.Name())
+	}
+	if now.State == Active && now.Finding != "" && before.Finding == "" {
+		k.cfg.Log.Warn("mail is signed with a key that nobody can look up", "domain", now.Domain, "selector", now.Selector, "err", now.Finding)
+	}
+}

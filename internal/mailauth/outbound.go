@@ -1,0 +1,157 @@
+package mailauth
+
+import (
+	"context"
+	"io"
+	"mime"
+	"net/mail"
+	"net/netip"
+	"strings"
+	"time"
+
+	"postroad/internal/dns"
+	"postroad/internal/envelope"
+)
+
+// SignerConfig is what a Signer needs. Now and Resolver may be nil: the system's.
+type SignerConfig struct {
+	Hostname string // who says what is found of a message
+	Keys     *Keys
+	Local    func(domain string) (bool, error) // whether a domain is ours
+	Resolver dns.Resolver
+	Now      func() time.Time
+}
+
+// Signer makes the fields that vouch for messages on their way out. Any number of goroutines.
+type Signer struct{ cfg SignerConfig }
+
+// NewSigner returns a Signer.
+func NewSigner(c SignerConfig) *Signer {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Resolver == nil {
+		c.Resolver = dns.System()
+	}
+	return &Signer{c}
+}
+
+// Outbound is what is known of a message that leaves.
+type Outbound struct {
+	Own    bool             // it is for us to sign: who sent it had logged in, or we have written it
+	From   envelope.Address // the reverse-path
+	Via    envelope.Address // our address that forwards it; zero when none does
+	Client Client           // who brought it
+	Binary bool             // a bare CR or LF stays one
+}
+
+// Client is who brought a message.
+type Client struct {
+	IP   netip.Addr // not valid when nobody did
+	Helo string
+}
+
+// Fields returns what goes before a message: each field ends in CRLF. open gives its octets from the start.
+func (s *Signer) Fields(ctx context.Context, o Outbound, open func() (io.ReadCloser, error)) ([]byte, error) {
+	r, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	in := io.Reader(r)
+	if !o.Binary {
+		in = newLineEnds(r)
+	}
+	m, err := readMessage(in, func([]field) []bodyForm { return []bodyForm{ours} })
+	if err != nil {
+		return nil, err
+	}
+	return s.fields(ctx, o, m)
+}
+
+func (s *Signer) fields(ctx context.Context, o Outbound, m *message) (fields []byte, err error) {
+	if o.Own {
+		if fields, err = s.dkim(o, m); err != nil {
+			return nil, err
+		}
+	}
+	return append(fields, deliveredTo(o.Via, m.fields)...), nil
+}
+
+// dkim makes a signature with each key of who the message says it is from, or else of who sends it.
+func (s *Signer) dkim(o Outbound, m *message) (fields []byte, err error) {
+	keys, err := s.keysOf(authorDomain(m.fields), o.From.Domain)
+	if err != nil {
+		return nil, err
+	}
+	names := signedNames(m.fields)
+	for _, key := range keys {
+		f, err := dkimField(key, m.fields, names, m.hash(ours).hash.Sum(nil), s.cfg.Now())
+		if err != nil {
+			return nil, err
+		}
+		fields = append(fields, f...)
+	}
+	return fields, nil
+}
+
+// keysOf returns the keys of the first of the domains that has some.
+func (s *Signer) keysOf(domains ...string) (keys []*SigningKey, err error) {
+	for _, d := range domains {
+		d = envelope.Address{Domain: d}.Canonical().Domain
+		if keys, err = s.cfg.Keys.Signing(d, s.cfg.Local); len(keys) > 0 || err != nil {
+			break
+		}
+	}
+	return keys, err
+}
+
+// authorDomain is the domain of the first address in the From field, or empty.
+func authorDomain(fields []field) string {
+	for i := range fields {
+		if fields[i].name == "from" {
+			return firstDomain(trimField(&fields[i]))
+		}
+	}
+	return ""
+}
+
+func firstDomain(body string) string {
+	// Names are not looked at: whatever they are encoded in, they stand in nobody's way.
+	asIs := func(_ string, r io.Reader) (io.Reader, error) { return r, nil }
+	p := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: asIs}}
+	list, err := p.ParseList(body)
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	_, domain, _ := cutLast(list[0].Address, "@")
+	domain, err = envelope.ParseDomain(domain)
+	if err != nil {
+		return ""
+	}
+	return domain
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// deliveredTo is the field by which a message is known when it comes back to who forwards it, unless it is there.
+func deliveredTo(via envelope.Address, fields []field) string {
+	if via.IsZero() {
+		return ""
+	}
+	for i := range fields {
+		if fields[i].name != "delivered-to" {
+			continue
+		}
+		addr, err := envelope.ParsePath(trimField(&fields[i]))
+		if err == nil && addr.Canonical() == via.Canonical() {
+			return ""
+		}
+	}
+	return "Delivered-To: " + via.String() + "\r\n"
+}
