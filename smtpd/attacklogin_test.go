@@ -106,7 +106,10 @@ func TestE02BrokenResponses(t *testing.T) {
 		for _, mechanism := range []string{"PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "OAUTHBEARER", "XOAUTH2", "EXTERNAL", "CRAM-MD5", "NTLM", "plain", "", "PLAIN PLAIN", "\x00"} {
 			for _, response := range responses {
 				n++
-				for _, initial := range []bool{true, false} {
+				for i, initial := range []bool{true, false} {
+					if testing.Short() && n%4 != i {
+						continue
+					}
 					p := s.helloFrom(t, fresh(n))
 					begin := "AUTH " + mechanism + "\r\n"
 					if initial {

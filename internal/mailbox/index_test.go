@@ -88,7 +88,7 @@ func (h house) answers(id ID) (all []string) {
 func TestIndexIsNoDifference(t *testing.T) {
 	h := open(t, Options{})
 	id := h.box("a").ID
-	h.appendAll(id, letters(0, 1000))
+	h.appendAll(id, letters(0, 1000)) // as many as fill blocks
 	want := h.answers(id)
 	h.index(id)
 	if st := h.indexed(id); st.Indexed != 1000 || st.Blocks > 4 || st.Size == 0 {
@@ -114,6 +114,9 @@ func TestIndexIsNoDifference(t *testing.T) {
 
 // Blocks grow into larger ones, and shrink when most of their messages are gone.
 func TestIndexMerges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it is long under the race detector, and one goroutine's work")
+	}
 	h := open(t, Options{})
 	id := h.box("a").ID
 	for i := range 80 {
@@ -291,6 +294,9 @@ func TestIndexWaits(t *testing.T) {
 // The index of real mail is small, and makes no difference either: a word of each message finds it.
 func TestIndexCorpus(t *testing.T) {
 	texts := corpus(t)
+	if testing.Short() {
+		texts = texts[:len(texts)/8]
+	}
 	h := open(t, Options{})
 	id := h.box("a").ID
 	h.appendAll(id, texts)
