@@ -94,6 +94,7 @@ func (l Limits) WithDefaults() Limits {
 type Runner struct {
 	cfg    Config // set by New, never changed
 	routes *routing
+	poster *poster
 
 	hard context.Context // set by Run: when it is done, attempts break off
 
@@ -131,6 +132,7 @@ func New(c Config) *Runner {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Runner{cfg: c, routes: newRouting(c.Routes), lanes: make(map[string]*lane)}
+	r.poster = newPoster(&r.cfg)
 	return r
 }
 
@@ -167,6 +169,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	late := time.AfterFunc(r.cfg.Limits.Drain, breakOff)
 	defer late.Stop()
 	r.work.Wait()
+	r.poster.close()
 	return nil
 }
 

@@ -44,6 +44,8 @@ type outcome struct {
 	final    bool   // the next hop is the end of the way: a store of mail behind LMTP, an application behind HTTP
 	by       string // who ordered it, where that was a person
 
+	notBefore time.Time // when the next hop wants to hear of it again; zero when it did not say
+
 	// Set by judge, unless the outcome is no other host's word.
 	verdict verdict
 	next    time.Time // for deferred
@@ -70,7 +72,7 @@ func (s Schedule) judge(o *outcome, now time.Time) {
 	case !again, o.overdue && m.Envelope.DeliverBy.Return:
 		o.verdict = expired
 	default:
-		o.verdict, o.next = deferred, beforeDeadline(m, now, next)
+		o.verdict, o.next = deferred, beforeDeadline(m, now, later(next, o.notBefore))
 		o.delay = o.overdue || !r.Delayed && s.late(m.Ready(), now)
 		r.Delayed = r.Delayed || o.delay
 	}

@@ -98,6 +98,8 @@ func (a *attempt) run(ctx context.Context) {
 		a.discard()
 	case Reject:
 		a.reject()
+	case HTTP:
+		a.post(ctx)
 	default:
 		a.converse(ctx)
 	}

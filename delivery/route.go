@@ -26,7 +26,8 @@ type Route struct {
 	Port   int    // of Host; 0 is 25 for SMTP, 24 for LMTP
 	Socket string // of LMTP: the path of a unix socket, in place of Host
 	URL    string // of HTTP
-	Secret string // of HTTP: the key by which what is sent is signed; empty for none
+	Secret string // of HTTP: the key by which what is sent is signed (hook.ParseKey); empty for none
+	posted posted // of HTTP: what is sent
 
 	TLS                smtpc.TLS
 	Username, Password string       // to log in with; empty for none
@@ -168,8 +169,10 @@ func (t *routing) bySender(domain string, from envelope.Address) *Route {
 // route returns how a recipient goes out; nil is by MX. It is false when its Transport names a route that is not there.
 func (r *Runner) route(d *spool.Due) (*Route, bool) {
 	if name := d.Recipient.Transport; name != "" {
-		route, ok := r.routes.named[name]
-		return route, ok
+		if route, ok := r.routes.named[name]; ok {
+			return route, true
+		}
+		return reportRoute(name)
 	}
 	to, _ := d.Recipient.To.ASCII()
 	return r.routes.find(d.Message.Envelope.From, to.Domain), true

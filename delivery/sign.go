@@ -29,4 +29,3 @@ type Outgoing struct {
 	// Binary means that the octets leave as they are. Otherwise a bare CR or LF becomes a line end on the way.
 	Binary bool
 }
-

@@ -32,6 +32,7 @@ type Config struct {
 	TLS      *tls.Config                                                       // the roots; nil is the system's
 	Timeouts Timeouts
 	Agent    string // User-Agent
+	Direct   bool   // whatever proxy the environment names, it is not used
 	Now      func() time.Time
 }
 
@@ -96,10 +97,13 @@ func New(cfg Config) *Client {
 	}
 	c := &Client{cfg: cfg}
 	c.transport = &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: c.dial, TLSClientConfig: cfg.TLS.Clone(), ForceAttemptHTTP2: true,
+		DialContext: c.dial, TLSClientConfig: cfg.TLS.Clone(), ForceAttemptHTTP2: true,
 		TLSHandshakeTimeout: cfg.Timeouts.Connect, ResponseHeaderTimeout: cfg.Timeouts.Answer,
 		MaxResponseHeaderBytes: maxHeader, MaxIdleConnsPerHost: 4, MaxIdleConns: 64, IdleConnTimeout: 30 * time.Second,
 		DisableCompression: true, ExpectContinueTimeout: time.Second,
+	}
+	if !cfg.Direct {
+		c.transport.Proxy = http.ProxyFromEnvironment
 	}
 	return c
 }
