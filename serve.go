@@ -164,8 +164,9 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
 			Connect: d.ConnectTimeout.Std(), Drain: s.cfg.ShutdownTimeout.Std(),
 		},
-		Timeouts: smtpc.Timeouts{Command: d.CommandTimeout.Std()},
-		Now:      o.Now, Log: s.log,
+		Timeouts:    smtpc.Timeouts{Command: d.CommandTimeout.Std()},
+		SuppressFor: s.cfg.Submission.SuppressFor.Std(),
+		Now:         o.Now, Log: s.log,
 	}
 }
 

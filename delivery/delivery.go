@@ -52,6 +52,9 @@ type Config struct {
 	// CreateMailboxes lets mail for a mailbox that is not there make it (spool.Recipient.Mailbox).
 	CreateMailboxes bool
 
+	// SuppressFor is how long an account's mail is not sent to an address that has refused it for good; 0 is never.
+	SuppressFor time.Duration
+
 	// AllowPrivate lets MX records lead to loopback, private and link-local addresses.
 	// Otherwise anyone who controls a domain could have us talk to hosts inside.
 	AllowPrivate bool
@@ -193,12 +196,14 @@ func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
 	}
 }
 
-// hand parts what is local from what is not. What has missed its deadline goes nowhere else.
+// hand parts what is local from what is not. What has missed its deadline, or is barred from its destination, is
+// settled where the local is.
 func (r *Runner) hand(ctx context.Context, due []spool.Due, batches chan<- []spool.Due) {
 	var local, remote []spool.Due
 	now := r.cfg.Now()
-	for _, d := range due {
-		if d.Recipient.Account != 0 || d.Recipient.List || missed(&d, now) {
+	bars := r.bars(due)
+	for i, d := range due {
+		if isLocal(&d) || missed(&d, now) || bars != nil && bars[i] != nil {
 			local = append(local, d)
 		} else {
 			remote = append(remote, d)

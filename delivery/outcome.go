@@ -38,6 +38,7 @@ type outcome struct {
 	reply    envelope.Reply
 	tls      string // of the connection
 	reports  bool   // the next hop itself reports success (it offers DSN)
+	refused  bool   // the reply was to this recipient alone, not to the message
 	doubtful bool   // the reply to the whole message is missing: it may have been delivered
 	quiet    bool   // no report is made: there is no room for one
 	keeps    bool   // the next hop itself keeps the deadline (it offers DELIVERBY)
@@ -172,6 +173,7 @@ func (r *Runner) settle(outcomes []outcome) (removed []spool.Due, err error) {
 			return errRemoved
 		}
 		recordEvents(tx, r.cfg.Now(), outcomes, reports)
+		r.suppress(tx, outcomes)
 		for _, rep := range reports {
 			if err := rep.add(tx, r.cfg.Spool); err != nil {
 				return err

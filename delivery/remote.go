@@ -310,7 +310,7 @@ func (a *attempt) transact(conn *smtpc.Conn) (again bool) {
 		}
 		o.reply, o.tls, o.reports = res.Replies[n], conn.TLS(), conn.Offers("DSN")
 		o.keeps, o.final = conn.Offers("DELIVERBY"), a.final()
-		o.doubtful = res.Doubtful && o.reply.Code == 0
+		o.doubtful, o.refused = res.Doubtful && o.reply.Code == 0, res.Own != nil && res.Own[n]
 		a.last = o.reply
 		progress = progress || o.reply.Code/100 == 2
 	}

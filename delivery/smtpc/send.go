@@ -29,6 +29,8 @@ type Result struct {
 	// Replies has one for each recipient: 2yz is the other side's word that it has
 	// the message; a Code of 0 says in words why there was no reply.
 	Replies []envelope.Reply
+	// Own tells of which recipients the reply was to nothing but themselves: to RCPT or, in LMTP, to the whole message.
+	Own []bool
 	// Doubtful means that the whole message was sent and the reply to it is missing:
 	// recipients without a code may have it.
 	Doubtful bool
@@ -40,7 +42,7 @@ type Result struct {
 
 // Send runs one transaction. Afterwards Broken tells whether another may follow.
 func (c *Conn) Send(m Message) Result {
-	t := transaction{c: c, m: m, replies: make([]envelope.Reply, len(m.Recipients))}
+	t := transaction{c: c, m: m, replies: make([]envelope.Reply, len(m.Recipients)), own: make([]bool, len(m.Recipients))}
 	if c.dirty {
 		if err := c.Reset(); err != nil {
 			t.settle(err.(*Error).Reply)
@@ -65,6 +67,7 @@ type transaction struct {
 	c        *Conn
 	m        Message
 	replies  []envelope.Reply
+	own      []bool
 	asked    []int          // recipients for which RCPT is sent
 	goodbye  envelope.Reply // a 421: what the server said before it closed the connection
 	accepted []int          // those whom the server took
@@ -74,7 +77,7 @@ type transaction struct {
 }
 
 func (t *transaction) result() Result {
-	return Result{Replies: t.replies, Doubtful: t.doubtful, BodyErr: t.bodyErr, Stopped: t.stopped}
+	return Result{Replies: t.replies, Own: t.own, Doubtful: t.doubtful, BodyErr: t.bodyErr, Stopped: t.stopped}
 }
 
 func (t *transaction) open() []int {
@@ -202,7 +205,7 @@ func (t *transaction) took(i int, rcpt envelope.Reply) {
 	switch {
 	case t.replies[i].Code != 0 || t.replies[i].Text != "":
 	case rcpt.Code/100 != 2:
-		t.replies[i] = t.refusal(rcpt)
+		t.replies[i], t.own[i] = t.refusal(rcpt), true
 	default:
 		t.accepted = append(t.accepted, i)
 	}
@@ -244,6 +247,7 @@ func (t *transaction) final() {
 		return
 	}
 	for _, i := range t.accepted {
+		t.own[i] = true
 		t.judged([]int{i}, t.expect(t.c.opts.Timeouts.Final))
 	}
 }

@@ -152,6 +152,8 @@ type Submission struct {
 	DailyMessages   int  `toml:"daily_messages"`
 	DailyRecipients int  `toml:"daily_recipients"`
 	DailyNew        int  `toml:"daily_new_recipients"`
+
+	SuppressFor Duration `toml:"suppress_for"` // 0 is never
 }
 
 // IMAP is what IMAP clients are told of this server.

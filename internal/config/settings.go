@@ -43,7 +43,7 @@ func Default() Config {
 			SMTPTimeout: Duration(5 * time.Minute), IMAPTimeout: Duration(30 * time.Minute),
 		},
 		Recipients: Recipients{Delimiter: "+", DetailMailbox: "off"},
-		Submission: Submission{HideClient: true, DailyMessages: 1000, DailyRecipients: 2000, DailyNew: 500},
+		Submission: Submission{HideClient: true, DailyMessages: 1000, DailyRecipients: 2000, DailyNew: 500, SuppressFor: Duration(30 * day)},
 		Policy: Policy{
 			ConnectionsPerNetwork: 500, ConnectionsPerMinute: 600, MessagesPerHour: 20_000, RecipientsPerHour: 50_000,
 			RefusedPerHour: 1e9, ErrorsPerHour: 3000, AccountMessages: 1000, AccountRecipients: 10_000,
@@ -188,6 +188,8 @@ programs do so themselves, and have to be told not to, or there are two copies.`
 			{"daily_recipients", &c.Submission.DailyRecipients, `Recipients of these.`, between(&c.Submission.DailyRecipients, 0, 1_000_000_000)},
 			{"daily_new_recipients", &c.Submission.DailyNew, `Of these, addresses in domains of others that the account has not written to before: this
 bounds what a thief of its password can do to strangers.`, between(&c.Submission.DailyNew, 0, 1_000_000_000)},
+			{"suppress_for", &c.Submission.SuppressFor, `How long an account's mail is returned at once that is for an address which has refused its mail as
+none that there is ("postroad suppression"); "0s" sends it each time.`, between(&c.Submission.SuppressFor, 0, Duration(10*365*day))},
 		}},
 		{"imap", `What IMAP clients are told.`, false, []setting{
 			{"admin_contact", &c.IMAP.AdminContact, `How users reach you, as in "mailto:postmaster@example.org"; they find it as the server's
