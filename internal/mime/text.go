@@ -33,13 +33,13 @@ func TextReader(p *Part, body io.Reader) (io.Reader, bool) {
 // those of body.
 func (p *Part) Decoded(body io.Reader) (io.Reader, bool) {
 	if d := decoderOf(p.Encoding); d != nil {
-		return &decodingReader{src: body, decoder: d}, true
+		return &codingReader{src: body, coder: d}, true
 	}
 	return body, p.identity()
 }
 
 // decoderOf returns what undoes a transfer encoding, or nil if nothing has to or can.
-func decoderOf(encoding string) decoder {
+func decoderOf(encoding string) coder {
 	switch encoding {
 	case "base64":
 		return new(base64Decoder)
@@ -49,29 +49,29 @@ func decoderOf(encoding string) decoder {
 	return nil
 }
 
-// A decodingReader reads what a decoder makes of src.
-type decodingReader struct {
-	src     io.Reader
-	decoder decoder
-	in      [2048]byte
-	out     []byte // decoded
-	ready   []byte // the part of out that nobody has read
-	err     error
+// A codingReader reads what a coder makes of src.
+type codingReader struct {
+	src   io.Reader
+	coder coder
+	in    [2048]byte
+	out   []byte // what coder made
+	ready []byte // the part of out that nobody has read
+	err   error
 }
 
-// A decoder undoes a transfer encoding piece by piece. It never fails: what makes no sense is skipped or kept as it is.
-type decoder interface {
-	decode(out, in []byte) []byte // adds to out what in stands for
-	finish(out []byte) []byte     // adds what was held back
+// A coder undoes a transfer encoding piece by piece, or makes one. It never fails: what makes no sense is skipped or kept as it is.
+type coder interface {
+	code(out, in []byte) []byte // adds to out what becomes of in
+	finish(out []byte) []byte   // adds what was held back
 }
 
-func (r *decodingReader) Read(p []byte) (int, error) {
+func (r *codingReader) Read(p []byte) (int, error) {
 	for len(r.ready) == 0 && r.err == nil {
 		var n int
 		n, r.err = r.src.Read(r.in[:])
-		r.out = r.decoder.decode(r.out[:0], r.in[:n])
+		r.out = r.coder.code(r.out[:0], r.in[:n])
 		if r.err != nil {
-			r.out = r.decoder.finish(r.out)
+			r.out = r.coder.finish(r.out)
 		}
 		r.ready = r.out
 	}
@@ -89,7 +89,7 @@ type base64Decoder struct {
 	n    int // sextets in bits
 }
 
-func (d *base64Decoder) decode(out, in []byte) []byte {
+func (d *base64Decoder) code(out, in []byte) []byte {
 	for _, c := range in {
 		v := sextet(c)
 		if c == '=' {
@@ -140,7 +140,7 @@ type quotedDecoder struct {
 	n    int
 }
 
-func (d *quotedDecoder) decode(out, in []byte) []byte {
+func (d *quotedDecoder) code(out, in []byte) []byte {
 	for len(in) > 0 {
 		if d.n > 0 || in[0] == '=' {
 			out, in = d.octet(out, in[0]), in[1:]
@@ -208,7 +208,7 @@ func (s *Scanner) takePreview(p *Part) {
 	}
 	s.tries++
 	if d := decoderOf(p.Encoding); d != nil {
-		text = d.finish(d.decode(make([]byte, 0, len(text)), text))
+		text = d.finish(d.code(make([]byte, 0, len(text)), text))
 	}
 	if cs := p.Param("charset"); !isUTF8(cs) {
 		converted, _ := toUTF8(cs, string(text))

@@ -116,7 +116,7 @@ func (d *wordDecoder) flush() {
 func (w encodedWord) decode(out []byte) []byte {
 	if w.base64 {
 		var d base64Decoder
-		return d.finish(d.decode(out, []byte(w.text)))
+		return d.finish(d.code(out, []byte(w.text)))
 	}
 	for i := 0; i < len(w.text); i++ {
 		c := w.text[i]
