@@ -59,6 +59,8 @@ type Config struct {
 	// Otherwise anyone who controls a domain could have us talk to hosts inside.
 	AllowPrivate bool
 
+	Signer Signer // says under whose name messages leave; nil signs nothing
+
 	TLS      *tls.Config    // the roots that certificates are held against; nil is the system's
 	Timeouts smtpc.Timeouts // of each step of a conversation
 	Now      func() time.Time
@@ -100,6 +102,8 @@ type Runner struct {
 	poster *poster
 
 	hard context.Context // set by Run: when it is done, attempts break off
+
+	leaving leavingCache
 
 	mu      sync.Mutex // guards all below, and the fields of lanes that say so
 	lanes   map[string]*lane

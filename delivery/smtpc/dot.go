@@ -5,48 +5,54 @@ import (
 	"io"
 )
 
-// dotWriter writes a message as DATA wants it: CRLF line ends only, dots at the
-// start of a line doubled, a final CRLF (RFC 5321, 4.5.2). A bare CR or LF becomes a
-// line end, so that no two servers can differ on where the message ends. Close
-// writes the final dot.
-type dotWriter struct {
+// A lineWriter writes a message with CRLF line ends only and a final CRLF. A bare CR or LF becomes a line end, so that no two
+// servers can differ on where the message ends. With dots it is as DATA wants it: dots at the start of a line are doubled
+// (RFC 5321, 4.5.2), and Close writes the final dot.
+type lineWriter struct {
 	w      io.Writer
-	before func() error // is called before each block
+	dots   bool
+	before func() error // is called before each block; nil is nothing
 	cr     bool         // the last octet was a CR; its line end is written
 	middle bool         // something of the line is written
 	err    error
 }
 
 // Write takes octets of the message.
-func (d *dotWriter) Write(p []byte) (int, error) {
-	if d.err = d.before(); d.err != nil {
-		return 0, d.err
+func (l *lineWriter) Write(p []byte) (int, error) {
+	if l.before != nil {
+		if l.err = l.before(); l.err != nil {
+			return 0, l.err
+		}
 	}
 	for rest := p; len(rest) > 0; {
-		rest = d.line(rest)
+		rest = l.line(rest)
 	}
-	return len(p), d.err
+	return len(p), l.err
 }
 
 // line writes up to and with the next line end, and returns what follows.
-func (d *dotWriter) line(p []byte) []byte {
-	if d.cr && p[0] == '\n' {
-		d.cr = false
+func (l *lineWriter) line(p []byte) []byte {
+	if l.cr && p[0] == '\n' {
+		l.cr = false
 		return p[1:]
 	}
-	text, end := cutLine(p)
-	if d.cr = false; len(text) > 0 {
-		if text[0] == '.' && !d.middle {
-			d.put(".")
-		}
-		d.middle = true
-		d.write(text)
+	if l.cr = false; !l.middle && l.dots && p[0] == '.' {
+		l.put(".")
 	}
-	if end == 0 {
+	text, end := cutLine(p)
+	switch n := len(text); {
+	case end == '\r' && n+1 < len(p) && p[n+1] == '\n': // as it should be, and in one piece
+		l.middle = false
+		l.write(p[:n+2])
+		return p[n+2:]
+	case end == 0:
+		l.middle = true
+		l.write(text)
 		return nil
 	}
-	d.cr, d.middle = end == '\r', false
-	d.put("\r\n")
+	l.cr, l.middle = end == '\r', false
+	l.write(text)
+	l.put("\r\n")
 	return p[len(text)+1:]
 }
 
@@ -65,18 +71,51 @@ func cutLine(p []byte) (text []byte, end byte) {
 }
 
 // Close ends the message.
-func (d *dotWriter) Close() error {
-	if d.middle {
-		d.put("\r\n")
+func (l *lineWriter) Close() error {
+	if l.middle {
+		l.put("\r\n")
 	}
-	d.put(".\r\n")
-	return d.err
+	if l.middle = false; l.dots {
+		l.put(".\r\n")
+	}
+	return l.err
 }
 
-func (d *dotWriter) put(s string) { d.write([]byte(s)) }
+func (l *lineWriter) put(s string) { l.write([]byte(s)) }
 
-func (d *dotWriter) write(p []byte) {
-	if d.err == nil {
-		_, d.err = d.w.Write(p)
+func (l *lineWriter) write(p []byte) {
+	if l.err == nil && len(p) > 0 {
+		_, l.err = l.w.Write(p)
 	}
+}
+
+// Lines reads a message as Send sends it, but for the dots: every bare CR or LF of r is a line end, and the last line has one.
+// What is signed, and what is measured, must be read through it. Errors are those of r.
+func Lines(r io.Reader) io.Reader {
+	l := &lineReader{src: r}
+	l.lines.w = &l.out
+	return l
+}
+
+type lineReader struct {
+	src   io.Reader
+	in    [4096]byte
+	lines lineWriter
+	out   bytes.Buffer
+	err   error
+}
+
+func (l *lineReader) Read(p []byte) (int, error) {
+	for l.out.Len() == 0 && l.err == nil {
+		var n int
+		n, l.err = l.src.Read(l.in[:])
+		l.lines.Write(l.in[:n])
+		if l.err == io.EOF {
+			l.lines.Close()
+		}
+	}
+	if l.out.Len() == 0 {
+		return 0, l.err
+	}
+	return l.out.Read(p)
 }

@@ -100,7 +100,7 @@ func (t *transaction) settle(r envelope.Reply) {
 // refuse settles what this server cannot take.
 func (t *transaction) refuse() {
 	utf8, m := t.c.Offers("SMTPUTF8"), t.m
-	if m.Binary || m.Envelope.Body == envelope.BodyBinary {
+	if m.Binary {
 		t.settle(t.ours("5.6.3", "a binary message cannot be sent to "+t.c.name))
 	}
 	if m.Envelope.RequireTLS && !t.c.Offers("REQUIRETLS") {
@@ -231,7 +231,7 @@ func (t *transaction) content() {
 		return
 	}
 	limit := time.Now().Add(c.opts.Timeouts.Final + time.Duration(t.m.Size/c.opts.Timeouts.LeastRate)*time.Second)
-	dots := &dotWriter{w: c.w, before: func() error { return c.block(limit) }}
+	dots := &lineWriter{w: c.w, dots: true, before: func() error { return c.block(limit) }}
 	if err := t.copy(dots); err != nil {
 		t.interrupted(err)
 		return
@@ -283,7 +283,7 @@ func (t *transaction) interrupted(err error) {
 
 // copy sends the body and the final dot. The dot is not sent when the body cannot
 // be read to its end: a part of a message must not be taken for the whole.
-func (t *transaction) copy(dots *dotWriter) error {
+func (t *transaction) copy(dots *lineWriter) error {
 	body := &watched{r: t.m.Body}
 	if _, err := io.Copy(dots, body); err != nil {
 		if t.bodyErr = body.err; t.bodyErr != nil {

@@ -219,7 +219,7 @@ func TestRefusedHere(t *testing.T) {
 		"5.6.7 sender":    func(m *Message) { m.Envelope.From.Local = "ä" },
 		"5.6.7 recipient": func(m *Message) { m.Recipients[0].To.Local = "ä" },
 		"5.6.7 header":    func(m *Message) { m.UTF8 = true },
-		"5.6.3 binary":    func(m *Message) { m.Envelope.Body = envelope.BodyBinary },
+		"5.6.3 binary":    func(m *Message) { m.Binary = true },
 		"5.7.30 TLS only": func(m *Message) { m.Envelope.RequireTLS = true },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -454,7 +454,7 @@ func FuzzReply(f *testing.F) {
 func dotted(t testing.TB, parts ...string) string {
 	t.Helper()
 	var b strings.Builder
-	d := &dotWriter{w: &b, before: func() error { return nil }}
+	d := &lineWriter{w: &b, dots: true}
 	for _, p := range parts {
 		if n, err := io.WriteString(d, p); n != len(p) || err != nil {
 			t.Fatal(n, err)
@@ -466,7 +466,7 @@ func dotted(t testing.TB, parts ...string) string {
 	return b.String()
 }
 
-func TestDotWriter(t *testing.T) {
+func TestLineWriter(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                        ".\r\n",
 		"a\r\nb\r\n":              "a\r\nb\r\n.\r\n",
@@ -488,9 +488,9 @@ func TestDotWriter(t *testing.T) {
 	}
 }
 
-// FuzzDotWriter: whatever a message holds, one end, no bare CR or LF, and a receiver
+// FuzzLineWriter: whatever a message holds, one end, no bare CR or LF, and a receiver
 // that takes the dots off again has the message with its line ends put right.
-func FuzzDotWriter(f *testing.F) {
+func FuzzLineWriter(f *testing.F) {
 	for _, s := range []string{"a\r\n.\r\nb", "\r\r\n.\r\n", "\n.\n", "\r.\r", ".\r", "\r\n.\x00\r\n"} {
 		f.Add(s, 2)
 	}
@@ -517,9 +517,9 @@ func FuzzDotWriter(f *testing.F) {
 	})
 }
 
-func BenchmarkDotWriter(b *testing.B) {
+func BenchmarkLineWriter(b *testing.B) {
 	text := []byte(strings.Repeat("The quick brown fox jumps over the lazy dog, and then some more words.\r\n", 1000))
-	d := &dotWriter{w: io.Discard, before: func() error { return nil }}
+	d := &lineWriter{w: io.Discard, dots: true}
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
 		d.Write(text)
