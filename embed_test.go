@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -131,7 +132,7 @@ func TestTwoServersInOneProcess(t *testing.T) {
 	port := map[string]string{} // where the mail exchanger of each domain really listens
 	options := postroad.Options{
 		Resolver: zone, AllowPrivate: true,
-		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		Dial: func(ctx context.Context, _ netip.Addr, network, addr string) (net.Conn, error) {
 			host, _, err := net.SplitHostPort(addr)
 			if err != nil {
 				return nil, err

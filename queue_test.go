@@ -19,7 +19,7 @@ func TestMailThatWaitsIsAskedFor(t *testing.T) {
 	cfg.Routes = []config.Route{{Domain: "routed.test", Transport: config.TransportSMTP, Host: "192.0.2.9", Port: 25, TLS: config.TLSNone}}
 	tried := make(chan bool)
 	ann := postroad.Credential{Address: "ann@one.test", Password: "secret of ann"}
-	one := embed(t, cfg, postroad.Options{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	one := embed(t, cfg, postroad.Options{Dial: func(ctx context.Context, _ netip.Addr, _, _ string) (net.Conn, error) {
 		select {
 		case tried <- true:
 		case <-ctx.Done():

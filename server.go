@@ -39,11 +39,12 @@ import (
 
 // Options are what a config file cannot hold; the zero value is a real server's.
 type Options struct {
-	Log      *slog.Logger                                                      // nil discards
-	Now      func() time.Time                                                  // nil is time.Now
-	Resolver Resolver                                                          // nil asks the system's DNS
-	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil is a net.Dialer's
-	MXPort   int                                                               // where mail exchangers listen; 0 is 25
+	Log      *slog.Logger     // nil discards
+	Now      func() time.Time // nil is time.Now
+	Resolver Resolver         // nil asks the system's DNS
+	// Dial connects to other mail servers, from a local address or, when that is zero, from any; nil is a net.Dialer's.
+	Dial   func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error)
+	MXPort int // where mail exchangers listen; 0 is 25
 	// AllowPrivate lets a mail exchanger have a loopback or private address. DNS
 	// of strangers decides where we connect, so a real server says no.
 	AllowPrivate bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"unicode"
@@ -116,9 +117,9 @@ func TestC13Rebinding(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		f.dns.MX("y.test", "mx.y.test")
 		f.dns.Host("mx.y.test", public(1), public(2), public(3))
-		f.cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		f.cfg.Dial = func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) {
 			f.dns.Host("mx.y.test", "127.0.0.1")
-			return f.net.Dial(ctx, network, addr)
+			return f.net.Dial(ctx, from, network, addr)
 		}
 		f.start()
 		f.submit("<alice@a.test>", "one@y.test")

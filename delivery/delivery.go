@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -41,9 +42,11 @@ type Config struct {
 	Mailboxes *mailbox.Service
 	Accounts  *account.Directory
 
-	Resolver dns.Resolver                                                      // nil is the operating system's
-	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil is the operating system's
-	Hostname string                                                            // our name, in EHLO and reports
+	Resolver dns.Resolver // nil is the operating system's
+	// Dial connects from a local address, or from any when that is zero; nil is the operating system's.
+	Dial     func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error)
+	Source   []netip.Addr // to connect from, one for each family that mail goes out by; none is any
+	Hostname string       // our name, in EHLO and reports
 	Schedule Schedule
 	Routes   []Route
 	Limits   Limits
@@ -124,7 +127,7 @@ func New(c Config) *Runner {
 		c.Resolver = dns.System()
 	}
 	if c.Dial == nil {
-		c.Dial = new(net.Dialer).DialContext
+		c.Dial = dialFrom
 	}
 	if c.Hostname == "" {
 		c.Hostname = "localhost"

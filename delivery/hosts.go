@@ -1,11 +1,15 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"net/netip"
-	"strings"
+	"slices"
+	"time"
 
 	"postroad/internal/dns"
 	"postroad/internal/envelope"
@@ -23,69 +27,134 @@ func worse(a, b error) error {
 // errPrivate means that a name leads to addresses that mail from outside must not reach.
 var errPrivate = errors.New("leads to a private address only, and DNS is not trusted with those; a route can send mail there")
 
-// errLoop means that we ourselves are the destination's mail host.
-var errLoop = errors.New("mail for this domain leads back to this server")
+// errNoSource means that there is no local address from which a host can be reached.
+var errNoSource = errors.New("has no address of a family that mail goes out by; see source in [delivery]")
 
-// hosts returns the destination's mail hosts, best first.
-func (a *attempt) hosts(ctx context.Context) ([]string, error) {
+// errLoop means that we ourselves are the destination's mail host.
+var errLoop = dns.ErrLoop
+
+// host is where mail is taken to: its name, and the addresses that may be dialled.
+type host struct {
+	name  string
+	addrs dns.Answer[netip.Addr]
+}
+
+// hosts returns the names of the destination's mail hosts, best first. What the administrator has written, or the
+// sender in an address, is as good as what DNSSEC has validated.
+func (a *attempt) hosts(ctx context.Context) (dns.Answer[string], error) {
 	if !a.lane.byMX() {
-		return []string{a.lane.route.Host}, nil
+		return dns.Answer[string]{Records: []string{a.lane.route.Host}, Secure: true, Name: a.lane.route.Host}, nil
 	}
 	if _, ok := envelope.Literal(a.lane.domain); ok {
-		return []string{a.lane.domain}, nil
+		return dns.Answer[string]{Records: []string{a.lane.domain}, Secure: true, Name: a.lane.domain}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
 	defer cancel()
-	answer, err := dns.Hosts(ctx, a.r.cfg.Resolver, a.lane.domain)
+	return dns.Hosts(ctx, a.r.cfg.Resolver, a.lane.domain, a.r.cfg.Hostname)
+}
+
+// addresses looks a host up. The addresses that are checked are those that are dialled: the name is not looked up again.
+func (a *attempt) addresses(ctx context.Context, name string) (host, error) {
+	answer, err := a.lookup(ctx, name)
 	if err != nil {
-		return nil, err
+		return host{}, err
 	}
-	hosts := answer.Records
-	for i, host := range hosts {
-		if strings.EqualFold(host, a.r.cfg.Hostname) { // RFC 5321, 5.1: neither us nor those that are worse
-			hosts = hosts[:i]
-			break
+	if a.lane.byMX() && !a.r.cfg.AllowPrivate {
+		if answer.Records = slices.DeleteFunc(slices.Clone(answer.Records), isInside); len(answer.Records) == 0 {
+			return host{}, fmt.Errorf("%s %w", name, errPrivate)
 		}
 	}
-	if len(hosts) == 0 {
-		return nil, fmt.Errorf("%s: %w", a.lane.domain, errLoop)
+	if answer.Records = interleave(a.dialable(answer.Records)); len(answer.Records) == 0 {
+		return host{}, fmt.Errorf("%s %w", name, errNoSource)
 	}
-	return hosts, nil
+	return host{name, answer}, nil
 }
 
-// addresses looks a host up. The addresses that are checked are those that are
-// dialled: the name is not looked up again.
-func (a *attempt) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
-	addrs, err := a.lookup(ctx, host)
-	if err != nil || !a.lane.byMX() || a.r.cfg.AllowPrivate {
-		return addrs, err
+// sources are the local addresses that are dialled from: the route's, or the server's.
+func (a *attempt) sources() []netip.Addr {
+	if route := a.lane.route; route != nil && len(route.Source) > 0 {
+		return route.Source
 	}
-	var public []netip.Addr
-	for _, ip := range addrs {
-		if isPublic(ip) {
-			public = append(public, ip)
+	return a.r.cfg.Source
+}
+
+// dialable are the addresses for whose family there is a local address, when local addresses are given.
+func (a *attempt) dialable(ips []netip.Addr) []netip.Addr {
+	sources := a.sources()
+	if len(sources) == 0 {
+		return ips
+	}
+	return slices.DeleteFunc(slices.Clone(ips), func(ip netip.Addr) bool { return !sourceFor(sources, ip).IsValid() })
+}
+
+// sourceFor is the local address from which ip is dialled; the zero Addr is any, or none.
+func sourceFor(sources []netip.Addr, ip netip.Addr) netip.Addr {
+	for _, from := range sources {
+		if from.Is4() == ip.Is4() {
+			return from
 		}
 	}
-	if len(public) == 0 {
-		return nil, fmt.Errorf("%s %w", host, errPrivate)
-	}
-	return public, nil
+	return netip.Addr{}
 }
 
-func (a *attempt) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	if ip, ok := envelope.Literal(host); ok {
-		return []netip.Addr{ip}, nil
+// interleave mixes the families, IPv6 first, in random order within each: when one of them leads nowhere, the next
+// address is of the other (RFC 8305, 4).
+func interleave(ips []netip.Addr) []netip.Addr {
+	ips = slices.Clone(ips)
+	rand.Shuffle(len(ips), func(i, j int) { ips[i], ips[j] = ips[j], ips[i] })
+	var mixed, six, four []netip.Addr
+	for _, ip := range ips {
+		if ip.Is4() {
+			four = append(four, ip)
+		} else {
+			six = append(six, ip)
+		}
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{ip}, nil
+	for len(six) > 0 && len(four) > 0 {
+		mixed = append(mixed, six[0], four[0])
+		six, four = six[1:], four[1:]
+	}
+	return append(append(mixed, six...), four...)
+}
+
+// patience is how long a connection to one of n more addresses of a host may take: they share the time that a host has,
+// but none has less than it takes to send the first packet again twice.
+func (a *attempt) patience(n int) time.Duration {
+	all := a.r.cfg.Limits.Connect
+	return min(all, max(all/time.Duration(n), 5*time.Second))
+}
+
+func (a *attempt) lookup(ctx context.Context, name string) (dns.Answer[netip.Addr], error) {
+	ip, ok := envelope.Literal(name)
+	if !ok {
+		ip, _ = netip.ParseAddr(name)
+	}
+	if ip.IsValid() {
+		return dns.Answer[netip.Addr]{Records: []netip.Addr{ip.Unmap()}, Name: name}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
 	defer cancel()
-	answer, err := a.r.cfg.Resolver.LookupHost(ctx, host)
+	answer, err := a.r.cfg.Resolver.LookupHost(ctx, name)
 	if err == nil && len(answer.Records) == 0 {
-		err = fmt.Errorf("%s: %w", host, dns.ErrNotFound)
+		err = fmt.Errorf("%s: %w", name, dns.ErrNotFound)
 	}
-	return answer.Records, err
+	return answer, err
+}
+
+// dialTo connects to an address, from the local address that is for its family.
+func (a *attempt) dialTo(ctx context.Context, ip netip.Addr, port int) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(a.wait, a.r.cfg.Limits.Connect))
+	defer cancel()
+	return a.r.cfg.Dial(ctx, sourceFor(a.sources(), ip), "tcp", netip.AddrPortFrom(ip, uint16(port)).String())
+}
+
+// dialFrom is a Config.Dial that asks the operating system.
+func dialFrom(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	if from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
+	return d.DialContext(ctx, network, addr)
 }
 
 // notPublic are networks that netip does not name.
@@ -95,6 +164,8 @@ var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"),
 	netip.MustParsePrefix("fec0::/10"),
 }
+
+func isInside(ip netip.Addr) bool { return !isPublic(ip) }
 
 // isPublic reports whether mail may go to an address that a stranger's DNS names.
 // Addresses that carry an IPv4 address in them are not public: they would get round the rule.

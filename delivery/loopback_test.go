@@ -61,7 +61,7 @@ func TestLoopback(t *testing.T) {
 	defer server.Close()
 
 	f := newFixture(t)
-	f.cfg.Dial = new(net.Dialer).DialContext
+	f.cfg.Dial = dialFrom
 	f.cfg.Port = l.Addr().(*net.TCPAddr).Port
 	f.cfg.AllowPrivate = true
 	f.dns.Host("y.test", "127.0.0.1")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,7 @@ type network struct {
 }
 
 // Dial is Config.Dial's.
-func (n *network) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
+func (n *network) Dial(ctx context.Context, _ netip.Addr, _, addr string) (net.Conn, error) {
 	n.mu.Lock()
 	p := n.peers[addr]
 	n.dials = append(n.dials, addr)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"postroad/delivery/smtpc"
 	"postroad/internal/dns"
@@ -33,7 +34,8 @@ type attempt struct {
 
 	reached  bool // a host was ready for a transaction, or there is none to reach
 	last     envelope.Reply
-	tried    int // addresses
+	tried    int           // addresses
+	wait     time.Duration // for a connection to the next of them
 	sessions int
 	damaged  error // the body cannot be read
 	stopped  error // the store does not take the mark
@@ -157,14 +159,15 @@ func (a *attempt) connectAndSend(ctx context.Context) {
 		return
 	}
 	var trouble error
-	for _, host := range hosts {
-		addrs, err := a.addresses(ctx, host)
+	for _, name := range hosts.Records {
+		host, err := a.addresses(ctx, name)
 		if err != nil {
 			trouble = worse(trouble, err)
 			continue
 		}
-		for _, ip := range addrs {
-			if a.tryAddress(ctx, host, ip); a.finished(ctx) {
+		for i, ip := range host.addrs.Records {
+			a.wait = a.patience(len(host.addrs.Records) - i)
+			if a.tryAddress(ctx, host.name, ip); a.finished(ctx) {
 				return
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 
 	"postroad/delivery/smtpc"
 )
@@ -41,9 +40,7 @@ func (a *attempt) dial(ctx context.Context, host string, ip netip.Addr, o smtpc.
 	if !a.lane.byMX() {
 		port = a.lane.route.Port
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, a.r.cfg.Limits.Connect)
-	defer cancel()
-	nc, err := a.r.cfg.Dial(dialCtx, "tcp", net.JoinHostPort(ip.String(), strconv.Itoa(port)))
+	nc, err := a.dialTo(ctx, ip, port)
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to %s (%s): %w", host, ip, reason(err))
 	}

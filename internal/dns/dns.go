@@ -25,6 +25,8 @@ var (
 	ErrNotFound = errors.New("no such name in the DNS")
 	// ErrNullMX means that the domain says it takes no mail (RFC 7505).
 	ErrNullMX = errors.New("the domain takes no mail (null MX)")
+	// ErrLoop means that the one who asks is the domain's best mail host.
+	ErrLoop = errors.New("mail for this domain leads back to this server")
 )
 
 // maxHosts bounds how many mail hosts of one domain are considered, whatever it lists.
@@ -72,42 +74,60 @@ func Temporary(err error) bool {
 	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNullMX)
 }
 
-// Hosts returns the hosts to try for a domain's mail, best first, in random order
-// among equals: its MX hosts, or without any the domain itself (RFC 5321, 5.1). At
-// most 20; names that no host can have are left out, and when none remains the
-// domain's mail goes nowhere: ErrNotFound.
-func Hosts(ctx context.Context, r Resolver, domain string) (Answer[string], error) {
+// Hosts returns the hosts to try for a domain's mail, best first, in random order among equals: its MX hosts, or without
+// any the domain itself (RFC 5321, 5.1). At most 20; names that no host can have are left out, and when none remains the
+// domain's mail goes nowhere: ErrNotFound. A host named own, and those that are no better, are not tried either, so that
+// mail does not go round; when none is better, that is ErrLoop.
+func Hosts(ctx context.Context, r Resolver, domain, own string) (Answer[string], error) {
 	mx, err := r.LookupMX(ctx, domain)
 	hosts := Answer[string]{Secure: mx.Secure, Name: cmp.Or(mx.Name, domain)}
 	switch {
 	case errors.Is(err, ErrNotFound) || err == nil && len(mx.Records) == 0:
-		hosts.Records = []string{domain}
-		return hosts, nil
+		mx.Records = []MX{{Host: domain}}
 	case err != nil:
 		return hosts, err
 	case len(mx.Records) == 1 && mx.Records[0].Host == ".":
 		return hosts, fmt.Errorf("%s: %w", domain, ErrNullMX)
 	}
-	hosts.Records = usable(mx.Records)
-	if len(hosts.Records) == 0 {
+	good := usable(mx.Records)
+	if len(good) == 0 {
 		return hosts, fmt.Errorf("mail hosts of %s: %w", domain, ErrNotFound)
+	}
+	hosts.Records = names(better(good, own))
+	if len(hosts.Records) == 0 {
+		return hosts, fmt.Errorf("%s: %w", domain, ErrLoop)
 	}
 	return hosts, nil
 }
 
-// usable returns the good host names in the order in which they are tried, each once.
-func usable(records []MX) []string {
-	records = slices.Clone(records)
-	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
-	slices.SortStableFunc(records, func(a, b MX) int { return cmp.Compare(a.Preference, b.Preference) })
-	var hosts []string
+// usable returns those with good host names in the order in which they are tried.
+func usable(records []MX) (good []MX) {
 	for _, mx := range records {
 		host, err := envelope.ParseDomain(strings.TrimSuffix(mx.Host, "."))
-		if err != nil || host[0] == '[' || slices.Contains(hosts, host) {
-			continue
+		if err == nil && host[0] != '[' {
+			good = append(good, MX{host, mx.Preference})
 		}
-		if hosts = append(hosts, host); len(hosts) == maxHosts {
-			break
+	}
+	rand.Shuffle(len(good), func(i, j int) { good[i], good[j] = good[j], good[i] })
+	slices.SortStableFunc(good, func(a, b MX) int { return cmp.Compare(a.Preference, b.Preference) })
+	return good
+}
+
+// better are those of a sorted list that come before the host named own.
+func better(sorted []MX, own string) []MX {
+	i := slices.IndexFunc(sorted, func(mx MX) bool { return strings.EqualFold(mx.Host, own) })
+	if i < 0 {
+		return sorted
+	}
+	worst := sorted[i].Preference
+	return slices.DeleteFunc(sorted, func(mx MX) bool { return mx.Preference >= worst })
+}
+
+// names of a sorted list, each once, as many as are considered.
+func names(sorted []MX) (hosts []string) {
+	for _, mx := range sorted {
+		if !slices.Contains(hosts, mx.Host) && len(hosts) < maxHosts {
+			hosts = append(hosts, mx.Host)
 		}
 	}
 	return hosts
