@@ -36,7 +36,7 @@ type poster struct {
 }
 
 func newPoster(c *Config) *poster {
-	config := hook.Config{Dial: c.Dial, TLS: c.TLS, Agent: "postroad (" + c.Hostname + ")", Now: c.Now}
+	config := hook.Config{Dial: c.dialAny, TLS: c.TLS, Agent: "postroad (" + c.Hostname + ")", Now: c.Now}
 	p := &poster{apps: hook.New(config)}
 	config.Dial, config.Direct = c.dialPublic, true
 	p.strangers = hook.New(config)
@@ -46,6 +46,11 @@ func newPoster(c *Config) *poster {
 func (p *poster) close() {
 	p.apps.Close()
 	p.strangers.Close()
+}
+
+// dialAny connects from any local address.
+func (c *Config) dialAny(ctx context.Context, network, addr string) (net.Conn, error) {
+	return c.Dial(ctx, netip.Addr{}, network, addr)
 }
 
 // dialPublic connects to a host by its public addresses only. The addresses that are checked are those that are dialled.
@@ -60,7 +65,7 @@ func (c *Config) dialPublic(ctx context.Context, network, addr string) (net.Conn
 	}
 	for _, ip := range ips[:min(len(ips), maxAddresses)] {
 		var conn net.Conn
-		if conn, err = c.Dial(ctx, network, net.JoinHostPort(ip.String(), port)); err == nil {
+		if conn, err = c.dialAny(ctx, network, net.JoinHostPort(ip.String(), port)); err == nil {
 			return conn, nil
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -53,10 +54,10 @@ func (f *fixture) app(addr string) *app {
 	if next == nil {
 		next = f.net.Dial
 	}
-	f.cfg.Dial = func(ctx context.Context, network, to string) (net.Conn, error) {
+	f.cfg.Dial = func(ctx context.Context, from netip.Addr, network, to string) (net.Conn, error) {
 		switch {
 		case to != addr:
-			return next(ctx, network, to)
+			return next(ctx, from, network, to)
 		case a.refusing():
 			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 		}
