@@ -1,14 +1,17 @@
 package delivery
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"postroad/internal/account"
 	"postroad/internal/dsn"
 	"postroad/internal/envelope"
+	"postroad/internal/mime"
 	"postroad/internal/store"
 	"postroad/internal/trace"
 	"postroad/spool"
@@ -158,12 +161,27 @@ func (r *Runner) writeReport(rep *report, m *spool.Message, about []outcome) err
 // returnPath begins a report, as it does every message at final delivery.
 const returnPath = "Return-Path: <>\r\n"
 
+// peeked is how far into a message its subject is looked for.
+const peeked = 16 << 10
+
+// subject is a message's subject in UTF-8, if it is near the beginning.
+func subject(in *bufio.Reader) string {
+	header, _ := in.Peek(peeked)
+	for name, raw := range mime.HeaderFields(header) {
+		if strings.EqualFold(name, "Subject") {
+			return mime.DecodeHeader(mime.Unfold(raw))
+		}
+	}
+	return ""
+}
+
 func (r *Runner) draftReport(rep *report, m *spool.Message, about []outcome, body io.Reader) error {
 	rep.draft = r.cfg.Store.NewDraft()
 	doc := r.document(m, about)
 	doc.MessageID = fmt.Sprintf("<%s@%s>", rep.draft.ID(), r.cfg.Hostname)
 	if body != nil {
-		doc.Original = body
+		in := bufio.NewReaderSize(body, peeked)
+		doc.Subject, doc.Original = subject(in), in
 	}
 	_, err := io.WriteString(rep.draft, returnPath)
 	if err == nil {
@@ -175,8 +193,12 @@ func (r *Runner) draftReport(rep *report, m *spool.Message, about []outcome, bod
 	}
 	rep.message = &spool.Message{
 		ID: rep.draft.ID(), Size: rep.draft.Size(), Skip: int64(len(returnPath)), MessageID: doc.MessageID,
-		About:    m.ID.String(),
-		Envelope: envelope.Envelope{Body: envelope.Body8Bit, UTF8: doc.UTF8, Priority: m.Envelope.Priority}, // RFC 6710, 4.6
+		About: m.ID.String(),
+		Envelope: envelope.Envelope{
+			Body: envelope.Body8Bit, UTF8: doc.UTF8,
+			Priority:   m.Envelope.Priority,   // RFC 6710, 4.6
+			RequireTLS: m.Envelope.RequireTLS, // RFC 8689, 5
+		},
 	}
 	return nil
 }
@@ -184,15 +206,14 @@ func (r *Runner) draftReport(rep *report, m *spool.Message, about []outcome, bod
 // document is the report's contents.
 func (r *Runner) document(m *spool.Message, about []outcome) dsn.Report {
 	doc := dsn.Report{
-		Host: r.cfg.Hostname, To: m.Envelope.From, Date: r.cfg.Now(), EnvelopeID: m.Envelope.ID, Arrived: m.Arrived,
+		Host: r.cfg.Hostname, To: m.Envelope.From, Date: r.cfg.Now(), ID: m.ID.String(), Answers: m.MessageID, EnvelopeID: m.Envelope.ID, Arrived: m.Arrived,
 		DeliverBy: m.Envelope.DeliverBy.Deadline, Release: m.Envelope.Release,
-		HeaderOnly: r.headerOnly(m, about), UTF8: m.Envelope.UTF8,
+		HeaderOnly: r.headerOnly(m, about),
 	}
+	_, ascii := m.Envelope.From.ASCII()
+	doc.UTF8 = m.Envelope.UTF8 || !ascii // else its reader may know nothing of UTF-8 in headers
 	for i := range about {
-		rcpt := r.recipient(&about[i])
-		_, ascii := rcpt.Final.ASCII()
-		doc.UTF8 = doc.UTF8 || !ascii
-		doc.Recipients = append(doc.Recipients, rcpt)
+		doc.Recipients = append(doc.Recipients, r.recipient(&about[i]))
 	}
 	return doc
 }
@@ -212,6 +233,7 @@ func (r *Runner) recipient(o *outcome) dsn.Recipient {
 	rcpt := dsn.Recipient{
 		Original: o.due.Recipient.Original, Final: o.due.Recipient.To, Action: dsn.Failed,
 		Status: status(o), Reply: o.reply, LastAttempt: o.reply.At,
+		Attempts: o.due.Recipient.Attempts, Doubtful: o.doubtful,
 	}
 	switch reportKind(o) {
 	case delivered:

@@ -28,12 +28,15 @@ type Report struct {
 	To         envelope.Address // whom it is sent to: the message's reverse-path
 	MessageID  string           // of the report, with its angle brackets
 	Date       time.Time        // of the report
+	ID         string           // by which the reporting host knows the message; empty to leave out
 	EnvelopeID string           // the message's ENVID, if it had one
+	Subject    string           // of the message, decoded; may be empty
+	Answers    string           // the message's Message-ID field; may be empty
 	Arrived    time.Time        // when we took the message
 	DeliverBy  time.Time        // by when it was to be delivered (RFC 2852); zero when nothing was asked for
 	Release    time.Time        // until when it was to be held back (RFC 4865); likewise
 	Recipients []Recipient      // at least one; all with an Action of the same kind
-	UTF8       bool             // addresses or the message's header may hold UTF-8 (RFC 6533)
+	UTF8       bool             // it goes to somebody who takes UTF-8 in headers (RFC 6533); else addresses are written in ASCII
 
 	// Original is the message that is reported on, or nil. With HeaderOnly, no more
 	// than its header is read.
@@ -52,6 +55,8 @@ type Recipient struct {
 	Action      Action
 	Status      string         // "5.1.1"
 	Reply       envelope.Reply // what the other side said, or what we say ourselves
+	Attempts    int            // made so far; 0 to leave it unsaid
 	LastAttempt time.Time      // may be zero
 	RetryUntil  time.Time      // for Delayed: when it will be given up
+	Doubtful    bool           // it may have arrived: the reply to the whole message was missing
 }

@@ -31,13 +31,14 @@ const original = "Received: from a\r\n\tby b\r\nSubject: hello\r\nFrom: alice@a.
 func failed() Report {
 	return Report{
 		Host: "mx.a.example", To: envelope.Address{Local: "alice", Domain: "a.example"},
+		ID: "001k0q5mxft28", Subject: "Minutes of the meeting", Answers: "<m1@a.example>",
 		MessageID: "<1@mx.a.example>", Date: now, EnvelopeID: "QQ314159", Arrived: arrived, Boundary: "=_edge",
 		Recipients: []Recipient{{
 			Original: "rfc822;bob@old.example", Final: envelope.Address{Local: "bob", Domain: "b.example"},
 			Action: Failed, Status: "5.1.1", LastAttempt: now,
 			Reply: envelope.Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user", From: "mx.b.example (192.0.2.1)"},
 		}, {
-			Final: envelope.Address{Local: "carol d", Domain: "b.example"}, Action: Failed, Status: "4.4.7", LastAttempt: now,
+			Final: envelope.Address{Local: "carol d", Domain: "b.example"}, Action: Failed, Status: "4.4.7", LastAttempt: now, Attempts: 37,
 			Reply: envelope.Reply{Text: "connection refused"},
 		}},
 		Original: strings.NewReader(original), HeaderOnly: true,
@@ -51,6 +52,9 @@ func delayed() Report {
 	r.Recipients[0].Action, r.Recipients[0].Status = Delayed, "4.4.1"
 	r.Recipients[0].Reply = envelope.Reply{Code: 451, Text: "later", From: "mx.b.example (192.0.2.1)"}
 	r.Recipients[0].RetryUntil = now.Add(24 * time.Hour)
+	r.Recipients = append(r.Recipients, r.Recipients[0])
+	r.Recipients[1].Doubtful, r.Recipients[1].Attempts = true, 2
+	r.Recipients[1].Reply = envelope.Reply{Text: "the server did not answer in 10m0s", From: "mx.b.example (192.0.2.1)"}
 	r.DeliverBy, r.Release = now, arrived.Add(time.Hour)
 	return r
 }
@@ -74,8 +78,51 @@ func international() Report {
 	return r
 }
 
+// forwarded is of an address in UTF-8 to which one of ours leads: its sender may not read UTF-8 in headers.
+func forwarded() Report {
+	r := international()
+	r.UTF8, r.HeaderOnly = false, true
+	return r
+}
+
+func delivered() Report {
+	r := failed()
+	r.Recipients = r.Recipients[:1]
+	r.Recipients[0].Action, r.Recipients[0].Status = Delivered, "2.1.5"
+	r.Recipients[0].Reply = envelope.Reply{Enhanced: "2.1.5", Text: "delivered to the mailbox"}
+	return r
+}
+
+func expanded() Report {
+	r := delivered()
+	r.Recipients[0].Action, r.Recipients[0].Reply = Expanded, envelope.Reply{}
+	return r
+}
+
+// causes has a recipient for each class of failure that people meet.
+func causes() Report {
+	r := failed()
+	r.Recipients = nil
+	for _, cause := range []struct{ status, text string }{
+		{"5.1.1", "user unknown"}, {"5.1.2", ""}, {"5.1.10", ""}, {"5.2.1", "account disabled"}, {"5.2.2", "over quota"},
+		{"5.3.4", "too large"}, {"5.4.6", ""}, {"4.4.1", ""}, {"5.4.7", ""}, {"5.6.7", ""}, {"5.7.1", "looks like spam"},
+		{"5.7.23", "SPF fail"}, {"5.7.30", ""}, {"5.7.19", ""}, {"5.7.99", "not today"}, {"5.0.0", "go away"},
+	} {
+		reply := envelope.Reply{Text: cause.text}
+		if cause.text != "" {
+			reply.Code, reply.Enhanced, reply.From = 550, cause.status, "mx.b.example (192.0.2.1)"
+		}
+		r.Recipients = append(r.Recipients, Recipient{
+			Final:  envelope.Address{Local: "user" + strings.ReplaceAll(cause.status, ".", ""), Domain: "b.example"},
+			Action: Failed, Status: cause.status, LastAttempt: now, Reply: reply,
+		})
+	}
+	return r
+}
+
 var samples = map[string]func() Report{
-	"failed": failed, "delayed": delayed, "relayed": relayed, "international": international,
+	"failed": failed, "delayed": delayed, "relayed": relayed, "delivered": delivered, "expanded": expanded,
+	"international": international, "forwarded": forwarded, "causes": causes,
 }
 
 func TestGolden(t *testing.T) {
@@ -110,6 +157,9 @@ func TestRoundTrip(t *testing.T) {
 			got, err := Parse(&b)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if got.ID != want.ID || got.Answers != want.Answers || !got.DeliverBy.Equal(want.DeliverBy) || !got.Release.Equal(want.Release) {
+				t.Errorf("got %+v", got)
 			}
 			if got.Host != want.Host || got.To != want.To || got.MessageID != want.MessageID || got.EnvelopeID != want.EnvelopeID ||
 				!got.Date.Equal(want.Date) || !got.Arrived.Equal(want.Arrived) || got.UTF8 != want.UTF8 || len(got.Recipients) != len(want.Recipients) {
@@ -311,4 +361,46 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestCorpus reads what mail servers have written. A report that has a recipient must be read; in those that are not, no
+// server names one.
+func TestCorpus(t *testing.T) {
+	root := filepath.Join("..", "..", "..", "shared", "corpus", "eml")
+	if _, err := os.Stat(root); err != nil {
+		t.Skip("no corpus beside the repository")
+	}
+	reports, unread, addresses, statuses, recipients := 0, 0, 0, 0, 0
+	err := filepath.WalkDir(root, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		r, err := Parse(bytes.NewReader(raw))
+		if err != nil {
+			if low := bytes.ToLower(raw); bytes.Contains(low, []byte("\nfinal-recipient:")) && bytes.Contains(low, []byte("report-type=")) {
+				unread++
+				t.Logf("not read: %s", name)
+			}
+			return nil
+		}
+		reports++
+		for _, rcpt := range r.Recipients {
+			recipients++
+			if !rcpt.Final.IsZero() {
+				addresses++
+			}
+			if rcpt.Status != "" {
+				statuses++
+			}
+		}
+		return nil
+	})
+	t.Logf("%d reports about %d recipients, %d with an address, %d with a status; %d not read", reports, recipients, addresses, statuses, unread)
+	if err != nil || reports < 100 || unread > 12 || addresses*10 < recipients*9 || statuses*10 < recipients*9 {
+		t.Error("too little was read:", err)
+	}
 }

@@ -2,16 +2,17 @@ package dsn
 
 import (
 	"bufio"
+	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
 	"net/mail"
-	"net/textproto"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"postroad/internal/envelope"
 )
@@ -20,6 +21,8 @@ import (
 const (
 	maxReport     = 1 << 20
 	maxRecipients = 1000
+	maxParts      = 20
+	maxFields     = 1000 // in a header or a group
 )
 
 // ErrNotReport means that a message is not a delivery report.
@@ -29,49 +32,58 @@ var ErrNotReport = errors.New("not a delivery report")
 // message that it carries is not returned. What a report says is claimed, not proven:
 // anyone can write one. ErrNotReport when r is another message.
 func Parse(r io.Reader) (Report, error) {
-	msg, err := mail.ReadMessage(io.LimitReader(r, maxReport))
-	if err != nil {
-		return Report{}, fmt.Errorf("%w: %w", ErrNotReport, err)
-	}
-	kind, params, err := mime.ParseMediaType(msg.Header.Get("Content-Type"))
-	if err != nil || kind != "multipart/report" {
+	in := bufio.NewReader(io.LimitReader(r, maxReport))
+	header := readFields(in)
+	kind, params, _ := mime.ParseMediaType(header["content-type"])
+	if kind != "multipart/report" || params["boundary"] == "" {
 		return Report{}, ErrNotReport
 	}
-	rep := Report{MessageID: msg.Header.Get("Message-Id"), Boundary: params["boundary"]}
-	rep.Date, _ = msg.Header.Date()
-	rep.To, _ = envelope.ParseAddress(msg.Header.Get("To"))
-	return rep, rep.readParts(multipart.NewReader(msg.Body, rep.Boundary))
+	rep := Report{
+		MessageID: clean(header["message-id"], maxField), Answers: clean(header["in-reply-to"], maxField),
+		Date: when(header["date"]), Boundary: params["boundary"],
+	}
+	rep.To, _ = envelope.ParseAddress(header["to"])
+	return rep, rep.readParts(multipart.NewReader(in, rep.Boundary))
 }
 
 // readParts looks for the part with the facts.
 func (r *Report) readParts(parts *multipart.Reader) error {
-	for {
+	for range maxParts {
 		part, err := parts.NextPart()
 		if err != nil {
-			return ErrNotReport
+			break
 		}
 		kind, _, _ := mime.ParseMediaType(part.Header.Get("Content-Type"))
 		if kind == "message/delivery-status" || kind == "message/global-delivery-status" {
 			r.UTF8 = kind == "message/global-delivery-status"
-			return r.readFacts(part)
+			return r.readFacts(decoded(part))
 		}
 	}
+	return ErrNotReport
 }
 
-// readFacts reads groups of fields: the message's, then one for each recipient.
-func (r *Report) readFacts(part io.Reader) error {
-	in := textproto.NewReader(bufio.NewReader(part))
-	first, err := in.ReadMIMEHeader()
-	if len(first) == 0 {
-		return ErrNotReport
+// decoded undoes base64, which has no place here but is met; quoted-printable is undone by the reader of parts.
+func decoded(part *multipart.Part) io.Reader {
+	if strings.EqualFold(strings.TrimSpace(part.Header.Get("Content-Transfer-Encoding")), "base64") {
+		return base64.NewDecoder(base64.StdEncoding, part)
 	}
-	r.Host = value(first.Get("Reporting-Mta"))
-	r.EnvelopeID = clean(first.Get("Original-Envelope-Id"), maxField)
-	r.Arrived = when(first, "Arrival-Date")
-	for err == nil && len(r.Recipients) < maxRecipients {
-		var group textproto.MIMEHeader
-		group, err = in.ReadMIMEHeader()
-		if group.Get("Final-Recipient") != "" {
+	return part
+}
+
+// readFacts reads groups of fields: the message's, then one for each recipient. Where nothing separates the first two,
+// they are one.
+func (r *Report) readFacts(part io.Reader) error {
+	in := bufio.NewReader(part)
+	first := readFields(in)
+	r.Host = value(first["reporting-mta"])
+	r.EnvelopeID = clean(first["original-envelope-id"], maxField)
+	r.Arrived, r.DeliverBy = when(first["arrival-date"]), when(first["deliver-by-date"])
+	if until, ok := strings.CutPrefix(first["future-release-request"], "until;"); ok {
+		r.Release, _ = envelope.ParseDateTime(strings.TrimSpace(until))
+	}
+	for group := first; len(group) > 0 && len(r.Recipients) < maxRecipients; group = readFields(in) {
+		if group["final-recipient"] != "" {
+			r.ID = clean(group["final-log-id"], maxField)
 			r.Recipients = append(r.Recipients, readRecipient(group))
 		}
 	}
@@ -81,20 +93,45 @@ func (r *Report) readFacts(part io.Reader) error {
 	return nil
 }
 
-func readRecipient(h textproto.MIMEHeader) Recipient {
+func readRecipient(f fields) Recipient {
 	rcpt := Recipient{
-		Action:      Action(strings.ToLower(clean(h.Get("Action"), 40))),
-		Status:      readStatus(h.Get("Status")),
-		Reply:       readReply(value(h.Get("Diagnostic-Code"))),
-		LastAttempt: when(h, "Last-Attempt-Date"),
-		RetryUntil:  when(h, "Will-Retry-Until"),
+		Action:      Action(strings.ToLower(clean(f["action"], 40))),
+		Status:      readStatus(f["status"]),
+		Reply:       readReply(value(f["diagnostic-code"])),
+		LastAttempt: when(f["last-attempt-date"]),
+		RetryUntil:  when(f["will-retry-until"]),
 	}
-	rcpt.Final, _ = envelope.ParseAddress(value(h.Get("Final-Recipient")))
-	rcpt.Reply.From = value(h.Get("Remote-Mta"))
-	if kind, addr, ok := strings.Cut(clean(h.Get("Original-Recipient"), maxField), ";"); ok {
-		rcpt.Original = strings.TrimSpace(kind) + ";" + strings.TrimSpace(addr)
+	_, final := readAddress(f["final-recipient"])
+	rcpt.Final, _ = envelope.ParsePath(final)
+	rcpt.Reply.From = value(f["remote-mta"])
+	if kind, addr := readAddress(f["original-recipient"]); addr != "" {
+		rcpt.Original = kind + ";" + addr
 	}
 	return rcpt
+}
+
+// readAddress reads "type; address".
+func readAddress(s string) (kind, addr string) {
+	kind, addr, ok := strings.Cut(clean(s, maxField), ";")
+	if !ok {
+		return "", ""
+	}
+	kind, addr = strings.ToLower(strings.TrimSpace(kind)), strings.TrimSpace(addr)
+	if kind == "utf-8" {
+		addr = clean(hexPoint.ReplaceAllStringFunc(addr, fromHex), maxField)
+	}
+	return kind, addr
+}
+
+// hexPoint is a character in the ASCII form of an address in UTF-8 (RFC 6533, 3).
+var hexPoint = regexp.MustCompile(`\\x\{[0-9A-Fa-f]{2,6}\}`)
+
+func fromHex(s string) string {
+	n, err := strconv.ParseUint(s[len(`\x{`):len(s)-1], 16, 32)
+	if err != nil || n > utf8.MaxRune || !utf8.ValidRune(rune(n)) {
+		return s
+	}
+	return string(rune(n))
 }
 
 // readStatus takes "5.1.1" from the front; what follows is a comment.
@@ -128,7 +165,7 @@ func readReply(s string) envelope.Reply {
 			r.Code, r.Text = n, rest
 		}
 	}
-	if status, rest, _ := strings.Cut(r.Text, " "); r.Code != 0 && isStatus(status) {
+	if status, rest, _ := strings.Cut(r.Text, " "); isStatus(status) {
 		r.Enhanced, r.Text = status, rest
 	}
 	return r
@@ -142,7 +179,46 @@ func value(s string) string {
 	return ""
 }
 
-func when(h textproto.MIMEHeader, name string) time.Time {
-	t, _ := mail.ParseDate(h.Get(name))
+func when(s string) time.Time {
+	t, _ := mail.ParseDate(s)
 	return t
+}
+
+// fields are the fields of a header or a group, unfolded, by name in lower case. Of several with one name the first counts.
+type fields map[string]string
+
+// readFields reads up to an empty line. Lines before it that are no field are passed over, as are empty lines in front.
+func readFields(in *bufio.Reader) fields {
+	f := fields{}
+	last := ""
+	for n := 0; n < maxFields; n++ {
+		line, err := in.ReadString('\n')
+		text := strings.TrimRight(line, "\r\n \t")
+		switch {
+		case text == "" && len(f) > 0:
+			return f
+		case text == "":
+		case line[0] == ' ' || line[0] == '\t':
+			if last != "" && len(f[last]) < maxField {
+				f[last] += " " + strings.TrimSpace(text)
+			}
+		default:
+			last = f.add(text)
+		}
+		if err != nil {
+			return f
+		}
+	}
+	return f
+}
+
+// add takes a line that begins a field, and returns the field's name; empty when what continues it is to be passed over.
+func (f fields) add(line string) string {
+	name, value, ok := strings.Cut(line, ":")
+	name = strings.ToLower(strings.TrimRight(name, " \t"))
+	if _, known := f[name]; !ok || known || strings.ContainsAny(name, " \t") {
+		return ""
+	}
+	f[name] = strings.TrimSpace(value)
+	return name
 }

@@ -13,9 +13,10 @@ import (
 
 // Bounds, in octets, of what a report repeats.
 const (
-	maxReply  = 600       // of a peer's words
-	maxField  = 900       // of a field's value: a line stays below 998
-	maxHeader = 128 << 10 // of the original's header
+	maxReply   = 600       // of a peer's words
+	maxField   = 900       // of a field's value: a line stays below 998
+	maxSubject = 200       // of the original's subject
+	maxHeader  = 128 << 10 // of the original's header
 )
 
 // dateFormat is RFC 5322's date-time.
@@ -43,6 +44,8 @@ func (r *Report) writeHeader(w io.Writer) {
 	field(w, "Subject", r.subject())
 	field(w, "Date", r.Date.Format(dateFormat))
 	field(w, "Message-ID", r.MessageID)
+	optional(w, "In-Reply-To", r.Answers)
+	optional(w, "References", r.Answers)
 	field(w, "Auto-Submitted", "auto-replied")
 	field(w, "MIME-Version", "1.0")
 	fmt.Fprintf(w, "Content-Type: multipart/report; report-type=%s;\r\n\tboundary=\"%s\"\r\n", r.reportType(), r.Boundary)
@@ -79,96 +82,16 @@ func (r *Report) subject() string {
 // writeWords is the part for a person.
 func (r *Report) writeWords(w io.Writer) {
 	r.part(w, "text/plain; charset=utf-8", "8bit")
-	io.WriteString(w, r.opening()+"\r\n")
-	for _, rcpt := range r.Recipients {
-		fmt.Fprintf(w, "\r\n%s\r\n", rcpt.Final)
-		for _, line := range rcpt.explain() {
-			fmt.Fprintf(w, "    %s\r\n", line)
-		}
-	}
-	fmt.Fprintf(w, "\r\nWe received the message on %s.\r\n", r.Arrived.Format(dateFormat))
-	if r.Original != nil {
-		io.WriteString(w, r.closing()+"\r\n")
-	}
-	fmt.Fprintf(w, "\r\n-- \r\nThe mail server %s\r\n", r.Host)
-}
-
-func (r *Report) opening() string {
-	whom := "the recipient"
-	if len(r.Recipients) > 1 {
-		whom = "these recipients"
-	}
-	switch r.kind() {
-	case Delayed:
-		return "Your message has not reached " + whom + " yet. It is still being tried:\r\n" +
-			"there is nothing you need to do."
-	case Delivered:
-		return "Your message is in the mailbox of " + whom + "."
-	case Relayed, Expanded:
-		return "Your message was sent on for " + whom + ". The next server does not report\r\n" +
-			"what becomes of it there."
-	}
-	return "Your message could not be delivered to " + whom + ". It will not be tried again."
-}
-
-func (r *Report) closing() string {
-	if r.HeaderOnly {
-		return "The header of the message is attached."
-	}
-	return "The message is attached."
-}
-
-// explain says what happened to a recipient: what it means, who said what, and until when it is tried.
-func (rcpt *Recipient) explain() []string {
-	var lines []string
-	if meaning := meaning(rcpt.Status); meaning != "" && (rcpt.Action == Failed || rcpt.Action == Delayed) {
-		lines = append(lines, meaning)
-	}
-	if said := clean(rcpt.Reply.String(), maxReply); said != "" {
-		if from := clean(rcpt.Reply.From, maxReply); from != "" {
-			said = from + " said: " + said
-		}
-		lines = append(lines, said)
-	}
-	if rcpt.Action == Delayed && !rcpt.RetryUntil.IsZero() {
-		lines = append(lines, "It will be tried until "+rcpt.RetryUntil.Format(dateFormat)+".")
-	}
-	return lines
-}
-
-// meanings gives words to the codes of RFC 3463 that people meet, without their class.
-var meanings = map[string]string{
-	"1.1":  "There is no such address. Please look for a spelling mistake.",
-	"1.2":  "There is no such domain. Please look for a spelling mistake after the @.",
-	"1.3":  "The address is malformed.",
-	"1.6":  "The recipient has moved and left no new address.",
-	"1.10": "The domain does not take mail.",
-	"2.1":  "The mailbox is switched off.",
-	"2.2":  "The mailbox is full.",
-	"2.3":  "The message is too large for the mailbox.",
-	"3.4":  "The message is too large for the recipient's server.",
-	"4.1":  "The recipient's server did not answer.",
-	"4.2":  "The connection to the recipient's server broke.",
-	"4.3":  "The recipient's server could not be found.",
-	"4.4":  "The recipient's server could not be found.",
-	"4.6":  "The message went in a circle.",
-	"4.7":  "The recipient's server could not be reached in all the time that it was tried.",
-	"6.7":  "The recipient's server does not take addresses or headers in UTF-8.",
-	"7.1":  "The recipient's server does not take this message.",
-}
-
-func meaning(status string) string {
-	_, detail, _ := strings.Cut(status, ".")
-	return meanings[detail]
+	words{r, w}.write()
 }
 
 // writeFacts is the part for a program: message/delivery-status.
 func (r *Report) writeFacts(w io.Writer) {
-	kind := "message/delivery-status"
 	if r.UTF8 {
-		kind = "message/global-delivery-status"
+		r.part(w, "message/global-delivery-status", "8bit")
+	} else {
+		r.part(w, "message/delivery-status", "7bit")
 	}
-	r.part(w, kind, "8bit")
 	field(w, "Reporting-MTA", "dns; "+r.Host)
 	optional(w, "Original-Envelope-Id", r.EnvelopeID)
 	date(w, "Arrival-Date", r.Arrived)
@@ -178,28 +101,46 @@ func (r *Report) writeFacts(w io.Writer) {
 	}
 	for _, rcpt := range r.Recipients {
 		io.WriteString(w, "\r\n")
-		rcpt.writeFacts(w)
+		r.writeRecipient(w, &rcpt)
 	}
 }
 
-func (rcpt *Recipient) writeFacts(w io.Writer) {
+func (r *Report) writeRecipient(w io.Writer, rcpt *Recipient) {
 	kind, addr, _ := strings.Cut(rcpt.Original, ";")
 	if addr != "" {
-		field(w, "Original-Recipient", kind+"; "+addr)
+		field(w, "Original-Recipient", kind+"; "+r.fact(addr))
 	}
-	field(w, "Final-Recipient", addressType(rcpt.Final)+"; "+rcpt.Final.String())
+	field(w, "Final-Recipient", addressType(rcpt.Final)+"; "+r.fact(rcpt.Final.String()))
 	field(w, "Action", string(rcpt.Action))
 	field(w, "Status", rcpt.Status)
 	if host, _, _ := strings.Cut(rcpt.Reply.From, " "); host != "" {
 		field(w, "Remote-MTA", "dns; "+host)
 	}
 	if rcpt.Reply.Code != 0 {
-		field(w, "Diagnostic-Code", "smtp; "+clean(rcpt.Reply.String(), maxReply))
+		field(w, "Diagnostic-Code", "smtp; "+r.fact(clean(rcpt.Reply.String(), maxReply)))
 	} else if rcpt.Reply.Text != "" {
-		field(w, "Diagnostic-Code", "x-postroad; "+clean(rcpt.Reply.String(), maxReply))
+		field(w, "Diagnostic-Code", "x-postroad; "+r.fact(clean(rcpt.Reply.String(), maxReply)))
 	}
 	date(w, "Last-Attempt-Date", rcpt.LastAttempt)
+	optional(w, "Final-Log-ID", r.ID)
 	date(w, "Will-Retry-Until", rcpt.RetryUntil)
+}
+
+// fact is text as this kind of report may have it: in a message/delivery-status, which is ASCII, what is beyond that is
+// \x{} with hexadecimal digits, as RFC 6533, 3 has it for addresses.
+func (r *Report) fact(s string) string {
+	if r.UTF8 || envelope.IsASCII(s) {
+		return s
+	}
+	var b strings.Builder
+	for _, c := range s {
+		if c > '~' || c == '\\' {
+			fmt.Fprintf(&b, `\x{%X}`, c)
+		} else {
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
 }
 
 func addressType(a envelope.Address) string {
