@@ -1,13 +1,7 @@
 package postroad_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +13,7 @@ import (
 	"postroad"
 	"postroad/internal/config"
 	"postroad/internal/control"
+	"postroad/internal/listen/listentest"
 )
 
 // The ways to log in that a configuration turns on, with Debian's clients.
@@ -58,25 +53,10 @@ func startForLogins(t *testing.T) *clientsTest {
 // userCertificate makes user.pem and user.key, and returns the file of their authority.
 func (c *clientsTest) userCertificate(t *testing.T, address string) string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), EmailAddresses: []string{address}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.file(t, "user.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
-	return c.file(t, "user.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	pair, _ := listentest.UserCertificate(t, address)
+	cert, key := listentest.Encode(t, &pair)
+	c.file(t, "user.key", string(key))
+	return c.file(t, "user.pem", string(cert))
 }
 
 func TestLoginMsmtp(t *testing.T) {

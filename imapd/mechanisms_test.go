@@ -3,21 +3,17 @@ package imapd
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/listen/listentest"
 	"postroad/internal/store"
 )
 
@@ -38,7 +34,7 @@ func (oneToken) Configuration() string { return "" }
 // withEveryLogin has all ways to log in offered over TLS; the client that the config is for shows a certificate.
 func withEveryLogin(t testing.TB) (option, *tls.Config) {
 	t.Helper()
-	shown, roots := certificateOf(t, user)
+	shown, roots := listentest.UserCertificate(t, user)
 	client := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{shown}}
 	return func(c *Config) {
 		c.TLS = certificate(t)
@@ -47,31 +43,6 @@ func withEveryLogin(t testing.TB) (option, *tls.Config) {
 		c.Logins = account.NewLogins(c.Accounts, account.NewGuard(c.Now, c.Accounts))
 		c.Logins.Tokens = oneToken{}
 	}, client
-}
-
-// certificateOf makes one for an address, and the pool that trusts it.
-func certificateOf(t testing.TB, address string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), EmailAddresses: []string{address}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}, pool
 }
 
 func b64of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }

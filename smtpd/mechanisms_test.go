@@ -2,20 +2,15 @@ package smtpd_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
-	"math/big"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/listen/listentest"
 	"postroad/smtpd"
 )
 
@@ -36,7 +31,7 @@ func (oneToken) Configuration() string { return "" }
 // withEveryLogin has all ways to log in offered; the certificate is alice's.
 func (h *house) withEveryLogin(t testing.TB) (func(*smtpd.Config), tls.Certificate) {
 	t.Helper()
-	shown, roots := certificateOf(t, "alice@example.test")
+	shown, roots := listentest.UserCertificate(t, "alice@example.test")
 	return func(c *smtpd.Config) {
 		h.accounts.KeepSHA1()
 		c.TLS = c.TLS.Clone()
@@ -46,30 +41,6 @@ func (h *house) withEveryLogin(t testing.TB) (func(*smtpd.Config), tls.Certifica
 		c.Logins = logins
 		c.Proxies = []netip.Prefix{netip.MustParsePrefix("192.0.2.99/32")}
 	}, shown
-}
-
-func certificateOf(t testing.TB, address string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), EmailAddresses: []string{address}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(parsed)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}, pool
 }
 
 // offered are the mechanisms of a reply to EHLO.

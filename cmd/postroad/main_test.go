@@ -271,6 +271,11 @@ func send(addr, text, from string, to []string) error {
 			return err
 		}
 	}
+	return sendContent(c, text)
+}
+
+// sendContent sends a message to the recipients that c has, and takes its leave.
+func sendContent(c *smtp.Client, text string) error {
 	w, err := c.Data()
 	if err != nil {
 		return err
@@ -316,17 +321,7 @@ func submitMail(addr string, auth smtp.Auth, text string, commands []string) err
 			return err
 		}
 	}
-	w, err := c.Data()
-	if err != nil {
-		return err
-	}
-	if _, err := io.WriteString(w, strings.ReplaceAll(text, "\n", "\r\n")); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	return c.Quit()
+	return sendContent(c, text)
 }
 
 // imap USER PASSWORD COMMAND... gives commands at $IMAP and logs the answers; one

@@ -72,20 +72,17 @@ type from struct {
 
 func (c from) RemoteAddr() net.Addr { return c.peer }
 
-// Certificate makes a TLS config for names and 127.0.0.1, and the pool that trusts it.
-// Its dates suit the time in bubbles, too. A connection that wants to know which certificate it shows is told.
-func Certificate(t testing.TB, names ...string) (*tls.Config, *x509.CertPool) {
+// sign makes a certificate of a template, and the pool that trusts it. Its dates suit the time in bubbles, too.
+func sign(t testing.TB, template x509.Certificate) (*tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-		IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	template.SerialNumber, template.IsCA, template.BasicConstraintsValid = big.NewInt(1), true, true
+	template.NotBefore, template.NotAfter = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	template.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,13 +92,27 @@ func Certificate(t testing.TB, names ...string) (*tls.Config, *x509.CertPool) {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(parsed)
-	cert := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}, pool
+}
+
+// Certificate makes a TLS config for names and 127.0.0.1, and the pool that trusts it. A connection that wants to know
+// which certificate it shows is told.
+func Certificate(t testing.TB, names ...string) (*tls.Config, *x509.CertPool) {
+	t.Helper()
+	cert, pool := sign(t, x509.Certificate{DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	return &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if c, ok := hello.Conn.(interface{ ShowCertificate(*x509.Certificate) }); ok {
-			c.ShowCertificate(parsed)
+			c.ShowCertificate(cert.Leaf)
 		}
 		return cert, nil
 	}}, pool
+}
+
+// UserCertificate makes what a client logs in with as one of addresses, and the pool that trusts it.
+func UserCertificate(t testing.TB, addresses ...string) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	cert, pool := sign(t, x509.Certificate{EmailAddresses: addresses, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return *cert, pool
 }
 
 // PEM is a certificate and its key as files have them, and the pool that trusts it.
@@ -112,10 +123,17 @@ func PEM(t testing.TB, names ...string) (cert, key []byte, pool *x509.CertPool) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	cert, key = Encode(t, pair)
+	return cert, key, pool
+}
+
+// Encode is a certificate and its key as files have them.
+func Encode(t testing.TB, pair *tls.Certificate) (cert, key []byte) {
+	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
-	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), pool
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
