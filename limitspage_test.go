@@ -5,10 +5,8 @@ import (
 	"go/constant"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -19,6 +17,7 @@ import (
 	"postroad/imapd"
 	"postroad/internal/config"
 	"postroad/internal/gate"
+	"postroad/internal/pagetest"
 	"postroad/smtpd"
 )
 
@@ -143,29 +142,11 @@ type code struct {
 func readCode(t *testing.T) code {
 	t.Helper()
 	c := code{map[string]string{}, map[string]bool{}}
-	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() && strings.HasPrefix(d.Name(), ".") && file != "." {
-			return filepath.SkipDir
-		}
-		if d.IsDir() || !strings.HasSuffix(file, ".go") {
-			return nil
-		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		dir := path.Dir(filepath.ToSlash(file))
-		if dir == "." {
-			dir = "postroad"
-		}
+	pagetest.Sources(t, ".", parser.SkipObjectResolution, func(dir, _ string, parsed *ast.File) {
 		for _, decl := range parsed.Decls {
 			c.read(dir, decl)
 		}
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return c
 }
 

@@ -3,15 +3,14 @@ package smtpd_test
 import (
 	"go/ast"
 	"go/parser"
-	"go/token"
-	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+
+	"postroad/internal/pagetest"
 )
 
 // TestAttacksPage holds docs/attacks.md against the sources: what it names exists, every case has one row, and a test
@@ -21,7 +20,7 @@ func TestAttacksPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := testFunctions(t)
+	tests := pagetest.Tests(t, "..")
 	named := regexp.MustCompile("`([a-z/]*\\.)?((?:Test|Fuzz)[A-Za-z0-9]+)`")
 	rows := map[string]string{}
 	for line := range strings.Lines(string(text)) {
@@ -59,50 +58,9 @@ func TestAttacksPage(t *testing.T) {
 
 func twoDigits(n int) string { return string([]byte{'0' + byte(n/10), '0' + byte(n%10)}) }
 
-// sources calls fn with every Go file of the module, its directory as the module sees it.
-func sources(t *testing.T, mode parser.Mode, fn func(dir string, file string, parsed *ast.File)) {
-	t.Helper()
-	err := filepath.WalkDir("..", func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() && strings.HasPrefix(d.Name(), ".") && file != ".." {
-			return filepath.SkipDir
-		}
-		if d.IsDir() || !strings.HasSuffix(file, ".go") {
-			return nil
-		}
-		dir := strings.TrimPrefix(path.Dir(filepath.ToSlash(file)), "../")
-		if dir == ".." {
-			dir = "postroad"
-		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, mode)
-		if err == nil {
-			fn(dir, filepath.Base(file), parsed)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// testFunctions is every test and fuzz target, as package.Name.
-func testFunctions(t *testing.T) map[string]bool {
-	tests := map[string]bool{}
-	sources(t, parser.SkipObjectResolution, func(dir, file string, parsed *ast.File) {
-		if !strings.HasSuffix(file, "_test.go") {
-			return
-		}
-		for _, decl := range parsed.Decls {
-			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil {
-				tests[dir+"."+f.Name.Name] = true
-			}
-		}
-	})
-	return tests
-}
-
 // TestC07NoProcesses: nothing that mail can reach is able to start another program.
 func TestC07NoProcesses(t *testing.T) {
-	sources(t, parser.ImportsOnly, func(dir, file string, parsed *ast.File) {
+	pagetest.Sources(t, "..", parser.ImportsOnly, func(dir, file string, parsed *ast.File) {
 		if strings.HasSuffix(file, "_test.go") || strings.HasSuffix(dir, "test") || dir == "cmd/postroad" && file == "quickstart.go" {
 			return
 		}

@@ -1,36 +1,12 @@
 package smtpd
 
 import (
-	"bytes"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-)
 
-// conformance is the first table of docs/smtp.md: by keyword, what shows it.
-func conformance(t *testing.T) map[string][]string {
-	t.Helper()
-	text, err := os.ReadFile("../docs/smtp.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := map[string][]string{}
-	for line := range strings.Lines(string(text)) {
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
-		name := strings.TrimSpace(cells[0])
-		if len(cells) != 4 || strings.HasPrefix(name, "--") || name == "keyword" {
-			continue
-		}
-		if _, twice := rows[name]; twice {
-			t.Errorf("%s has two rows", name)
-		}
-		rows[name] = regexp.MustCompile("`[^`]+`").FindAllString(cells[3], -1)
-	}
-	return rows
-}
+	"postroad/internal/pagetest"
+)
 
 // announcements are the keywords of all kinds of servers in all states.
 func announcements(t *testing.T) map[string]bool {
@@ -55,51 +31,7 @@ func announcements(t *testing.T) map[string]bool {
 }
 
 func TestConformanceTable(t *testing.T) {
-	rows, now := conformance(t), announcements(t)
-	for name := range now {
-		if _, ok := rows[name]; !ok {
-			t.Errorf("%s is announced and has no row in docs/smtp.md", name)
-		}
-	}
-	tests := testSources(t)
-	for name, shown := range rows {
-		if !now[name] {
-			t.Errorf("%s has a row and is not announced", name)
-		}
-		if len(shown) == 0 {
-			t.Errorf("nothing shows %s", name)
-		}
-		for _, s := range shown {
-			if s = strings.Trim(s, "`"); !exists(tests, s) {
-				t.Errorf("%s is shown by %s, which does not exist", name, s)
-			}
-		}
-	}
-}
-
-// exists reports whether a dialog or a test of this name does.
-func exists(tests []byte, name string) bool {
-	if strings.HasSuffix(name, ".txt") {
-		_, err := os.Stat(filepath.Join("testdata", "dialog", name))
-		return err == nil
-	}
-	return bytes.Contains(tests, []byte("func "+name+"("))
-}
-
-func testSources(t *testing.T) (all []byte) {
-	t.Helper()
-	files, err := filepath.Glob("*_test.go")
-	for _, file := range files {
-		b, readErr := os.ReadFile(file)
-		if err = readErr; err != nil {
-			break
-		}
-		all = append(all, b...)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
+	pagetest.Conformance(t, "..", "smtpd", "docs/smtp.md", announcements(t))
 }
 
 // No keyword is announced twice, and none that has gone is.
