@@ -29,6 +29,7 @@ import (
 	"postroad/delivery/smtpc"
 	"postroad/internal/account"
 	"postroad/internal/dns"
+	"postroad/internal/event"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/spool"
@@ -49,6 +50,8 @@ type Config struct {
 	Hostname string       // our name, in EHLO and reports
 	Schedule Schedule
 	Routes   []Route
+	Webhooks []Webhook     // their secrets are checked already (hook.ParseKey)
+	Events   *event.Outbox // of the Webhooks; nil when there are none
 	Limits   Limits
 	Port     int // of MX hosts; 0 is 25
 
@@ -141,7 +144,7 @@ func New(c Config) *Runner {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{cfg: c, routes: newRouting(c.Routes), lanes: make(map[string]*lane)}
+	r := &Runner{cfg: c, routes: newRouting(append(webhookRoutes(c.Webhooks), c.Routes...)), lanes: make(map[string]*lane)}
 	r.poster = newPoster(&r.cfg)
 	return r
 }

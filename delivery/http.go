@@ -300,11 +300,8 @@ func (a *attempt) postHost() string {
 	return u.Host
 }
 
-// The routes of what we post ourselves have names that no configured route can have, with a space in them.
-const (
-	webhookPrefix = "webhook "
-	reportPrefix  = "tlsrpt "
-)
+// reportPrefix begins names that no configured route can have, as there is a space in them.
+const reportPrefix = "tlsrpt "
 
 // ReportTransport is the spool.Recipient.Transport of a TLS report that goes by HTTPS.
 func ReportTransport(url string) string { return reportPrefix + url }

@@ -282,6 +282,7 @@ func (r *Runner) commitExpansion(x *expansion, d spool.Due) error {
 				return nil // drafts without a reference are dropped
 			}
 			trace.Record(tx, d.Message.ID, x.event(r.cfg.Now(), d))
+			r.tellDelivered(tx, r.cfg.Now(), &d, "the list has taken it")
 			if len(x.rcpts) > 0 {
 				if err := r.cfg.Spool.Add(tx, x.message, x.rcpts, trace.Generated); err != nil {
 					return err

@@ -185,6 +185,7 @@ func (r *Runner) place(tx store.Tx, a *arrival, rep *report) (mailbox.Placed, er
 		Time: now, Kind: trace.Delivered, To: []string{d.Recipient.To.String()},
 		Mailbox: a.owner + " " + placed.Name, UID: placed.UID, Related: rep.id(),
 	})
+	r.tellDelivered(tx, now, d, "delivered to the mailbox")
 	return placed, nil
 }
 

@@ -174,6 +174,7 @@ func (r *Runner) settle(outcomes []outcome) (removed []spool.Due, err error) {
 		}
 		recordEvents(tx, r.cfg.Now(), outcomes, reports)
 		r.suppress(tx, outcomes)
+		r.tell(tx, r.cfg.Now(), outcomes)
 		for _, rep := range reports {
 			if err := rep.add(tx, r.cfg.Spool); err != nil {
 				return err
