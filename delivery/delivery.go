@@ -175,6 +175,7 @@ func (r *Runner) Run(ctx context.Context) error {
 			}
 		})
 	}
+	locals.Go(func() { r.cfg.Events.Run(ctx) })
 	r.claim(ctx, batches)
 	close(batches)
 	locals.Wait()

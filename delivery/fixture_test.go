@@ -15,6 +15,7 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/dns/dnstest"
 	"postroad/internal/envelope"
+	"postroad/internal/event"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/internal/store/storetest"
@@ -26,18 +27,20 @@ import (
 // The accounts are alice@a.test and bob@a.test. In a bubble of synctest, time passes
 // only when a test says so.
 type fixture struct {
-	t    testing.TB
-	dir  string
-	cfg  Config
-	dns  *dnstest.Resolver
-	net  *network
-	fs   store.FS // of the bodies; nil is the real one
-	st   *store.Store
-	sp   *spool.Spool
-	mb   *mailbox.Service
-	ac   *account.Directory
-	run  *Runner
-	stop func() // of the runner
+	t   testing.TB
+	dir string
+	cfg Config
+	dns *dnstest.Resolver
+	net *network
+	fs  store.FS // of the bodies; nil is the real one
+	st  *store.Store
+	sp  *spool.Spool
+	mb  *mailbox.Service
+	ac  *account.Directory
+	run *Runner
+
+	outbox *event.Outbox // of the last start
+	stop   func()        // of the runner
 }
 
 // template is a data directory with the accounts in it: making their password
@@ -148,6 +151,8 @@ func (f *fixture) start() {
 	if testing.Verbose() {
 		c.Log = slog.New(slog.NewTextHandler(f.t.Output(), nil))
 	}
+	f.outbox = event.Open(f.st, f.sp, Hooks(c.Webhooks), slog.New(slog.DiscardHandler))
+	c.Events = f.outbox
 	r := New(c)
 	f.run = r
 	ctx, cancel := context.WithCancel(context.Background())
