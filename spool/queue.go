@@ -176,7 +176,7 @@ func (s *Spool) Retry(ctx context.Context, f Filter, by string) (int, error) {
 		if r.State == Hold || state == Deferred {
 			return false
 		}
-		s.put(tx, m.ID, r, func(r *Recipient) { r.State, r.Next = state, next })
+		s.put(tx, m, r, func(r *Recipient) { r.State, r.Next = state, next })
 		return true
 	})
 }
@@ -188,7 +188,7 @@ func (s *Spool) Hold(ctx context.Context, f Filter, by string) (int, error) {
 		if r.State == Hold {
 			return false
 		}
-		s.put(tx, m.ID, r, func(r *Recipient) { r.State = Hold })
+		s.put(tx, m, r, func(r *Recipient) { r.State = Hold })
 		return true
 	})
 }
@@ -200,7 +200,7 @@ func (s *Spool) Resume(ctx context.Context, f Filter, by string) (int, error) {
 		if r.State != Hold {
 			return false
 		}
-		s.put(tx, m.ID, r, func(r *Recipient) { r.State, r.Next = m.turn(s.now()) })
+		s.put(tx, m, r, func(r *Recipient) { r.State, r.Next = m.turn(s.now()) })
 		return true
 	})
 }
@@ -251,34 +251,6 @@ func (s *Spool) changeOne(tx store.Tx, e *Entry, by string, kind trace.Kind, fn 
 	return len(to)
 }
 
-// Counts are what the spool holds.
-type Counts struct {
-	Messages int64 `json:"messages"`
-	Active   int64 `json:"active"`
-	Deferred int64 `json:"deferred"`
-	Hold     int64 `json:"hold"`
-}
-
-// Counts returns the present counts, of messages and of recipients by state.
-func (s *Spool) Counts() (Counts, error) {
-	var c Counts
-	err := s.each(context.Background(), Filter{}, 0, func(e Entry) bool {
-		c.Messages++
-		for _, r := range e.Recipients {
-			switch r.State {
-			case Active:
-				c.Active++
-			case Deferred:
-				c.Deferred++
-			case Hold:
-				c.Hold++
-			}
-		}
-		return true
-	})
-	return c, err
-}
-
 // References yields the body references of the spool, for store.Check.
 func (s *Spool) References(r store.Reader) iter.Seq[store.ID] {
 	return func(yield func(store.ID) bool) {
@@ -292,7 +264,7 @@ func (s *Spool) References(r store.Reader) iter.Seq[store.ID] {
 }
 
 // Check returns what does not agree in the spool: records that cannot be read,
-// recipients without a message or without a turn, turns without a recipient. The
+// recipients without a message or without a turn, turns without a recipient, wrong counts. The
 // whole spool is read in one transaction.
 func (s *Spool) Check(ctx context.Context) ([]store.Problem, error) {
 	var c checker
@@ -301,6 +273,7 @@ func (s *Spool) Check(ctx context.Context) ([]store.Problem, error) {
 		c.messages(ctx)
 		c.recipients(ctx)
 		c.turns(ctx)
+		c.counts(ctx)
 		return ctx.Err()
 	})
 	return c.problems, err
@@ -342,7 +315,7 @@ func (c *checker) recipients(ctx context.Context) {
 			c.found(id, "recipient %d's record cannot be read", n)
 		case c.r.Get(messageKey(id)) == nil:
 			c.found(id, "recipient %d has no message", n)
-		case r.State != Hold && c.r.Get(dueKey(r.Next, id, r.N)) == nil:
+		case !c.hasTurn(id, &r):
 			c.found(id, "recipient %d will never have its turn", n)
 		}
 		if ctx.Err() != nil {
@@ -351,11 +324,34 @@ func (c *checker) recipients(ctx context.Context) {
 	}
 }
 
+// hasTurn reports whether a recipient stands in the order of what is due, if it has to. A message that cannot be read
+// was told of.
+func (c *checker) hasTurn(id store.ID, r *Recipient) bool {
+	m, err := decodeMessage(id, c.r.Get(messageKey(id)))
+	return err != nil || r.State == Hold || c.r.Get(spotOf(m, r).key()) != nil
+}
+
+// belongs reports whether a turn is that of the recipient whose record is v.
+func (c *checker) belongs(at spot, v []byte) bool {
+	m, err := decodeMessage(at.id, c.r.Get(messageKey(at.id)))
+	if err != nil {
+		return true
+	}
+	r, err := decodeRecipient(int(at.n), v)
+	return err != nil || r.State != Hold && spotOf(m, &r) == at
+}
+
 func (c *checker) turns(ctx context.Context) {
 	for k := range c.r.Scan(store.NewKey("qd"), store.NewKey("qd").End()) {
-		_, id, n := readDueKey(k)
-		if c.r.Get(recipientKey(id, n)) == nil {
-			c.found(id, "a turn is kept for recipient %d, which is not there", n)
+		at, ok := readSpot(k)
+		v := c.r.Get(recipientKey(at.id, int(at.n)))
+		switch {
+		case !ok:
+			c.found(at.id, "a turn cannot be read")
+		case v == nil:
+			c.found(at.id, "a turn is kept for recipient %d, which is not there", at.n)
+		case !c.belongs(at, v):
+			c.found(at.id, "recipient %d has a turn at another place too", at.n)
 		}
 		if ctx.Err() != nil {
 			return

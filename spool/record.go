@@ -1,14 +1,12 @@
 package spool
 
 import (
-	"time"
-
 	"postroad/internal/envelope"
 	"postroad/internal/store"
 )
 
 // recordVersion begins every record; a record of a later version is not read.
-const recordVersion = 3
+const recordVersion = 4
 
 func messageKey(id store.ID) store.Key { return store.NewKey("qm").Uint(uint64(id)) }
 
@@ -17,17 +15,6 @@ func recipientKey(id store.ID, n int) store.Key {
 }
 
 func recipientsOf(id store.ID) store.Key { return store.NewKey("qr").Uint(uint64(id)) }
-
-func dueKey(due time.Time, id store.ID, n int) store.Key {
-	return store.NewKey("qd").Uint(uint64(due.UnixMicro())).Uint(uint64(id)).Uint(uint64(n))
-}
-
-func readDueKey(k []byte) (due time.Time, id store.ID, n int) {
-	at, rest := store.TakeUint(k[2:])
-	i, rest := store.TakeUint(rest)
-	v, _ := store.TakeUint(rest)
-	return time.UnixMicro(int64(at)), store.ID(i), int(v)
-}
 
 func (m *Message) encode() []byte {
 	e := make(store.Encoder, 0, 128)
@@ -91,6 +78,7 @@ func (r *Recipient) encode() []byte {
 	e.Uint(uint64(r.Attempts))
 	e.Bool(r.Delayed)
 	putAddress(&e, r.Via)
+	e.Text(r.Lane)
 	e.Text(r.Transport)
 	e.Text(r.Reason)
 	e.Time(r.Sent)
@@ -113,7 +101,7 @@ func decodeRecipient(n int, b []byte) (Recipient, error) {
 	r.Account, r.Mailbox, r.List = d.Uint(), d.Text(), d.Bool()
 	r.State, r.Next = State(d.Uint()), d.Time()
 	r.Attempts, r.Delayed = int(d.Uint()), d.Bool()
-	r.Via, r.Transport, r.Reason, r.Sent = takeAddress(d), d.Text(), d.Text(), d.Time()
+	r.Via, r.Lane, r.Transport, r.Reason, r.Sent = takeAddress(d), d.Text(), d.Text(), d.Text(), d.Time()
 	r.Last = envelope.Reply{Code: int(d.Int()), Enhanced: d.Text(), Text: d.Text(), From: d.Text(), At: d.Time()}
 	if r.State > Hold {
 		return r, store.ErrRecord

@@ -2,22 +2,24 @@
 // in the spool from the transaction in which it was accepted to the one in which
 // its last recipient was delivered, relayed, bounced or removed.
 //
-//	qm  message id                     the message: envelope, origin
-//	qr  message id, number             one recipient that is not settled
-//	qd  due time, message id, number   the order in which recipients fall due
+//	qm  message id                                  the message: envelope, origin
+//	qr  message id, number                          one recipient that is not settled
+//	qd  lane, class, due time, message id, number   the order in which recipients fall due
+//	qc                                              how many there are
 //
-// A held recipient has no entry in qd. Recipients of one message have numbers from 0.
+// A lane is what delivers the recipient: a destination, or the mailboxes here. Each has queues of its own, one for each
+// class, so that what waits for one is never in the way of another. A held recipient has no entry in qd.
+// Recipients of one message have numbers from 0.
 // The spool holds one body reference for each message.
 package spool
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postroad/internal/envelope"
@@ -96,6 +98,7 @@ type Recipient struct {
 	Delayed  bool           // the sender has been told of the delay
 
 	Via       envelope.Address // our address that forwards the message here; zero when the sender named To, or a list did
+	Lane      string           // where it waits; the spool sets it (Spool.Lanes)
 	Transport string           // the route that an administrator chose for this recipient, by name; empty is as configured
 	Reason    string           // why it is on hold; empty for none
 	Sent      time.Time        // when an attempt was about to send its message to the end; zero when no attempt is unrecorded
@@ -125,22 +128,44 @@ type Spool struct {
 
 	claiming sync.Mutex // one Claim at a time
 
-	mu     sync.Mutex
-	busy   map[ref]bool // claimed, and not yet settled, deferred, held or given back
-	cursor store.Key    // every qd entry before it is busy
-	fresh  store.Key    // the lowest qd entry made since the Claim under way began
-	next   time.Time    // when the first entry after cursor falls due; zero when unknown
+	lanes atomic.Pointer[Lanes]
+
+	mu       sync.Mutex
+	busy     map[ref]spot // claimed, and not yet settled, deferred, held or given back; where they stand in qd
+	queues   queues
+	walking  bool     // a Claim is under way
+	released []string // lanes that got room since it began
 }
+
+// Lanes names the lane of a recipient that is delivered elsewhere. The name is kept with the recipient until it is
+// deferred, held or changed, also when Lanes would name another by then.
+type Lanes func(*Message, *Recipient) string
+
+// Local is the lane of recipients that are delivered here.
+const Local = ""
 
 // Open returns the spool kept in st. now is the clock; nil is time.Now.
 func Open(st *store.Store, now func() time.Time) *Spool {
 	if now == nil {
 		now = time.Now
 	}
-	s := &Spool{st: st, now: now, wake: make(chan struct{}, 1), busy: map[ref]bool{}}
-	s.cursor = store.NewKey("qd")
+	s := &Spool{st: st, now: now, wake: make(chan struct{}, 1), busy: map[ref]spot{}, queues: newQueues()}
+	s.Lanes(byDomain)
 	s.wake <- struct{}{} // what earlier processes left may be due
 	return s
+}
+
+// Lanes sets how lanes are named from now on. Before, it is by domain.
+func (s *Spool) Lanes(name Lanes) { s.lanes.Store(&name) }
+
+func byDomain(_ *Message, r *Recipient) string { return strings.ToLower(r.To.Domain) }
+
+// lane names the lane of a recipient.
+func (s *Spool) lane(m *Message, r *Recipient) string {
+	if r.Account != 0 || r.List {
+		return Local
+	}
+	return (*s.lanes.Load())(m, r)
 }
 
 // Accept makes the message ours: draft, envelope and recipients are durable when it
@@ -176,9 +201,9 @@ func (s *Spool) Add(tx store.Tx, m *Message, rcpts []Recipient, kind trace.Kind)
 		r := &rcpts[i]
 		r.N = i
 		r.State, r.Next = m.turn(m.Arrived)
-		tx.Put(recipientKey(m.ID, i), r.encode())
-		s.putDue(tx, m.ID, i, r.Next)
+		s.file(tx, m, r)
 	}
+	count(tx, func(c *Counts) { c.Messages++; c.add(rcpts[0].State, int64(len(rcpts))) })
 	trace.Record(tx, m.ID, received(m, rcpts, kind))
 	return nil
 }
@@ -213,23 +238,26 @@ func elsewhere(given []envelope.Address, to []string) (names []string) {
 	return names
 }
 
-// putDue enters a recipient into the order of what is due, and lets Claim know once
-// that has committed.
-func (s *Spool) putDue(tx store.Tx, id store.ID, n int, due time.Time) {
-	key := dueKey(due, id, n)
-	tx.Put(key, []byte{})
-	tx.OnCommit(func() { s.added(key) })
+// file writes a recipient, and enters it into the order of what is due unless it is held. Claim knows of it once that
+// has committed.
+func (s *Spool) file(tx store.Tx, m *Message, r *Recipient) {
+	r.Lane = s.lane(m, r)
+	tx.Put(recipientKey(m.ID, r.N), r.encode())
+	if r.State == Hold {
+		return
+	}
+	at := spotOf(m, r)
+	tx.Put(at.key(), []byte{})
+	tx.OnCommit(func() { s.added(at) })
 }
 
-// added makes the next Claim begin no later than at key. A Claim that is under way
-// looked at the index before the commit; fresh keeps it from passing the key over.
-func (s *Spool) added(key store.Key) {
+// added makes the next Claim look at an entry.
+func (s *Spool) added(at spot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fresh == nil || bytes.Compare(key, s.fresh) < 0 {
-		s.fresh = key
+	if s.queues.add(at, s.now(), s.walking) {
+		s.signal()
 	}
-	s.signal()
 }
 
 func (s *Spool) signal() {
@@ -237,138 +265,6 @@ func (s *Spool) signal() {
 	case s.wake <- struct{}{}:
 	default:
 	}
-}
-
-// Claim returns recipients that have fallen due, at most max, in order, and marks
-// them as being tried: no other Claim returns them until they are deferred or given
-// back. With nothing due it returns none. An error may come beside them: it tells of
-// damaged records, which are passed over and stay for Check to name.
-func (s *Spool) Claim(max int) ([]Due, error) {
-	s.claiming.Lock()
-	defer s.claiming.Unlock()
-	from := s.beginClaim()
-	var c claim
-	err := s.st.View(func(r store.Reader) error {
-		c = claim{r: r, limit: max, until: s.now(), cursor: from, messages: map[store.ID]*Message{}}
-		c.scan(s.isBusy)
-		return nil
-	})
-	if err != nil {
-		c = claim{cursor: from}
-		err = fmt.Errorf("read the queue: %w", err)
-	}
-	s.endClaim(&c)
-	return c.due, errors.Join(err, errors.Join(c.damaged...))
-}
-
-// beginClaim returns the key at which to start.
-func (s *Spool) beginClaim() store.Key {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fresh != nil && bytes.Compare(s.fresh, s.cursor) < 0 {
-		s.cursor = s.fresh
-	}
-	s.fresh = nil
-	return s.cursor
-}
-
-func (s *Spool) endClaim(c *claim) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cursor, s.next = c.cursor, c.next
-	for i := range c.due {
-		s.busy[c.due[i].ref()] = true
-	}
-	if c.more {
-		s.signal()
-	}
-}
-
-func (s *Spool) isBusy(r ref) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.busy[r]
-}
-
-// claim is one walk along qd.
-type claim struct {
-	r        store.Reader
-	limit    int
-	until    time.Time
-	messages map[store.ID]*Message
-
-	due     []Due
-	damaged []error
-	cursor  store.Key // after what was looked at
-	next    time.Time // when the entry at cursor falls due
-	more    bool      // the limit stopped the walk
-}
-
-func (c *claim) scan(busy func(ref) bool) {
-	for k := range c.r.Scan(c.cursor, store.NewKey("qd").End()) {
-		at, id, n := readDueKey(k)
-		if at.After(c.until) {
-			c.next = at
-			break
-		}
-		if c.more = len(c.due) == c.limit; c.more {
-			break
-		}
-		if !busy(ref{id, n}) {
-			if err := c.take(id, n); err != nil {
-				c.damaged = append(c.damaged, err)
-			}
-		}
-		c.cursor = append(append(c.cursor[:0:0], k...), 0)
-	}
-}
-
-func (c *claim) take(id store.ID, n int) error {
-	m, err := c.message(id)
-	if err != nil {
-		return err
-	}
-	r, err := decodeRecipient(n, c.r.Get(recipientKey(id, n)))
-	if err != nil {
-		return fmt.Errorf("recipient %d of %s: %w", n, id, err)
-	}
-	c.due = append(c.due, Due{m, r})
-	return nil
-}
-
-func (c *claim) message(id store.ID) (*Message, error) {
-	if m := c.messages[id]; m != nil {
-		return m, nil
-	}
-	m, err := decodeMessage(id, c.r.Get(messageKey(id)))
-	if err != nil {
-		return nil, fmt.Errorf("message %s: %w", id, err)
-	}
-	c.messages[id] = m
-	return m, nil
-}
-
-// Wait returns when Claim may have something, or with ctx's error when it is done.
-func (s *Spool) Wait(ctx context.Context) error {
-	timer := time.NewTimer(s.untilNext())
-	defer timer.Stop()
-	select {
-	case <-s.wake:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return ctx.Err()
-}
-
-// untilNext is how long nothing falls due. It is never long, because the clock may be set.
-func (s *Spool) untilNext() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	const longest = time.Minute
-	if s.next.IsZero() {
-		return longest
-	}
-	return min(s.next.Sub(s.now()), longest)
 }
 
 // Settle removes the recipient; with the last one the message leaves the spool and
@@ -388,12 +284,19 @@ func (s *Spool) drop(tx store.Tx, m *Message, n int) (Recipient, bool) {
 	}
 	tx.Delete(recipientKey(m.ID, n))
 	if now.State != Hold {
-		tx.Delete(dueKey(now.Next, m.ID, n))
+		tx.Delete(spotOf(m, &now).key())
 	}
-	if m.recipients == 1 || !anyRecipient(tx, m.ID) {
+	last := m.recipients == 1 || !anyRecipient(tx, m.ID)
+	if last {
 		tx.Delete(messageKey(m.ID))
 		tx.Unref(m.ID)
 	}
+	count(tx, func(c *Counts) {
+		c.add(now.State, -1)
+		if last {
+			c.Messages--
+		}
+	})
 	return now, true
 }
 
@@ -452,20 +355,21 @@ func (s *Spool) change(tx store.Tx, d Due, fn func(*Recipient)) bool {
 	s.doneOnCommit(tx, d)
 	r, ok := current(tx, d.Message.ID, d.Recipient.N)
 	if ok {
-		s.put(tx, d.Message.ID, r, fn)
+		s.put(tx, d.Message, r, fn)
 	}
 	return ok
 }
 
 // put applies fn to a stored recipient and keeps the order of what is due in step.
-func (s *Spool) put(tx store.Tx, id store.ID, r Recipient, fn func(*Recipient)) {
+func (s *Spool) put(tx store.Tx, m *Message, r Recipient, fn func(*Recipient)) {
 	if r.State != Hold {
-		tx.Delete(dueKey(r.Next, id, r.N))
+		tx.Delete(spotOf(m, &r).key())
 	}
+	was := r.State
 	fn(&r)
-	tx.Put(recipientKey(id, r.N), r.encode())
-	if r.State != Hold {
-		s.putDue(tx, id, r.N, r.Next)
+	s.file(tx, m, &r)
+	if r.State != was {
+		count(tx, func(c *Counts) { c.add(was, -1); c.add(r.State, 1) })
 	}
 }
 
@@ -481,10 +385,21 @@ func (s *Spool) doneOnCommit(tx store.Tx, d Due) {
 // GiveBack returns claimed recipients untouched: their transaction failed, or there
 // is no time left. They may be claimed again at once.
 func (s *Spool) GiveBack(due ...Due) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, d := range due {
-		s.mu.Lock()
+		at, ok := s.busy[d.ref()]
 		delete(s.busy, d.ref())
-		s.mu.Unlock()
-		s.added(dueKey(d.Recipient.Next, d.Message.ID, d.Recipient.N))
+		if ok && s.queues.add(at, s.now(), s.walking) {
+			s.signal()
+		}
 	}
+}
+
+// isBusy reports whether a recipient is claimed.
+func (s *Spool) isBusy(r ref) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.busy[r]
+	return ok
 }

@@ -227,11 +227,18 @@ func TestAnEntryThatCommitsBehindTheCursorIsClaimed(t *testing.T) {
 	f.update(func(tx store.Tx) { f.s.Defer(tx, d, f.now.Add(-30*time.Minute)) })
 	f.expect("behind", f.claims(), "b@y.test")
 
-	f.s.beginClaim() // a claim has taken its view; now an earlier entry commits
-	f.now = f.now.Add(-2 * time.Hour)
-	f.accept("clock-went-back@y.test")
-	f.now = f.now.Add(4 * time.Hour)
-	f.s.endClaim(&claim{cursor: store.NewKey("qd").End()})
+	room := func(string, Class) int { // a claim has taken its view; now an earlier entry commits
+		f.now = f.now.Add(-2 * time.Hour)
+		f.accept("clock-went-back@y.test")
+		f.now = f.now.Add(4 * time.Hour)
+		return 100
+	}
+	f.accept("d@y.test")
+	due, err := f.s.ClaimFor(100, room)
+	f.expect("meanwhile", names(due), "d@y.test")
+	if err != nil {
+		t.Error(err)
+	}
 	f.expect("during", f.claims(), "clock-went-back@y.test")
 }
 
