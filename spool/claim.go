@@ -88,12 +88,22 @@ func (s *Spool) endClaim(c *claim, counts bool) {
 		}
 	}
 	for _, lane := range s.released {
-		c.more = s.queues.release(lane, c.until) || c.more
+		s.queues.release(lane, c.until)
 	}
 	s.released = nil
-	if c.more || s.queues.incomplete(c.until) {
+	if s.goesOn(c) {
 		s.signal()
 	}
+}
+
+// goesOn reports whether another Claim would find something. mu must be held.
+func (s *Spool) goesOn(c *claim) bool {
+	for class, shut := range c.shut {
+		if !shut && s.queues.some(Class(class)) {
+			return true
+		}
+	}
+	return s.queues.incomplete(c.until)
 }
 
 // markBusy remembers where busy recipients stand: those claimed now, and those that were moved while they were busy.
@@ -167,7 +177,6 @@ type claim struct {
 	visits  []visited
 	due     []Due
 	damaged []error
-	more    bool // left stopped the walk
 }
 
 // visited is what a walk found in one queue.
@@ -193,11 +202,7 @@ func (c *claim) restart(r store.Reader, max int) {
 func (c *claim) walk() {
 	for {
 		class, ok := c.next()
-		if !ok {
-			return
-		}
-		if c.left == 0 {
-			c.more = true
+		if !ok || c.left == 0 {
 			return
 		}
 		c.visit(class)
@@ -215,18 +220,15 @@ func (c *claim) next() (Class, bool) {
 // visit claims from the next queue of a class.
 func (c *claim) visit(class Class) {
 	c.s.mu.Lock()
-	q := c.s.queues.ready[class][0]
+	q := c.s.queues.pop(class)
+	v := visited{queue: q, cursor: q.cursor, next: q.next}
 	c.s.mu.Unlock()
-	n := c.room(q.lane, class)
-	if n < 0 {
+	switch n := c.room(q.lane, class); {
+	case n < 0:
 		c.shut[class] = true
-		return
-	}
-	c.s.mu.Lock()
-	c.s.queues.pop(class)
-	v := visited{queue: q, full: n == 0, cursor: q.cursor, next: q.next}
-	c.s.mu.Unlock()
-	if n > 0 {
+	case n == 0:
+		v.full = true
+	default:
 		c.scan(&v, min(n, visit, c.left))
 	}
 	c.visits = append(c.visits, v)
@@ -240,7 +242,6 @@ func (c *claim) scan(v *visited, limit int) {
 		t := readTurn(k[len(prefix):])
 		if t.time().After(c.until) || limit == 0 {
 			v.next = t
-			c.more = c.more || limit == 0 && !t.time().After(c.until)
 			break
 		}
 		if c.s.isBusy(t.ref()) {
