@@ -65,3 +65,13 @@ func (s *session) mayPost(targets []account.Target) error {
 	}
 	return nil
 }
+
+// mayReturn refuses anything but a report on its way back to the sender of what we have forwarded: by that way nobody is to
+// be written to.
+func (s *session) mayReturn(targets []account.Target) error {
+	back := func(t account.Target) bool { return t.Return }
+	if !s.tx.envelope.From.IsZero() && slices.ContainsFunc(targets, back) {
+		return replyReturn
+	}
+	return nil
+}

@@ -84,6 +84,7 @@ var (
 	replyNobody            = reply(501, "5.1.3", "a recipient has an address")
 	replyUnknown           = reply(550, "5.1.1", "no such address here")
 	replyRelay             = reply(550, "5.7.1", "relay denied: this server does not take mail for that domain")
+	replyReturn            = reply(550, "5.7.1", "only reports go back that way: write to the sender himself")
 	replyAliasLoop         = reply(550, "5.4.6", "the alias leads too deep or back to itself")
 	replyAliasWide         = reply(550, "5.4.6", "the alias leads to too many addresses")
 	replyTargets           = reply(452, "4.5.3", "too many recipients behind these aliases, send the rest separately")

@@ -200,6 +200,9 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 		err = s.mayPost(targets)
 	}
 	if err == nil {
+		err = s.mayReturn(targets)
+	}
+	if err == nil {
 		err = sameOwner(addr, r.ValidSince, targets, s.srv.Accounts.ByID)
 	}
 	if err == nil {

@@ -86,6 +86,7 @@ type Target struct {
 	Mailbox string           // the detail of a subaddress, when mail for it goes to the mailbox of that name
 	List    bool             // a list of ours: delivery expands it
 	Via     envelope.Address // of a remote one, our address whose account or alias forwards to it; zero when nothing of ours does
+	Return  bool             // a remote one is the sender of what we have forwarded: nothing but reports may go there
 }
 
 // Domain is a domain whose mail ends here.
@@ -107,6 +108,7 @@ type Directory struct {
 	ends     watchers
 	// Set before use, never changed.
 	sha1       bool // keys for SCRAM-SHA-1 are kept
+	back       Reverser
 	iterations int  // of SCRAM, for new accounts
 }
 
@@ -126,6 +128,16 @@ func OpenWith(st *store.Store, now func() time.Time, sub Subaddress) *Directory 
 // KeepSHA1 has SCRAM-SHA-1 offered, and what it needs stored of passwords from then on. It is called before the
 // directory is used.
 func (d *Directory) KeepSHA1() { d.sha1 = true }
+
+// Reverser reads addresses that lead back to the senders of what we have forwarded.
+type Reverser interface {
+	// Reverse returns the sender; false when the address is none that leads back. An address that leads back no more, or
+	// was made by others, is an error that wraps ErrUnknown.
+	Reverse(r store.Reader, addr envelope.Address) (envelope.Address, bool, error)
+}
+
+// LeadBack has addresses that lead back resolved. It is called before the directory is used.
+func (d *Directory) LeadBack(r Reverser) { d.back = r }
 
 // record is an account as it is stored.
 type record struct {

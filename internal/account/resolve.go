@@ -40,6 +40,7 @@ func (s Subaddress) split(local string) (user, detail string, ok bool) {
 //	a foreign domain     the address itself, remote
 //	a domain alias       the same local part in the other domain
 //	an alias, a list     as they are set; announce-owner is who owns the list announce
+//	a way back           the sender of what was forwarded (SRS), for reports only
 //	user+detail          what user is, with the detail carried on to what is local
 //	postmaster           the oldest account (RFC 5321, 4.5.1), also without a domain
 //	the catch-all        of the domain
@@ -55,7 +56,7 @@ func (d *Directory) Resolve(addr envelope.Address) (targets []Target, err error)
 }
 
 func (d *Directory) resolve(r store.Reader, addr envelope.Address) ([]Target, error) {
-	v := resolver{r: r, sub: d.sub}
+	v := resolver{r: r, sub: d.sub, back: d.back}
 	return v.resolve(addr)
 }
 
@@ -63,7 +64,8 @@ func (d *Directory) resolve(r store.Reader, addr envelope.Address) ([]Target, er
 type resolver struct {
 	r      store.Reader
 	sub    Subaddress
-	owners bool // an account is itself, wherever its mail goes
+	back   Reverser // nil for none
+	owners bool     // an account is itself, wherever its mail goes
 
 	steps    map[step]progress
 	catching progress // catch-alls that are under way
@@ -77,10 +79,11 @@ type way struct {
 	via    envelope.Address // the last address of ours that leads on to another; zero when there was none
 	detail string           // carried on to what is local
 	depth  int
+	back   bool // to the sender of what we have forwarded
 }
 
 // on is the way from c, which leads on to another address.
-func (w way) on(c envelope.Address, detail string) way { return way{c, detail, w.depth + 1} }
+func (w way) on(c envelope.Address, detail string) way { return way{c, detail, w.depth + 1, w.back} }
 
 // step is an address, canonical, with the detail that is carried on.
 type step struct {
@@ -150,13 +153,16 @@ func (v *resolver) lead(given, c envelope.Address, w way) error {
 		case err != nil:
 			return err
 		case !ours:
-			return v.add(Target{Address: given, Via: w.via})
+			return v.add(Target{Address: given, Via: w.via, Return: w.back})
 		case dom.Alias != "":
 			w.depth++
 			return v.follow(envelope.Address{Local: given.Local, Domain: dom.Alias}, w)
 		}
 	}
 	ok, err := v.set(c, w)
+	if !ok && err == nil {
+		ok, err = v.reverse(given, w)
+	}
 	if !ok && err == nil {
 		ok, err = v.split(given, w)
 	}
@@ -183,6 +189,21 @@ func (v *resolver) set(c envelope.Address, w way) (bool, error) {
 		return true, v.followAll(owners, w.on(c, ""))
 	}
 	return false, err
+}
+
+// reverse follows an address that leads back to the sender of what we have forwarded. One that is forged or too old leads
+// nowhere, whatever catches the domain's unknown addresses.
+func (v *resolver) reverse(given envelope.Address, w way) (bool, error) {
+	if v.back == nil {
+		return false, nil
+	}
+	sender, ok, err := v.back.Reverse(v.r, given)
+	if !ok || err != nil {
+		return ok, err
+	}
+	w = w.on(envelope.Address{}, "")
+	w.back = true
+	return true, v.follow(sender, w)
 }
 
 // split takes user+detail apart and follows what user is.
