@@ -15,6 +15,7 @@ import (
 	"postroad/internal/config"
 	"postroad/internal/dns"
 	"postroad/internal/gate"
+	"postroad/internal/mailauth"
 	"postroad/smtpd"
 	"postroad/spool"
 )
@@ -159,6 +160,7 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 	return delivery.Config{
 		Store: s.house.store, Spool: s.house.spool, Mailboxes: s.house.mailboxes, Accounts: s.house.accounts,
 		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, CreateMailboxes: s.cfg.Recipients.DetailMailbox == "create", AllowPrivate: o.AllowPrivate,
+		Signer:   s.house.signer(s.cfg, o.Resolver),
 		Schedule: schedule(s.cfg.Retry), Routes: routes(s.cfg),
 		Limits: delivery.Limits{
 			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
@@ -168,6 +170,15 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 		SuppressFor: s.cfg.Submission.SuppressFor.Std(),
 		Now:         o.Now, Log: s.log,
 	}
+}
+
+func (s *Server) openKeys(o Options) *mailauth.Keys {
+	if o.Resolver == nil {
+		o.Resolver = dns.System()
+	}
+	return mailauth.OpenKeys(mailauth.KeysConfig{
+		Store: s.house.store, Resolver: o.Resolver, Keep: s.cfg.DKIM.KeepOld.Std(), Now: o.Now, Log: s.log,
+	})
 }
 
 func (s *Server) adminConfig(o Options) AdminConfig {

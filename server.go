@@ -29,8 +29,11 @@ import (
 	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/control"
+	"postroad/internal/dns"
 	"postroad/internal/gate"
+	"postroad/internal/mailauth"
 	"postroad/internal/mailbox"
+	"postroad/internal/srs"
 	"postroad/internal/store"
 	"postroad/internal/trace"
 	"postroad/smtpd"
@@ -87,6 +90,8 @@ type house struct {
 	trace     *trace.Log
 	bans      *gate.Bans
 	guard     *account.Guard
+	srs       *srs.Rewriter
+	keys      *mailauth.Keys
 	now       func() time.Time
 }
 
@@ -126,6 +131,8 @@ func furnish(st *store.Store, limits trace.Limits, sub account.Subaddress, now f
 	}
 	accounts := account.OpenWith(st, now, sub)
 	guard := account.NewGuard(now, accounts)
+	back := srs.Open(st, now)
+	accounts.LeadBack(wayBack{back})
 	boxes := mailboxOptions(accounts)
 	boxes.Now = now
 	return &house{
@@ -137,6 +144,8 @@ func furnish(st *store.Store, limits trace.Limits, sub account.Subaddress, now f
 		mailboxes: mailbox.New(st, boxes),
 		trace:     trace.New(st, limits),
 		bans:      bans,
+		srs:       back,
+		keys:      mailauth.OpenKeys(mailauth.KeysConfig{Store: st, Resolver: dns.System(), Now: now, Log: log}),
 		now:       now,
 	}, nil
 }
@@ -174,6 +183,7 @@ func (s *Server) build(o Options) error {
 	if err := s.house.mailboxes.SetAdminContact(s.cfg.IMAP.AdminContact); err != nil {
 		return fmt.Errorf("imap.admin_contact: %w", err)
 	}
+	s.house.keys = s.openKeys(o)
 	s.runner = delivery.New(s.deliveryConfig(o))
 	s.gate = s.newGate(o)
 	if err := s.listen(o); err != nil {
@@ -307,6 +317,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return part("full-text index", s.house.mailboxes.Index(background, s.indexFailed)) })
 	g.Go(func() error { return s.tidy(background) })
 	g.Go(func() error { s.house.bans.Run(background); return nil })
+	g.Go(func() error { s.house.keys.Run(background); return nil })
 	g.Go(func() error {
 		<-gctx.Done()
 		s.shutdown()
@@ -376,6 +387,9 @@ func (s *Server) housekeeping(ctx context.Context, now time.Time) {
 		s.log.Error("compaction failed", "err", err)
 	} else if freed > 0 {
 		s.log.Info("compacted", "octets", freed)
+	}
+	if err := s.house.srs.Prune(); err != nil {
+		s.log.Error("pruning forwarded senders failed", "err", err)
 	}
 	if n, err := s.house.trace.Prune(ctx, now); err != nil && ctx.Err() == nil {
 		s.log.Error("pruning the trace failed", "err", err)

@@ -64,7 +64,7 @@ func (a *attempt) outgoing(conn *smtpc.Conn) (smtpc.Message, io.Closer, error) {
 	}
 	m.Envelope.Body = l.declared()
 	if s := a.r.cfg.Signer; s != nil {
-		if m.Envelope.From, err = s.From(src.outgoing(via, l.binary)); err != nil {
+		if m.Envelope.From, err = s.From(src.outgoing(via)); err != nil {
 			body.Close()
 			return smtpc.Message{}, nil, fmt.Errorf("%w: %w", errNotSigned, err)
 		}
@@ -85,8 +85,8 @@ const maxSmall = 64 << 10
 // binary reports whether the sender declared the message as octets that are no lines (RFC 3030, 3).
 func (s *source) binary() bool { return s.msg.Envelope.Body == envelope.BodyBinary }
 
-func (s *source) outgoing(via envelope.Address, binary bool) Outgoing {
-	return Outgoing{ID: s.msg.ID, Envelope: s.msg.Envelope, Origin: s.msg.Origin, Via: via, Binary: binary}
+func (s *source) outgoing(via envelope.Address) Outgoing {
+	return Outgoing{ID: s.msg.ID, Envelope: s.msg.Envelope, Origin: s.msg.Origin, Via: via}
 }
 
 // open reads the message as it would leave if any next hop could take all: in lines, unless it is binary.
@@ -190,7 +190,7 @@ func (l *leaving) make(ctx context.Context, f form, src *source, via envelope.Ad
 		}
 	}
 	if signer := src.r.cfg.Signer; signer != nil {
-		fields, err := signer.Fields(ctx, src.outgoing(via, made.binary), func() (io.ReadCloser, error) { return made.open(src) })
+		fields, err := signer.Fields(ctx, src.outgoing(via), func() (io.ReadCloser, error) { return made.open(src) })
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errNotSigned, err)
 		}

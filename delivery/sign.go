@@ -26,6 +26,4 @@ type Outgoing struct {
 	Envelope envelope.Envelope
 	Origin   spool.Origin
 	Via      envelope.Address // our address that forwards the message; zero when none does
-	// Binary means that the octets leave as they are. Otherwise a bare CR or LF becomes a line end on the way.
-	Binary bool
 }

@@ -109,7 +109,7 @@ type Directory struct {
 	// Set before use, never changed.
 	sha1       bool // keys for SCRAM-SHA-1 are kept
 	back       Reverser
-	iterations int  // of SCRAM, for new accounts
+	iterations int // of SCRAM, for new accounts
 }
 
 // Open returns the directory kept in st. now is the clock; nil is time.Now. Subaddresses are not taken apart.

@@ -33,6 +33,8 @@ type Config struct {
 	Trust           Trust      `toml:"trust"`
 	Retry           Retry      `toml:"retry"`
 	Delivery        Delivery   `toml:"delivery"`
+	DKIM            DKIM       `toml:"dkim"`
+	Forwarding      Forwarding `toml:"forwarding"`
 	Routes          []Route    `toml:"route"`
 	Trace           Trace      `toml:"trace"`
 	Log             Log        `toml:"log"`

@@ -53,6 +53,8 @@ func Default() Config {
 			First: Duration(5 * time.Minute), Max: Duration(4 * time.Hour), Expire: Duration(5 * day),
 			DelayNotice: Duration(4 * time.Hour), Jitter: 0.1,
 		},
+		DKIM:       DKIM{KeepOld: Duration(10 * day)},
+		Forwarding: Forwarding{SRS: true},
 		Delivery: Delivery{
 			Concurrency: 50, PerDestination: 5, MessagesPerConnection: 100,
 			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute),
@@ -209,6 +211,14 @@ the age of the message, from first to max.`, false, []setting{
 			{"messages_per_connection", &c.Delivery.MessagesPerConnection, `Messages sent over one connection before it is closed.`, between(&c.Delivery.MessagesPerConnection, 1, 100_000)},
 			{"connect_timeout", &c.Delivery.ConnectTimeout, `The time a server has to accept a connection.`, between(&c.Delivery.ConnectTimeout, Duration(time.Second), Duration(time.Hour))},
 			{"command_timeout", &c.Delivery.CommandTimeout, `The time a server has to answer a command.`, between(&c.Delivery.CommandTimeout, Duration(time.Second), Duration(time.Hour))},
+		}},
+		{"dkim", `Signatures of mail that goes out (DKIM). The keys are made by "postroad dkim".`, false, []setting{
+			{"keep_old", &c.DKIM.KeepOld, `How long the record of a key that was replaced must stay in the DNS: longer than what it
+signed is on its way. Signatures count for 7 days.`, between(&c.DKIM.KeepOld, Duration(8*day), Duration(365*day))},
+		}},
+		{"forwarding", `Mail from outside that an account or alias sends on to elsewhere.`, false, []setting{
+			{"srs", &c.Forwarding.SRS, `Whether it leaves with a sender in our domain, from which reports find their way back
+(Sender Rewriting Scheme). Without, many receivers refuse it, as its sender's SPF record does not name us.`, nil},
 		}},
 		{"trace", `What is remembered of each message's way.`, false, []setting{
 			{"age", &c.Trace.Age, `How long.`, between(&c.Trace.Age, Duration(time.Hour), Duration(10*365*day))},

@@ -42,7 +42,6 @@ type Outbound struct {
 	From   envelope.Address // the reverse-path
 	Via    envelope.Address // our address that forwards it; zero when none does
 	Client Client           // who brought it
-	Binary bool             // a bare CR or LF stays one
 }
 
 // Client is who brought a message.
@@ -51,18 +50,15 @@ type Client struct {
 	Helo string
 }
 
-// Fields returns what goes before a message: each field ends in CRLF. open gives its octets from the start.
+// Fields returns what goes before a message: each field ends in CRLF. open gives its octets, as they leave, from the
+// start.
 func (s *Signer) Fields(ctx context.Context, o Outbound, open func() (io.ReadCloser, error)) ([]byte, error) {
 	r, err := open()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	in := io.Reader(r)
-	if !o.Binary {
-		in = newLineEnds(r)
-	}
-	m, err := readMessage(in, func([]field) []bodyForm { return []bodyForm{ours} })
+	m, err := readMessage(r, func([]field) []bodyForm { return []bodyForm{ours} })
 	if err != nil {
 		return nil, err
 	}
