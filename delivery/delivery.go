@@ -55,6 +55,10 @@ type Config struct {
 	Limits   Limits
 	Port     int // of MX hosts; 0 is 25
 
+	// Proven reports whether something shows that a message is from whom its reverse-path names (SPF, or DKIM of that
+	// domain). Strangers to whom it is false get no reports. An error leaves it open. nil asks nothing.
+	Proven func(ctx context.Context, m *spool.Message) (bool, error)
+
 	// CreateMailboxes lets mail for a mailbox that is not there make it (spool.Recipient.Mailbox).
 	CreateMailboxes bool
 
@@ -84,6 +88,8 @@ type Limits struct {
 	Drain                 time.Duration // attempts under way may go on this long when Run ends: 10 s
 	ReturnSize            int64         // a larger message is reported by its header, unless RET=FULL asked for it: 50,000
 	ReturnMost            int64         // a larger one is always reported by its header: 10 MB
+	ReportsPerSender      int           // reports a day to one address that strangers' mail names as its sender: 10
+	ReportsToStrangers    int           // reports a day to all such addresses together: 1,000
 }
 
 // WithDefaults returns l with its zero fields set.
@@ -98,6 +104,8 @@ func (l Limits) WithDefaults() Limits {
 		Drain:                 cmp.Or(l.Drain, 10*time.Second),
 		ReturnSize:            cmp.Or(l.ReturnSize, 50_000),
 		ReturnMost:            cmp.Or(l.ReturnMost, 10_000_000),
+		ReportsPerSender:      cmp.Or(l.ReportsPerSender, 10),
+		ReportsToStrangers:    cmp.Or(l.ReportsToStrangers, 1000),
 	}
 }
 

@@ -49,7 +49,7 @@ func (r *Runner) expand(ctx context.Context, d spool.Due) {
 	var x expansion
 	err := r.guarded("expand the list "+d.Recipient.To.String(), func() error { return r.prepareExpansion(&x, d) })
 	if err != nil {
-		discard(x.reports())
+		discard([]*report{x.report})
 		if x.draft != nil {
 			x.draft.Discard()
 		}
@@ -261,17 +261,9 @@ func isListOnly(line []byte) bool {
 	return false
 }
 
-// reports are what the expansion tells the sender.
-func (x *expansion) reports() []*report {
-	if x.report == nil {
-		return nil
-	}
-	return []*report{x.report}
-}
-
 // commitExpansion settles the list and queues what its members get.
 func (r *Runner) commitExpansion(x *expansion, d spool.Due) error {
-	all := drafts(x.reports())
+	all := drafts(x.report)
 	if x.draft != nil {
 		x.message.ID, x.message.Size = x.draft.ID(), x.draft.Size()
 		all = append(all, x.draft)
@@ -288,7 +280,7 @@ func (r *Runner) commitExpansion(x *expansion, d spool.Due) error {
 					return err
 				}
 			}
-			return x.report.add(tx, r.cfg.Spool)
+			return r.addReport(tx, x.report)
 		}, all...)
 	})
 }

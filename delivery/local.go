@@ -158,8 +158,8 @@ func (r *Runner) deliver(as []arrival, rep *report) (gone []spool.Due, err error
 			if rep == nil || placed[0].UID == 0 {
 				return nil // nothing was delivered that could be reported
 			}
-			return rep.add(tx, r.cfg.Spool)
-		}, rep.drafts()...)
+			return r.addReport(tx, rep)
+		}, drafts(rep)...)
 	})
 	if err == nil {
 		r.logDelivered(as, placed)

@@ -176,12 +176,12 @@ func (r *Runner) settle(outcomes []outcome) (removed []spool.Due, err error) {
 		r.suppress(tx, outcomes)
 		r.tell(tx, r.cfg.Now(), outcomes)
 		for _, rep := range reports {
-			if err := rep.add(tx, r.cfg.Spool); err != nil {
+			if err := r.addReport(tx, rep); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, drafts(reports)...)
+	}, drafts(reports...)...)
 	return removed, err
 }
 
@@ -209,7 +209,7 @@ func recordEvents(tx store.Tx, now time.Time, outcomes []outcome, reports []*rep
 		trace.Record(tx, outcomes[0].due.Message.ID, e)
 	}
 	for _, rep := range reports {
-		if rep.kind == deferred {
+		if rep.kind == deferred && rep.sent() {
 			trace.Record(tx, outcomes[0].due.Message.ID, trace.Event{Time: now, Kind: trace.Delayed, To: rep.about, Related: rep.id()})
 		}
 	}

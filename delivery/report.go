@@ -20,39 +20,45 @@ import (
 // report is a delivery report that waits to be queued: a message of our own with
 // the null reverse-path. A nil report is none at all.
 type report struct {
-	kind    verdict // delivered, relayed, deferred or failed
-	about   []string
+	kind     verdict // delivered, relayed, deferred or failed
+	original *spool.Message
+	about    []string
+
+	unsent  string // why the sender is not told; the rest is not set then
 	draft   *store.Draft
 	message *spool.Message
 	rcpts   []spool.Recipient
 }
 
+func (rep *report) sent() bool { return rep != nil && rep.unsent == "" }
+
 func (rep *report) id() string {
-	if rep == nil {
+	if !rep.sent() {
 		return ""
 	}
 	return rep.message.ID.String()
 }
 
-// add queues the report within the transaction that makes it true.
-func (rep *report) add(tx store.Tx, sp *spool.Spool) error {
-	if rep == nil {
+// addReport queues a report within the transaction that makes it true.
+func (r *Runner) addReport(tx store.Tx, rep *report) error {
+	switch {
+	case rep == nil:
 		return nil
+	case !rep.sent():
+		r.recordUnsent(tx, rep)
+		return nil
+	case !known(rep.original):
+		r.count(tx, rep.original.Envelope.From)
 	}
-	return sp.Add(tx, rep.message, rep.rcpts, trace.Generated)
+	return r.cfg.Spool.Add(tx, rep.message, rep.rcpts, trace.Generated)
 }
 
-func (rep *report) drafts() []*store.Draft {
-	if rep == nil {
-		return nil
-	}
-	return []*store.Draft{rep.draft}
-}
-
-func drafts(reports []*report) []*store.Draft {
+func drafts(reports ...*report) []*store.Draft {
 	var all []*store.Draft
 	for _, rep := range reports {
-		all = append(all, rep.draft)
+		if rep.sent() {
+			all = append(all, rep.draft)
+		}
 	}
 	return all
 }
@@ -103,33 +109,35 @@ func (r *Runner) reports(outcomes []outcome) ([]*report, error) {
 			discard(reports)
 			return nil, err
 		}
-		if rep != nil {
-			reports = append(reports, rep)
-		}
+		reports = append(reports, rep)
 	}
 	return reports, nil
 }
 
 func discard(reports []*report) {
-	for _, rep := range reports {
-		rep.draft.Discard()
+	for _, draft := range drafts(reports...) {
+		draft.Discard()
 	}
 }
 
-// report writes one report to the sender of m. It is nil when the sender's address,
-// one of ours, leads nowhere.
+// report writes one report to the sender of m, or says why there is none.
 func (r *Runner) report(m *spool.Message, about []outcome) (*report, error) {
+	rep := &report{kind: reportKind(&about[0]), original: m}
+	for i := range about {
+		rep.about = append(rep.about, about[i].due.Recipient.To.String())
+	}
 	targets, err := r.cfg.Accounts.Resolve(m.Envelope.From)
 	if errors.Is(err, account.ErrUnknown) || errors.Is(err, account.ErrLoop) {
-		r.cfg.Log.Warn("nobody to report to", "id", m.ID, "from", m.Envelope.From.Path())
-		return nil, nil
+		rep.unsent, err = m.Envelope.From.Path()+" leads nowhere", nil
+	} else if err == nil {
+		rep.unsent, err = r.unsent(m, isLocal(&about[0].due))
 	}
 	if err != nil {
 		return nil, err
 	}
-	rep := &report{kind: reportKind(&about[0])}
-	for i := range about {
-		rep.about = append(rep.about, about[i].due.Recipient.To.String())
+	if rep.unsent != "" {
+		r.cfg.Log.Warn("the sender is not told", "id", m.ID, "from", m.Envelope.From.Path(), "about", rep.kind.String(), "reason", rep.unsent)
+		return rep, nil
 	}
 	for _, t := range targets {
 		rep.rcpts = append(rep.rcpts, recipient(t))

@@ -20,20 +20,21 @@ type Kind string
 
 // The kinds of events.
 const (
-	Received  Kind = "received"  // accepted from a peer; our 250 follows this
-	Appended  Kind = "appended"  // stored by an IMAP client or an import
-	Generated Kind = "generated" // written by ourselves: a report, a welcome
-	Attempt   Kind = "attempt"   // tried, and to be tried again
-	Delivered Kind = "delivered" // in a local mailbox
-	Saved     Kind = "saved"     // copied into its sender's mailbox for sent mail
-	Relayed   Kind = "relayed"   // accepted by the next hop
-	Bounced   Kind = "bounced"   // refused for good; the sender was told where that is allowed
-	Expired   Kind = "expired"   // given up after the whole schedule
-	Delayed   Kind = "delayed"   // the sender was told of the delay
-	Held      Kind = "held"      // stopped, by an administrator or for damage
-	Released  Kind = "released"  // no longer held
-	Retried   Kind = "retried"   // made due at once by an administrator
-	Removed   Kind = "removed"   // taken out of the queue by an administrator
+	Received   Kind = "received"   // accepted from a peer; our 250 follows this
+	Appended   Kind = "appended"   // stored by an IMAP client or an import
+	Generated  Kind = "generated"  // written by ourselves: a report, a welcome
+	Attempt    Kind = "attempt"    // tried, and to be tried again
+	Delivered  Kind = "delivered"  // in a local mailbox
+	Saved      Kind = "saved"      // copied into its sender's mailbox for sent mail
+	Relayed    Kind = "relayed"    // accepted by the next hop
+	Bounced    Kind = "bounced"    // refused for good; the sender was told where that is allowed
+	Expired    Kind = "expired"    // given up after the whole schedule
+	Delayed    Kind = "delayed"    // the sender was told of the delay
+	Unreported Kind = "unreported" // the sender was not told what became of it; Reply says why
+	Held       Kind = "held"       // stopped, by an administrator or for damage
+	Released   Kind = "released"   // no longer held
+	Retried    Kind = "retried"    // made due at once by an administrator
+	Removed    Kind = "removed"    // taken out of the queue by an administrator
 
 	Discarded  Kind = "discarded"  // dropped by a named rule; nobody was told
 	Suppressed Kind = "suppressed" // not tried, as its address is on the suppression list; the sender was told
