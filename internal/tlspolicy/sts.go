@@ -26,9 +26,9 @@ const (
 
 // Bounds of a policy.
 const (
-	maxPolicy = 64 << 10 // octets of a policy file (RFC 8461, 3.3)
-	maxMX     = 100      // mail hosts in it, so that the table of all policies stays small
-	maxAge    = 31557600 * time.Second
+	maxPolicy = 64 << 10        // octets of a policy file (RFC 8461, 3.3)
+	maxMX     = 100             // mail hosts in it, so that the table of all policies stays small
+	maxAge    = 31557600        // seconds that a policy may say it holds (RFC 8461, 3.2)
 	minAge    = 5 * time.Minute // a policy that was fetched serves for as long as it is not fetched again
 )
 
@@ -192,7 +192,7 @@ func (s *STS) set(name, value string) error {
 		if err != nil || len(value) > 10 {
 			return fmt.Errorf("%w: max_age %q", errPolicy, envelope.Sanitize(value, 60))
 		}
-		s.MaxAge = min(time.Duration(seconds)*time.Second, maxAge)
+		s.MaxAge = time.Duration(min(seconds, maxAge)) * time.Second
 	case "mx":
 		return s.addMX(value)
 	}
