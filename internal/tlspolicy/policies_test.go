@@ -40,6 +40,5 @@ func (r *recorder) failures() (list []tlsrpt.Failure) {
 	for _, x := range r.list {
 		list = append(list, x.Failure)
 	}
-	r.list = nil
 	return list
 }

@@ -3,6 +3,7 @@
 package tlstest
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +13,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io"
 	"log"
 	"math/big"
 	"net"
@@ -19,8 +21,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"io"
 
 	"postroad/internal/dns"
 	"postroad/internal/listen/listentest"
@@ -174,6 +174,9 @@ func Chain(t testing.TB, cert *tls.Certificate) []*x509.Certificate {
 	return chain
 }
 
+// closing is how long the two ends of a pipe may wait for each other to say goodbye in TLS.
+const closing = 10 * time.Second
+
 // Web is a web server in memory.
 type Web struct {
 	pipes *listentest.Pipes
@@ -182,22 +185,74 @@ type Web struct {
 	dials []string
 }
 
-// NewWeb serves by HTTPS until the test ends.
+// NewWeb serves by HTTPS until the test ends, in a bubble.
 func NewWeb(t testing.TB, cert func() *tls.Certificate, handler http.Handler) *Web {
 	w := &Web{pipes: listentest.NewPipes()}
 	config := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert(), nil }}
 	server := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}
 	ended := make(chan struct{})
 	go func() {
-		server.Serve(tls.NewListener(w.pipes, config))
+		server.Serve(tls.NewListener(buffered{w.pipes}, config))
 		close(ended)
 	}()
 	t.Cleanup(func() {
 		server.Close()
 		<-ended
+		time.Sleep(closing) // of the bubble's time
 	})
 	return w
 }
+
+// buffered makes connections whose writes do not wait for the other side to read, as in a real network: both may speak at
+// the same time.
+type buffered struct{ net.Listener }
+
+func (l buffered) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &bufferedConn{Conn: conn, out: make(chan []byte, 1000), gone: make(chan struct{})}
+	go c.pump()
+	return c, nil
+}
+
+type bufferedConn struct {
+	net.Conn
+	out    chan []byte
+	gone   chan struct{} // closed when the other side takes no more
+	closed sync.Once
+}
+
+// pump passes on what is written, until Close.
+func (c *bufferedConn) pump() {
+	defer c.Conn.Close()
+	defer close(c.gone)
+	for b := range c.out {
+		if _, err := c.Conn.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+func (c *bufferedConn) Write(b []byte) (int, error) {
+	select {
+	case c.out <- bytes.Clone(b):
+		return len(b), nil
+	case <-c.gone:
+		return 0, net.ErrClosed
+	}
+}
+
+func (c *bufferedConn) Close() error {
+	c.closed.Do(func() { close(c.out) })
+	return nil
+}
+
+// What is written has been taken: its time does not run out.
+func (c *bufferedConn) SetWriteDeadline(time.Time) error { return nil }
+
+func (c *bufferedConn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
 
 // Dial connects to the server, whatever the address.
 func (w *Web) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
