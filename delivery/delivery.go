@@ -32,6 +32,7 @@ import (
 	"postroad/internal/event"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
+	"postroad/internal/tlspolicy"
 	"postroad/spool"
 )
 
@@ -68,6 +69,9 @@ type Config struct {
 	// AllowPrivate lets MX records lead to loopback, private and link-local addresses.
 	// Otherwise anyone who controls a domain could have us talk to hosts inside.
 	AllowPrivate bool
+
+	// Policies says what TLS mail hosts must show; nil asks nobody.
+	Policies *tlspolicy.Policies
 
 	Signer Signer // says under whose name messages leave; nil signs nothing
 

@@ -157,24 +157,4 @@ func dialFrom(ctx context.Context, from netip.Addr, network, addr string) (net.C
 	return d.DialContext(ctx, network, addr)
 }
 
-// notPublic are networks that netip does not name.
-var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"),
-	netip.MustParsePrefix("fec0::/10"),
-}
-
-func isInside(ip netip.Addr) bool { return !isPublic(ip) }
-
-// isPublic reports whether mail may go to an address that a stranger's DNS names.
-// Addresses that carry an IPv4 address in them are not public: they would get round the rule.
-func isPublic(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	for _, p := range notPublic {
-		if p.Contains(ip) {
-			return false
-		}
-	}
-	return ip.IsGlobalUnicast() && !ip.IsPrivate()
-}
+func isInside(ip netip.Addr) bool { return !dns.Public(ip) }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"unicode/utf16"
 
+	"postroad/internal/dns"
 	"postroad/internal/envelope"
 	"postroad/internal/hook"
 )
@@ -83,7 +84,7 @@ func (c *Config) publicAddresses(ctx context.Context, host string) ([]netip.Addr
 		}
 		all = answer.Records
 	}
-	public := slices.DeleteFunc(slices.Clone(all), func(ip netip.Addr) bool { return !c.AllowPrivate && !isPublic(ip) })
+	public := slices.DeleteFunc(slices.Clone(all), func(ip netip.Addr) bool { return !c.AllowPrivate && !dns.Public(ip) })
 	if len(public) == 0 {
 		return nil, fmt.Errorf("%s %w", host, errPrivate)
 	}

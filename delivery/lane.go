@@ -34,6 +34,7 @@ type lane struct {
 type idleConn struct {
 	conn  *smtpc.Conn
 	sent  int // messages
+	kept  kept
 	timer *time.Timer
 }
 
@@ -117,6 +118,8 @@ func (r *Runner) lane(d *spool.Due) *lane {
 	}
 	if d.Message.Envelope.RequireTLS { // never on a connection that was made under a weaker rule
 		key += " with TLS"
+	} else if d.Message.Envelope.TLSOptional {
+		key += " without policies"
 	}
 	l := r.lanes[key]
 	if l == nil {
@@ -282,21 +285,20 @@ func (r *Runner) borrow(l *lane) *idleConn {
 }
 
 // keep lets a connection wait for another message, or closes it. The caller is an attempt.
-func (r *Runner) keep(l *lane, conn *smtpc.Conn, sent int) {
-	if !r.park(l, conn, sent) {
-		conn.Close()
+func (r *Runner) keep(l *lane, c *idleConn) {
+	if !r.park(l, c) {
+		c.conn.Close()
 	}
 }
 
-func (r *Runner) park(l *lane, conn *smtpc.Conn, sent int) bool {
+func (r *Runner) park(l *lane, c *idleConn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.stopped || conn.Broken() || sent >= r.cfg.Limits.MessagesPerConnection || r.idle >= r.cfg.Limits.Attempts {
+	if r.stopped || c.conn.Broken() || c.sent >= r.cfg.Limits.MessagesPerConnection || r.idle >= r.cfg.Limits.Attempts {
 		return false
 	}
 	r.idle++
 	r.work.Add(1) // until it is borrowed or closed
-	c := &idleConn{conn: conn, sent: sent}
 	c.timer = time.AfterFunc(r.cfg.Limits.Idle, func() { r.expire(l, c) })
 	l.idle = append(l.idle, c)
 	return true

@@ -37,6 +37,7 @@ type attempt struct {
 	tried    int           // addresses
 	wait     time.Duration // for a connection to the next of them
 	sessions int
+	tls      security
 	damaged  error // the body cannot be read
 	stopped  error // the store does not take the mark
 }
@@ -134,10 +135,11 @@ func (a *attempt) reject() {
 // converse sends the message by SMTP or LMTP.
 func (a *attempt) converse(ctx context.Context) {
 	for c := a.r.borrow(a.lane); c != nil && len(a.left) > 0; c = a.r.borrow(a.lane) {
-		if c.conn.Reset() != nil { // it died while it waited; that is nobody's fault
+		if !a.mayCarry(c) || c.conn.Reset() != nil { // it died while it waited; that is nobody's fault
 			c.conn.Close()
 			continue
 		}
+		a.tls.policy = c.kept.policy
 		a.send(c.conn, c.sent)
 		break
 	}
@@ -158,9 +160,13 @@ func (a *attempt) connectAndSend(ctx context.Context) {
 		a.noHost(err)
 		return
 	}
+	if err := a.policies(ctx, hosts); err != nil {
+		a.noHost(err)
+		return
+	}
 	var trouble error
 	for _, name := range hosts.Records {
-		host, err := a.addresses(ctx, name)
+		host, err := a.approach(ctx, name)
 		if err != nil {
 			trouble = worse(trouble, err)
 			continue
@@ -172,7 +178,7 @@ func (a *attempt) connectAndSend(ctx context.Context) {
 			}
 		}
 	}
-	if a.tried == 0 {
+	if !a.bounced() && a.tried == 0 {
 		a.noHost(trouble)
 	}
 }
@@ -183,6 +189,10 @@ func (a *attempt) finished(ctx context.Context) bool {
 
 // noHost settles recipients whose destination has no host to connect to.
 func (a *attempt) noHost(err error) {
+	if e, ok := errors.AsType[*insecure](err); ok {
+		a.settle(e.reply(a.r))
+		return
+	}
 	reply := a.r.ours("4.4.3", "the domain's mail host cannot be looked up: "+err.Error())
 	fatal := func(code int, status string) { reply.Code, reply.Enhanced, a.reached = code, status, true }
 	switch {
@@ -229,7 +239,9 @@ func (a *attempt) looped(conn *smtpc.Conn) bool {
 // defers, except for those by which a host says that it takes no mail (RFC 7504).
 func (a *attempt) refusedAtDoor(err error) {
 	reply := a.r.ours("4.4.1", err.Error())
-	if e, ok := errors.AsType[*smtpc.Error](err); ok {
+	if e, ok := errors.AsType[*insecure](err); ok {
+		reply = e.reply(a.r)
+	} else if e, ok := errors.AsType[*smtpc.Error](err); ok {
 		reply.Text, reply.From = envelope.Sanitize(e.Error(), 1000), e.Reply.From
 		reply.Enhanced = "4.4.2"
 		if e.Reply.Code == 521 || e.Reply.Code == 556 {
@@ -266,7 +278,7 @@ func (a *attempt) send(conn *smtpc.Conn, sent int) {
 			break
 		}
 	}
-	a.r.keep(a.lane, conn, sent)
+	a.r.keep(a.lane, &idleConn{conn: conn, sent: sent, kept: a.kept()})
 }
 
 // refuse settles recipients for whom the next hop does not promise what their sender asked for.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"postroad/internal/dns"
+	"postroad/internal/envelope"
 	"postroad/internal/tlsrpt"
 )
 
@@ -83,8 +84,12 @@ func (d *Policy) Host(ctx context.Context, host string, addrs dns.Answer[netip.A
 
 // without is the need of a host to which no policy applies.
 func (d *Policy) without(host string) Need {
+	name := host
+	if ip, ok := envelope.Literal(host); ok {
+		name = ip.String()
+	}
 	return Need{
-		ServerName: host, Verify: d.p.pkix(host), pkix: true, policy: tlsrpt.Policy{Type: tlsrpt.NoPolicy},
+		ServerName: name, Verify: d.p.pkix(name), pkix: true, policy: tlsrpt.Policy{Type: tlsrpt.NoPolicy},
 		Words: "no policy: TLS where it is offered",
 	}
 }
