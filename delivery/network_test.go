@@ -135,6 +135,7 @@ type peer struct {
 	// silence. before is called first, if it is not nil.
 	say    map[string]string
 	before func(phase string)
+	script func(s *session, phase string) string // asked where say has nothing; the same for the same session and phase
 
 	mu     sync.Mutex
 	conns  int
@@ -147,6 +148,7 @@ type peer struct {
 type mailed struct {
 	from, text string
 	to         []string
+	doubt      string // what was said instead of a good reply, or done
 }
 
 // got returns what the peer has taken so far.
@@ -177,6 +179,7 @@ func (p *peer) serve(c *farConn) {
 	defer func() { s.conn.Close() }()
 	p.mu.Lock()
 	p.conns++
+	s.number = p.conns
 	p.mu.Unlock()
 	if !s.reply("greeting", "220 peer.test") {
 		return
@@ -191,6 +194,19 @@ type session struct {
 	raw  *farConn
 	r    *bufio.Reader
 	mail mailed
+
+	number int // among the peer's, from 1
+}
+
+// said is what the test wants at this phase; "" is a good reply.
+func (s *session) said(phase string) string {
+	s.peer.mu.Lock()
+	said := s.peer.say[phase]
+	s.peer.mu.Unlock()
+	if said == "" && s.peer.script != nil {
+		said = s.peer.script(s, phase)
+	}
+	return said
 }
 
 // reply says what the test wants at this phase, and reports whether to go on.
@@ -198,9 +214,7 @@ func (s *session) reply(phase, good string) bool {
 	if s.peer.before != nil {
 		s.peer.before(phase)
 	}
-	s.peer.mu.Lock()
-	said := s.peer.say[phase]
-	s.peer.mu.Unlock()
+	said := s.said(phase)
 	switch said {
 	case "":
 		said = good
@@ -272,9 +286,7 @@ func (s *session) hello() string {
 }
 
 func (s *session) starttls() bool {
-	s.peer.mu.Lock()
-	refused := s.peer.say["STARTTLS"] != ""
-	s.peer.mu.Unlock()
+	refused := s.said("STARTTLS") != ""
 	return s.reply("STARTTLS", "220 go on") && (refused || s.handshake())
 }
 
@@ -301,9 +313,7 @@ func (s *session) auth(arg string) bool {
 
 func (s *session) rcpt(arg string) bool {
 	to, _, _ := strings.Cut(strings.TrimPrefix(arg, "TO:<"), ">")
-	s.peer.mu.Lock()
-	own, all := s.peer.say["RCPT "+to], s.peer.say["RCPT"]
-	s.peer.mu.Unlock()
+	own, all := s.said("RCPT "+to), s.said("RCPT")
 	if own == "" && all == "" {
 		s.mail.to = append(s.mail.to, to)
 	}
@@ -317,9 +327,7 @@ func (s *session) data() bool {
 	if len(s.mail.to) == 0 {
 		return s.reply("DATA", "554 5.5.1 no recipients")
 	}
-	s.peer.mu.Lock()
-	refused := s.peer.say["DATA"] != ""
-	s.peer.mu.Unlock()
+	refused := s.said("DATA") != ""
 	if !s.reply("DATA", "354 go on") {
 		return false
 	}
@@ -338,8 +346,9 @@ func (s *session) data() bool {
 		text.WriteString(strings.TrimPrefix(line, "."))
 	}
 	s.mail.text = text.String()
+	s.mail.doubt = s.said("dot")
 	s.peer.mu.Lock()
-	if said := s.peer.say["dot"]; said == "" || said == "FIN" || said == "RST" || said == "silence" {
+	if said := s.mail.doubt; said == "" || said[0] != '4' && said[0] != '5' {
 		s.peer.mails = append(s.peer.mails, s.mail)
 	}
 	n := len(s.peer.mails)
