@@ -198,6 +198,11 @@ type session struct {
 	number int // among the peer's, from 1
 }
 
+// good reports whether what is said for a good reply is one, if a strange one.
+func good(said string) bool {
+	return said == "" || strings.HasPrefix(said, "250") && !strings.HasPrefix(said, "250-")
+}
+
 // said is what the test wants at this phase; "" is a good reply.
 func (s *session) said(phase string) string {
 	s.peer.mu.Lock()
@@ -314,7 +319,7 @@ func (s *session) auth(arg string) bool {
 func (s *session) rcpt(arg string) bool {
 	to, _, _ := strings.Cut(strings.TrimPrefix(arg, "TO:<"), ">")
 	own, all := s.said("RCPT "+to), s.said("RCPT")
-	if own == "" && all == "" {
+	if good(own) && good(all) {
 		s.mail.to = append(s.mail.to, to)
 	}
 	if own != "" {

@@ -177,7 +177,7 @@ func (d *simReceiver) script(s *session, phase string) string {
 		return "550 5.1.1 no such user"
 	case isRcpt && d.temper == greylist:
 		return d.first(to)
-	case isRcpt:
+	case isRcpt, verb == "unknown":
 		return ""
 	case verb == "dot" && d.w.chance("spam", seqOf(s.mail.text), d.domain)%30 == 0:
 		return "554 5.7.1 we do not want this"

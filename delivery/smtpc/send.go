@@ -204,6 +204,8 @@ func (t *transaction) lost() envelope.Reply {
 func (t *transaction) took(i int, rcpt envelope.Reply) {
 	switch {
 	case t.replies[i].Code != 0 || t.replies[i].Text != "":
+		// MAIL was refused. A server that takes recipients all the same would take an empty message for theirs.
+		t.c.broken = t.c.broken || rcpt.Code/100 == 2
 	case rcpt.Code/100 != 2:
 		t.replies[i], t.own[i] = t.refusal(rcpt), true
 	default:
@@ -254,11 +256,10 @@ func (t *transaction) final() {
 
 // judged settles recipients by the reply to the whole message. Without one they may have it or not.
 func (t *transaction) judged(recipients []int, reply envelope.Reply) {
-	if reply.Code == 0 {
-		t.doubtful = true
-	} else if reply.Code/100 != 2 {
+	if reply.Code/100 != 2 {
 		reply = t.refusal(reply)
 	}
+	t.doubtful = t.doubtful || reply.Code/100 != 2 && reply.Code/100 != 4 && reply.Code/100 != 5
 	for _, i := range recipients {
 		if t.replies[i].Code == 0 && t.replies[i].Text == "" {
 			t.replies[i] = reply

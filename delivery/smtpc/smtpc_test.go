@@ -190,7 +190,7 @@ func TestPipelinedRefusals(t *testing.T) {
 		replies    []string
 	}{
 		{"sender", "550 550", []string{"S: 550 no", "S: 503 first MAIL", "S: 503 first MAIL", "S: 503 first MAIL"}},
-		{"sender, and DATA is taken", "550 550", []string{"S: 550 no", "S: 250 ok", "S: 250 ok", "S: 354 go", "C: .", "S: 250 ok"}},
+		{"sender, and a recipient is taken: no empty message is sent to it", "550 550", []string{"S: 550 no", "S: 250 ok"}},
 		{"all recipients", "550 451", []string{"S: 250 ok", "S: 550 no", "S: 451 no", "S: 554 nobody"}},
 		{"all recipients, and DATA is taken", "550 451", []string{"S: 250 ok", "S: 550 no", "S: 451 no", "S: 354 go", "C: .", "S: 554 nobody"}},
 		{"DATA", "550 451", []string{"S: 250 ok", "S: 550 no", "S: 250 ok", "S: 451 no"}},
