@@ -36,6 +36,8 @@ type Config struct {
 	DKIM            DKIM       `toml:"dkim"`
 	Forwarding      Forwarding `toml:"forwarding"`
 	Routes          []Route    `toml:"route"`
+	Webhooks        []Webhook  `toml:"webhook"`
+	TLSReports      TLSReports `toml:"tlsrpt"`
 	Trace           Trace      `toml:"trace"`
 	Log             Log        `toml:"log"`
 }
@@ -222,6 +224,9 @@ func (c *Config) resolve(dir string) {
 	for i := range c.Routes {
 		paths = append(paths, &c.Routes[i].PasswordFile, &c.Routes[i].SecretFile)
 	}
+	for i := range c.Webhooks {
+		paths = append(paths, &c.Webhooks[i].SecretFile)
+	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
@@ -247,6 +252,12 @@ func (c *Config) readPasswords() error {
 			return err
 		}
 		if err := readPassword(arrayKey("route", i, "secret_file"), r.SecretFile, &r.Secret, &r.secretFromFile); err != nil {
+			return err
+		}
+	}
+	for i := range c.Webhooks {
+		w := &c.Webhooks[i]
+		if err := readPassword(arrayKey("webhook", i, "secret_file"), w.SecretFile, &w.Secret, &w.fromFile); err != nil {
 			return err
 		}
 	}

@@ -99,7 +99,7 @@ name = "app"
 sender = "@example.org"
 transport = "http"
 url = "https://app.example.org/mail"
-secret = "p\"ws"
+secret = "p\"ws and 16 octets"
 [[route]]
 domain = ".store.example"
 transport = "lmtp"
@@ -112,6 +112,16 @@ domain = "far.example"
 transport = "mx"
 tls = "encrypted"
 source = ["192.0.2.1", "2001:db8::1"]
+[[webhook]]
+name = "orders"
+url = "http://127.0.0.1:8080/events"
+secret = "p\"ws and 16 octets"
+events = ["bounced"]
+accounts = ["@example.org"]
+[tlsrpt]
+send = false
+contact = "tls@example.org"
+organization = "Example"
 [log]
 level = "debug"
 `
@@ -138,13 +148,17 @@ func TestParseReadsWhatIsWritten(t *testing.T) {
 	want.Routes = []Route{
 		{Domain: "*", Transport: TransportSMTP, Host: "smtp.example.net", Port: 587, TLS: TLSRequired, Username: "u", Password: `p"w\d`},
 		{Domain: "example.com", Transport: TransportSMTP, Host: "192.0.2.1", Port: 25, TLS: TLSOpportunistic},
-		{Name: "app", Sender: "@example.org", Transport: TransportHTTP, Port: 25, TLS: TLSOpportunistic, URL: "https://app.example.org/mail", Secret: `p"ws`},
+		{Name: "app", Sender: "@example.org", Transport: TransportHTTP, Port: 25, TLS: TLSOpportunistic, URL: "https://app.example.org/mail", Secret: `p"ws and 16 octets`},
 		{
 			Domain: ".store.example", Transport: TransportLMTP, Host: "unix:/run/lmtp", Port: 24, TLS: TLSOpportunistic,
 			RetryMax: Duration(time.Hour), Concurrency: 2, PerMinute: 60,
 		},
 		{Domain: "far.example", Transport: TransportMX, Port: 25, TLS: TLSEncrypted, Source: []string{"192.0.2.1", "2001:db8::1"}},
 	}
+	want.Webhooks = []Webhook{{
+		Name: "orders", URL: "http://127.0.0.1:8080/events", Secret: `p"ws and 16 octets`, Events: []string{"bounced"}, Accounts: []string{"@example.org"},
+	}}
+	want.TLSReports = TLSReports{Contact: "tls@example.org", Organization: "Example"}
 	want.Log.Level = "debug"
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %#v\nwant %#v", c, want)
@@ -220,7 +234,16 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"two routes for a sender", "[[route]]\nsender=\"@a.b\"\nhost=\"h\"\n[[route]]\nsender=\"@A.b\"\ndomain=\"*\"\nhost=\"h\"", `line 6: route[2].domain: there is another route for "*" of @A.b`},
 		{"no URL", "[[route]]\ndomain=\"*\"\ntransport=\"http\"", `route[1].url: "" is not an address to post to; write it as "https://`},
 		{"a user in a URL", "[[route]]\ndomain=\"*\"\ntransport=\"http\"\nurl=\"https://u:p@x/\"", `line 4: route[1].url: an address to post to has no user`},
-		{"two secrets of a route", "[[route]]\ndomain=\"*\"\ntransport=\"http\"\nurl=\"https://x/\"\nsecret=\"a\"\nsecret_file=\"b\"", `line 5: route[1].secret: secret and secret_file are both set; one is enough`},
+		{"two secrets of a route", "[[route]]\ndomain=\"*\"\ntransport=\"http\"\nurl=\"https://x/\"\nsecret=\"0123456789abcdef\"\nsecret_file=\"b\"", `line 5: route[1].secret: secret and secret_file are both set; one is enough`},
+		{"a secret that is short", "[[route]]\ndomain=\"*\"\ntransport=\"http\"\nurl=\"https://x/\"\nsecret=\"short\"", `line 5: route[1].secret: has 5 octets; it needs 16 to 256`},
+		{"a secret in no base64", "[[webhook]]\nname=\"a\"\nurl=\"https://x/\"\nsecret=\"whsec_*\"", `what follows "whsec_" is not base64`},
+		{"a webhook without a name", "[[webhook]]\nurl=\"https://x/\"", `webhook[1].name: "" is not a name`},
+		{"a webhook to nowhere", "[[webhook]]\nname=\"a\"\nurl=\"x\"", `line 3: webhook[1].url: "x" is not an address to post to`},
+		{"a webhook that nobody can trust", "[[webhook]]\nname=\"a\"\nurl=\"https://x/\"", `webhook[1].secret: is empty, and so is secret_file`},
+		{"an event that is none", "[[webhook]]\nname=\"a\"\nurl=\"https://x/\"\nsecret=\"0123456789abcdef\"\nevents=[\"opened\"]", `line 5: webhook[1].events: "opened" is not known`},
+		{"an account that is none", "[[webhook]]\nname=\"a\"\nurl=\"https://x/\"\nsecret=\"0123456789abcdef\"\naccounts=[\"ann\"]", `line 5: webhook[1].accounts: "ann" is not an account`},
+		{"two webhooks of a name", "[[webhook]]\nname=\"a\"\nurl=\"https://x/\"\nsecret=\"0123456789abcdef\"\n[[webhook]]\nname=\"A\"\nurl=\"https://x/\"\nsecret=\"0123456789abcdef\"", `line 6: webhook[2].name: there is another webhook`},
+		{"a contact that is none", "[tlsrpt]\ncontact=\"ann\"", `line 2: tlsrpt.contact: "ann" is not an address`},
 		{"a name to send from", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nsource=[\"mail.example.org\"]", `line 4: route[1].source: "mail.example.org" is not an address of this machine`},
 		{"two IPv4 addresses to send from", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nsource=[\"192.0.2.1\",\"::1\",\"192.0.2.2\"]", `"192.0.2.2" is the second of its kind`},
 		{"a route's waits in disorder", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nretry_first=\"1h\"\nretry_expire=\"10m\"", `line 5: route[1].retry_expire: 10m is out of range: from 1h to 365d`},
@@ -340,7 +363,7 @@ func TestWriteRoundTrips(t *testing.T) {
 		t.Errorf("password shown as %q", string(again.Routes[0].Password))
 	}
 	again.Routes[0].Password, again.ACME.EABHMAC = c.Routes[0].Password, c.ACME.EABHMAC
-	again.Routes[2].Secret = c.Routes[2].Secret
+	again.Routes[2].Secret, again.Webhooks[0].Secret = c.Routes[2].Secret, c.Webhooks[0].Secret
 	if !reflect.DeepEqual(c, again) {
 		t.Errorf("got  %#v\nwant %#v", again, c)
 	}
@@ -352,7 +375,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, shown := range []string{c.String(), fmt.Sprintf("%v %+v %#v %v %+v", c, c, c, c.Routes, c.Routes), string(j)} {
+	for _, shown := range []string{c.String(), fmt.Sprintf("%v %+v %#v %v %+v", c, c, c, c.Routes, c.Webhooks), string(j)} {
 		if strings.Contains(shown, `p"w`) || strings.Contains(shown, `p\"w`) {
 			t.Errorf("the password is shown: %s", shown)
 		}
@@ -374,7 +397,10 @@ func TestSampleIsTheDefaultWithEveryKey(t *testing.T) {
 	if len(c.TLS.Certificates) != 1 || c.TLS.Certificates[0].Cert != "example.org.pem" {
 		t.Errorf("certificates: %#v", c.TLS.Certificates)
 	}
-	c.Routes, c.TLS.Certificates = nil, nil
+	if len(c.Webhooks) != 1 || c.Webhooks[0].Name != "orders" {
+		t.Errorf("webhooks: %#v", c.Webhooks)
+	}
+	c.Routes, c.TLS.Certificates, c.Webhooks = nil, nil, nil
 	if !reflect.DeepEqual(c, Default()) {
 		t.Errorf("the sample without its marks is not the default: %#v", c)
 	}
@@ -534,6 +560,9 @@ func FuzzParse(f *testing.F) {
 		again.ACME.EABHMAC = c.ACME.EABHMAC
 		for i := range c.Routes {
 			again.Routes[i].Password, again.Routes[i].Secret = c.Routes[i].Password, c.Routes[i].Secret
+		}
+		for i := range c.Webhooks {
+			again.Webhooks[i].Secret = c.Webhooks[i].Secret
 		}
 		if !reflect.DeepEqual(c, again) {
 			t.Fatalf("round trip:\n%#v\n%#v", c, again)

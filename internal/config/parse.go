@@ -101,6 +101,7 @@ func decode(text []byte) (Config, error) {
 			*list = nil
 		}
 	}
+	c.tidyWebhooks()
 	places.completeRoutes(c.Routes)
 	if err := places.checkCase(); err != nil {
 		return Config{}, err
@@ -166,6 +167,8 @@ func wanted(goType string) string {
 		return "a list belongs here, as in [\"mail.example.org\"]"
 	case "[]config.Route":
 		return "routes are tables: write [[route]] above each"
+	case "[]config.Webhook":
+		return "webhooks are tables: write [[webhook]] above each"
 	case "[]config.Certificate":
 		return "certificates are tables: write [[tls.certificate]] above each"
 	case "string", "config.Secret", "config.TLSMode", "config.Transport":

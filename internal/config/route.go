@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -245,21 +244,14 @@ func (r *Route) checkURL() error {
 	if r.Transport != TransportHTTP {
 		return nil
 	}
-	u, err := url.Parse(r.URL)
-	switch {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return fmt.Errorf("%q is not an address to post to; write it as \"https://app.example.org/mail\"", r.URL)
-	case u.User != nil || u.Fragment != "":
-		return fmt.Errorf("an address to post to has no user and no \"#\"; use secret to show who posts")
-	}
-	return nil
+	return checkPostURL(r.URL)
 }
 
 func (r *Route) checkSecret() error {
 	if r.Secret != "" && r.SecretFile != "" && !r.secretFromFile {
 		return fmt.Errorf("secret and secret_file are both set; one is enough")
 	}
-	return nil
+	return checkSigning(r.Secret)
 }
 
 // maxText keeps the reply that it becomes to a line.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -59,6 +60,8 @@ func Default() Config {
 			Concurrency: 50, PerDestination: 5, MessagesPerConnection: 100,
 			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute),
 		},
+		TLSReports: TLSReports{Send: true},
+
 		OAuth: OAuth{UserClaim: "username"},
 		Trace: Trace{Age: Duration(30 * day), Events: 2_000_000},
 		ACME: ACME{
@@ -220,6 +223,7 @@ signed is on its way. Signatures count for 7 days.`, between(&c.DKIM.KeepOld, Du
 			{"srs", &c.Forwarding.SRS, `Whether it leaves with a sender in our domain, from which reports find their way back
 (Sender Rewriting Scheme). Without, many receivers refuse it, as its sender's SPF record does not name us.`, nil},
 		}},
+		c.tlsReportsSection(),
 		{"trace", `What is remembered of each message's way.`, false, []setting{
 			{"age", &c.Trace.Age, `How long.`, between(&c.Trace.Age, Duration(time.Hour), Duration(10*365*day))},
 			{"events", &c.Trace.Events, `How many events at most; the oldest go first.`, between(&c.Trace.Events, 1000, 1_000_000_000)},
@@ -248,7 +252,7 @@ func secretOf(s *Secret, fromFile bool) *Secret {
 	return s
 }
 
-// all is the whole table with the certificates and routes that there are.
+// all is the whole table with the certificates, routes and webhooks that there are.
 func (c *Config) all() []section {
 	s := c.settings()
 	for i := range c.TLS.Certificates {
@@ -257,13 +261,16 @@ func (c *Config) all() []section {
 	for i := range c.Routes {
 		s = append(s, routeSection(&c.Routes[i]))
 	}
+	for i := range c.Webhooks {
+		s = append(s, webhookSection(&c.Webhooks[i]))
+	}
 	return s
 }
 
 // kinds is the table with one of each section.
 func (c *Config) kinds() []section {
 	r := defaultRoute()
-	return append(c.settings(), certificateSection(&Certificate{}), routeSection(&r))
+	return append(c.settings(), certificateSection(&Certificate{}), routeSection(&r), webhookSection(&Webhook{}))
 }
 
 // Check reports the first value that is out of its range, as an *Error.
@@ -281,7 +288,7 @@ func (c *Config) Check() error {
 		}
 		seen[sec.name]++
 	}
-	return c.checkRoutes()
+	return cmp.Or(c.checkRoutes(), c.checkWebhooks())
 }
 
 func (s setting) verify() error {

@@ -52,6 +52,9 @@ func WriteSample(w io.Writer) error {
 	b.WriteByte('\n')
 	r := sampleRoute()
 	routeSection(&r).write(b, "#")
+	b.WriteByte('\n')
+	hook := sampleWebhook()
+	webhookSection(&hook).write(b, "#")
 	return b.Flush()
 }
 
