@@ -114,7 +114,7 @@ func (s *Server) smtpConfig(o Options, cert *tls.Config) smtpd.Config {
 		},
 		Gate: s.gate, ProxyFrom: config.Prefixes(s.cfg.Trust.Proxies),
 		Proxies: config.Prefixes(s.cfg.Trust.XCLIENT), Flush: s.flush, Routed: s.isRouted,
-		NoSoliciting: s.cfg.Policy.NoSoliciting, Outgoing: s.outgoing(),
+		NoSoliciting: s.cfg.Policy.NoSoliciting, Outgoing: s.outgoing(), Accepted: s.events.Accepted,
 	}
 }
 
@@ -162,6 +162,7 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, CreateMailboxes: s.cfg.Recipients.DetailMailbox == "create", AllowPrivate: o.AllowPrivate,
 		Signer:   s.house.signer(s.cfg, o.Resolver),
 		Schedule: schedule(s.cfg.Retry), Routes: routes(s.cfg),
+		Webhooks: s.hooks, Events: s.events,
 		Limits: delivery.Limits{
 			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
 			Connect: d.ConnectTimeout.Std(), Drain: s.cfg.ShutdownTimeout.Std(),

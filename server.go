@@ -30,6 +30,7 @@ import (
 	"postroad/internal/config"
 	"postroad/internal/control"
 	"postroad/internal/dns"
+	"postroad/internal/event"
 	"postroad/internal/gate"
 	"postroad/internal/mailauth"
 	"postroad/internal/mailbox"
@@ -59,6 +60,8 @@ type Server struct {
 	cfg     config.Config
 	log     *slog.Logger
 	house   *house
+	hooks   []delivery.Webhook
+	events  *event.Outbox // nil without hooks
 	runner  *delivery.Runner
 	gate    *gate.Gate
 	certs   *certs.Certs
@@ -184,6 +187,10 @@ func (s *Server) build(o Options) error {
 		return fmt.Errorf("imap.admin_contact: %w", err)
 	}
 	s.house.keys = s.openKeys(o)
+	if s.hooks, err = webhooks(s.cfg); err != nil {
+		return err
+	}
+	s.events = event.Open(s.house.store, s.house.spool, delivery.Hooks(s.hooks), s.log)
 	s.runner = delivery.New(s.deliveryConfig(o))
 	s.gate = s.newGate(o)
 	if err := s.listen(o); err != nil {

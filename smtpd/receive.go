@@ -191,7 +191,7 @@ func (s *session) accept(m *message) error {
 	if why := s.why(); why != nil {
 		return why
 	}
-	if err := s.srv.Spool.Accept(msg, m.tx.rcpts, m.draft, m.with()); err != nil {
+	if err := s.srv.Spool.Accept(msg, m.tx.rcpts, m.draft, m.with(msg)); err != nil {
 		return err
 	}
 	m.kept = true

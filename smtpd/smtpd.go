@@ -123,6 +123,9 @@ type Config struct {
 	Flush  func(ctx context.Context, domain, by string) (int, error)
 	Routed func(domain string) bool
 
+	// Accepted is called in the transaction that accepts a message, which may run again; nil is not called.
+	Accepted func(store.Tx, *spool.Message, []spool.Recipient)
+
 	NoSoliciting []string // solicitation classes that are not taken, as in net.example:ADV (RFC 3865)
 
 	Log *slog.Logger

@@ -10,6 +10,7 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/envelope"
 	"postroad/internal/store"
+	"postroad/spool"
 )
 
 // Outgoing is how the mail of our own users is treated, on Submission.
@@ -70,21 +71,23 @@ func (s *session) sentCopy(o *outgoing) SentCopy {
 	return out.SentCopy(o.account)
 }
 
-// with is what happens in the transaction that accepts the message; nil for nothing.
-func (m *message) with() func(store.Tx) error {
-	if m.tx.outgoing == nil {
-		return nil
-	}
-	sending, sent := m.tx.outgoing.sending, m.sent
-	if sending == nil && sent == nil {
-		return nil
-	}
+// with is what happens in the transaction that accepts the message as msg.
+func (m *message) with(msg *spool.Message) func(store.Tx) error {
 	return func(tx store.Tx) error {
-		err := sending.Count(tx)
-		if err == nil && sent != nil {
-			err = sent.Put(tx, m.draft.ID())
+		if m.tx.outgoing != nil {
+			if err := m.tx.outgoing.sending.Count(tx); err != nil {
+				return err
+			}
 		}
-		return err
+		if m.sent != nil {
+			if err := m.sent.Put(tx, m.draft.ID()); err != nil {
+				return err
+			}
+		}
+		if m.s.srv.Accepted != nil {
+			m.s.srv.Accepted(tx, msg, m.tx.rcpts)
+		}
+		return nil
 	}
 }
 
