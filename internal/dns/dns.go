@@ -1,7 +1,15 @@
 // Package dns answers where a domain's mail goes. All of postroad asks through one
-// Resolver, which tests replace. Two kinds of failure are kept apart: ErrNotFound is
-// the name system's own word that there is nothing, so mail for it can be returned;
-// any other error is trouble, and the same question may have an answer later.
+// Resolver, which tests replace. What is promised:
+//
+//   - Two kinds of failure are kept apart: ErrNotFound is the name system's own word
+//     that there is nothing, so mail for it can be returned; any other error is
+//     trouble, and the same question may have an answer later.
+//   - An answer is Secure only when a validating server said so (the AD bit) and the
+//     way to that server is trusted. Nothing is validated here.
+//   - An answer is to the question that was asked, from the server that was asked, or
+//     it does not count; one that breaks off or does not keep to the format is
+//     trouble, never "there is nothing".
+//   - Answers are remembered as long as they may be, an hour at most, in bounded memory.
 package dns
 
 import (
@@ -10,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -131,68 +138,4 @@ func names(sorted []MX) (hosts []string) {
 		}
 	}
 	return hosts
-}
-
-// System returns a resolver that asks as the operating system is set up to. Nothing that it says is Secure, and it
-// knows no TLSA records.
-func System() Resolver { return system{&net.Resolver{}} }
-
-type system struct{ net *net.Resolver }
-
-func (s system) LookupMX(ctx context.Context, domain string) (Answer[MX], error) {
-	a := Answer[MX]{Name: domain}
-	records, err := s.net.LookupMX(ctx, absolute(domain))
-	if err != nil && len(records) == 0 { // with records, only some of them were malformed
-		return a, wrap("mail hosts of "+domain, err)
-	}
-	for _, mx := range records {
-		a.Records = append(a.Records, MX{Host: mx.Host, Preference: mx.Pref})
-	}
-	return a, nil
-}
-
-func (s system) LookupHost(ctx context.Context, host string) (Answer[netip.Addr], error) {
-	a := Answer[netip.Addr]{Name: host}
-	ips, err := s.net.LookupNetIP(ctx, "ip", absolute(host))
-	if err != nil && !strings.Contains(host, ".") {
-		// One label, as a route may name: the hosts file has it without a final dot.
-		ips, err = s.net.LookupNetIP(ctx, "ip", host)
-	}
-	if err != nil {
-		return a, wrap("addresses of "+host, err)
-	}
-	for _, ip := range ips {
-		a.Records = append(a.Records, ip.Unmap())
-	}
-	return a, nil
-}
-
-func (s system) LookupTXT(ctx context.Context, name string) (Answer[string], error) {
-	texts, err := s.net.LookupTXT(ctx, absolute(name))
-	if err != nil {
-		return Answer[string]{Name: name}, wrap("text records of "+name, err)
-	}
-	return Answer[string]{Records: texts, Name: name}, nil
-}
-
-func (s system) LookupTLSA(_ context.Context, name string) (Answer[TLSA], error) {
-	return Answer[TLSA]{Name: name}, fmt.Errorf("TLSA records of %s: %w", name, ErrNotFound)
-}
-
-func (s system) LookupAddr(ctx context.Context, ip netip.Addr) (Answer[string], error) {
-	names, err := s.net.LookupAddr(ctx, ip.String())
-	if err != nil {
-		return Answer[string]{}, wrap("names of "+ip.String(), err)
-	}
-	return Answer[string]{Records: names}, nil
-}
-
-// absolute keeps the search list of the operating system out: a domain in an address is complete.
-func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
-
-func wrap(what string, err error) error {
-	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
-		return fmt.Errorf("%s: %w", what, ErrNotFound)
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }

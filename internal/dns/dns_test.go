@@ -95,22 +95,6 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
-func TestSystemErrors(t *testing.T) {
-	for _, tt := range []struct {
-		err       error
-		temporary bool
-	}{
-		{&net.DNSError{IsNotFound: true}, false},
-		{&net.DNSError{IsTemporary: true}, true},
-		{&net.DNSError{IsTimeout: true}, true},
-		{errors.New("other"), true},
-	} {
-		if got := dns.Temporary(dns.Wrap("x", tt.err)); got != tt.temporary {
-			t.Errorf("%+v is temporary: %v", tt.err, got)
-		}
-	}
-}
-
 func TestSystemLocalhost(t *testing.T) {
 	if _, err := net.DefaultResolver.LookupHost(t.Context(), "localhost"); err != nil {
 		t.Skip("this machine does not know localhost: ", err)

@@ -1,4 +1,51 @@
 package dns
 
-// Wrap is wrap, for tests.
-var Wrap = wrap
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// NewCache, Put and Size are for tests.
+var NewCache = newCache
+
+func (c *cache) Put(name string, rr dns.RR) {
+	q := question{name, rr.Header().Rrtype}
+	c.begin(c.of, q)
+	c.give(c.of, q, &known{found: found{records: []dns.RR{rr}, ttl: time.Hour}})
+}
+
+func (c *cache) Size() (octets, entries int) { return c.size, len(c.known) }
+
+// ParseResolvConf says what a resolv.conf means.
+func ParseResolvConf(text string) string {
+	s := new(Options).parseResolvConf([]byte(text))
+	var servers []string
+	for _, server := range s.servers {
+		text := server.addr.String()
+		if server.trusted {
+			text += " trusted"
+		}
+		servers = append(servers, text)
+	}
+	return fmt.Sprintf("%s; %v %d", strings.Join(servers, ", "), s.timeout, s.attempts)
+}
+
+// Parse reads an answer to the question for the records of a type at a name.
+func Parse(b []byte, name string, typ uint16) error {
+	query := newQuery(question{name, typ})
+	if len(b) >= 2 {
+		query.Id = uint16(b[0])<<8 | uint16(b[1])
+	}
+	m, err := parse(b, query)
+	if err != nil || verdict(m) != nil {
+		return err
+	}
+	f := found{name: name, ttl: maxTTL}
+	if n := f.read(m, typ); n > maxAliases+1 {
+		return fmt.Errorf("%d aliases were followed", n)
+	}
+	return nil
+}

@@ -1,4 +1,4 @@
-// Package dnstest is a resolver for tests: what it is told is all there is.
+// Package dnstest is a resolver for tests, and a DNS server: what they are told is all there is.
 package dnstest
 
 import (
