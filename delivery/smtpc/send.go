@@ -2,9 +2,7 @@ package smtpc
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"postroad/internal/envelope"
@@ -43,14 +41,7 @@ type Result struct {
 // Send runs one transaction. Afterwards Broken tells whether another may follow.
 func (c *Conn) Send(m Message) Result {
 	t := transaction{c: c, m: m, replies: make([]envelope.Reply, len(m.Recipients)), own: make([]bool, len(m.Recipients))}
-	if c.dirty {
-		if err := c.Reset(); err != nil {
-			t.settle(err.(*Error).Reply)
-			return t.result()
-		}
-	}
-	c.dirty = true
-	if t.refuse(); len(t.open()) == 0 {
+	if t.refuse(); len(t.asked) == 0 {
 		return t.result()
 	}
 	if c.Offers("PIPELINING") {
@@ -97,47 +88,43 @@ func (t *transaction) settle(r envelope.Reply) {
 	}
 }
 
-// refuse settles what this server cannot take.
-func (t *transaction) refuse() {
-	utf8, m := t.c.Offers("SMTPUTF8"), t.m
-	if m.Binary {
-		t.settle(t.ours("5.6.3", "a binary message cannot be sent to "+t.c.name))
-	}
-	if m.Envelope.RequireTLS && !t.c.Offers("REQUIRETLS") {
-		t.settle(t.ours("5.7.30", t.c.name+" does not promise to use TLS only (REQUIRETLS)"))
-	}
-	if _, ascii := m.Envelope.From.ASCII(); !utf8 && (!ascii || m.UTF8) {
-		t.settle(t.ours("5.6.7", t.c.name+" does not take UTF-8 in addresses and headers (SMTPUTF8)"))
-	}
-	for _, i := range t.open() {
-		if _, ascii := m.Recipients[i].To.ASCII(); !utf8 && !ascii {
-			t.replies[i] = t.ours("5.6.7", t.c.name+" does not take addresses in UTF-8 (SMTPUTF8)")
-		}
-	}
-	t.asked = t.open()
-}
-
-// ours is a reply that we give in the server's place.
-func (t *transaction) ours(status, text string) envelope.Reply {
-	return envelope.Reply{Code: 550, Enhanced: status, Text: text, At: t.c.opts.Now()}
-}
+// chunked reports whether the message goes by BDAT.
+func (t *transaction) chunked() bool { return t.c.Offers("CHUNKING") }
 
 // pipelined sends the commands as one group (RFC 2920) and then reads their replies.
 func (t *transaction) pipelined() {
 	c := t.c
 	c.deadline(c.opts.Timeouts.Command)
-	c.say(t.mail())
+	reset := c.dirty
+	if reset {
+		c.say("RSET")
+	}
+	t.sayMail()
 	for _, i := range t.asked {
 		c.say(t.rcpt(i))
 	}
-	c.say("DATA")
+	if !t.chunked() {
+		c.say("DATA")
+	}
+	if reset && t.expect(c.opts.Timeouts.Command).Code != 250 {
+		c.broken = true
+	}
 	if mail := t.expect(c.opts.Timeouts.Command); mail.Code/100 != 2 {
 		t.refused(mail)
 	}
 	for _, i := range t.asked {
 		t.took(i, t.expect(c.opts.Timeouts.Command))
 	}
-	data := t.expect(c.opts.Timeouts.Data)
+	if t.chunked() {
+		t.send()
+	} else {
+		t.afterData(t.expect(c.opts.Timeouts.Data))
+	}
+}
+
+// afterData acts on the reply to a DATA that was sent before it was known whether anybody is accepted.
+func (t *transaction) afterData(data envelope.Reply) {
+	c := t.c
 	switch {
 	case c.broken: // a reply was missing or out of turn: no more is said
 		t.lost()
@@ -154,24 +141,50 @@ func (t *transaction) pipelined() {
 // stepwise waits for each reply before the next command.
 func (t *transaction) stepwise() {
 	c := t.c
-	c.say(t.mail())
+	if c.dirty {
+		if err := c.Reset(); err != nil {
+			t.settle(err.(*Error).Reply)
+			return
+		}
+	}
+	t.sayMail()
 	if mail := t.expect(c.opts.Timeouts.Command); mail.Code/100 != 2 {
 		t.refused(mail)
 		return
 	}
 	for _, i := range t.asked {
-		c.say(t.rcpt(i))
+		if c.say(t.rcpt(i)); c.broken {
+			break
+		}
 		t.took(i, t.expect(c.opts.Timeouts.Command))
 	}
-	if len(t.accepted) == 0 || c.broken {
-		return
+	t.send()
+}
+
+// send sends the message to those who were accepted, if there are any.
+func (t *transaction) send() {
+	c := t.c
+	switch {
+	case c.broken:
+		t.lost()
+	case len(t.accepted) == 0:
+	case t.chunked():
+		t.chunks()
+	default:
+		c.say("DATA")
+		if data := t.expect(c.opts.Timeouts.Data); data.Code == 354 {
+			t.content()
+		} else {
+			t.refused(data)
+		}
 	}
-	c.say("DATA")
-	if data := t.expect(c.opts.Timeouts.Data); data.Code == 354 {
-		t.content()
-	} else {
-		t.refused(data)
-	}
+}
+
+// sayMail begins the transaction at the server.
+func (t *transaction) sayMail() {
+	t.c.dirty = true
+	t.c.mails++
+	t.c.say(t.mail())
 }
 
 // expect reads a reply; when the connection is broken, words in its place.
@@ -225,37 +238,9 @@ func (t *transaction) refusal(r envelope.Reply) envelope.Reply {
 	return r
 }
 
-// content sends the message and its final dot, and settles by the reply.
-func (t *transaction) content() {
-	c := t.c
-	if err := c.unasked(); err != nil {
-		t.interrupted(err)
-		return
-	}
-	limit := time.Now().Add(c.opts.Timeouts.Final + time.Duration(t.m.Size/c.opts.Timeouts.LeastRate)*time.Second)
-	dots := &lineWriter{w: c.w, dots: true, before: func() error { return c.block(limit) }}
-	if err := t.copy(dots); err != nil {
-		t.interrupted(err)
-		return
-	}
-	t.final()
-}
-
-// final settles by what the server says to the whole message: one reply for all whom it took or, in LMTP, one for each
-// in the order of their RCPT (RFC 2033, 4.2).
-func (t *transaction) final() {
-	if !t.c.opts.LMTP {
-		t.judged(t.open(), t.expect(t.c.opts.Timeouts.Final))
-		return
-	}
-	for _, i := range t.accepted {
-		t.own[i] = true
-		t.judged([]int{i}, t.expect(t.c.opts.Timeouts.Final))
-	}
-}
-
 // judged settles recipients by the reply to the whole message. Without one they may have it or not.
 func (t *transaction) judged(recipients []int, reply envelope.Reply) {
+	t.c.dirty = false // the server has forgotten the transaction (RFC 5321, 4.1.1.4)
 	if reply.Code/100 != 2 {
 		reply = t.refusal(reply)
 	}
@@ -265,40 +250,6 @@ func (t *transaction) judged(recipients []int, reply envelope.Reply) {
 			t.replies[i] = reply
 		}
 	}
-}
-
-// interrupted settles a message that was not sent to its end. A server that refuses
-// it halfway may have said why before it closed the connection.
-func (t *transaction) interrupted(err error) {
-	c := t.c
-	c.broken = true
-	if t.bodyErr == nil && t.stopped == nil {
-		c.deadline(c.opts.Timeouts.Quit)
-		if _, reply, err := readReply(c.r); err == nil && reply.Code >= 400 {
-			reply.From, reply.At = c.name, c.opts.Now()
-			t.settle(reply)
-		}
-	}
-	t.settle(c.silence(err))
-}
-
-// copy sends the body and the final dot. The dot is not sent when the body cannot
-// be read to its end: a part of a message must not be taken for the whole.
-func (t *transaction) copy(dots *lineWriter) error {
-	body := &watched{r: t.m.Body}
-	if _, err := io.Copy(dots, body); err != nil {
-		if t.bodyErr = body.err; t.bodyErr != nil {
-			return fmt.Errorf("the message cannot be read: %w", err)
-		}
-		return err
-	}
-	t.c.record.note(">", fmt.Sprintf("(%d octets)", body.n))
-	if t.m.Before != nil {
-		if t.stopped = t.m.Before(); t.stopped != nil {
-			return t.stopped
-		}
-	}
-	return dots.Close()
 }
 
 // block bounds the time of the next write, and of all of them together.
@@ -324,61 +275,4 @@ func (w *watched) Read(p []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
-}
-
-// mail is the MAIL command with the parameters that the server understands.
-func (t *transaction) mail() string {
-	c, e := t.c, t.m.Envelope
-	var b strings.Builder
-	b.WriteString("MAIL FROM:" + t.address(e.From).Path())
-	if c.Offers("SIZE") {
-		fmt.Fprintf(&b, " SIZE=%d", t.m.Size)
-	}
-	if c.Offers("8BITMIME") && e.Body == envelope.Body8Bit {
-		b.WriteString(" BODY=8BITMIME")
-	}
-	if t.utf8() {
-		b.WriteString(" SMTPUTF8")
-	}
-	if e.RequireTLS {
-		b.WriteString(" REQUIRETLS")
-	}
-	if c.Offers("DSN") && e.Return != "" {
-		b.WriteString(" RET=" + string(e.Return))
-	}
-	if c.Offers("DSN") && e.ID != "" {
-		b.WriteString(" ENVID=" + envelope.EncodeXtext(e.ID))
-	}
-	return b.String()
-}
-
-func (t *transaction) rcpt(i int) string {
-	r := t.m.Recipients[i]
-	s := "RCPT TO:" + t.address(r.To).Path()
-	if t.c.Offers("DSN") && r.Notify != 0 {
-		s += " NOTIFY=" + r.Notify.String()
-	}
-	if t.c.Offers("DSN") && r.Original != "" {
-		s += " ORCPT=" + envelope.EncodeOriginal(r.Original)
-	}
-	return s
-}
-
-// utf8 reports whether the transaction asks for SMTPUTF8.
-func (t *transaction) utf8() bool {
-	if !t.c.Offers("SMTPUTF8") {
-		return false
-	}
-	_, ascii := t.m.Envelope.From.ASCII()
-	for _, i := range t.asked {
-		_, ok := t.m.Recipients[i].To.ASCII()
-		ascii = ascii && ok
-	}
-	return t.m.UTF8 || !ascii
-}
-
-// address is a as this transaction may write it.
-func (t *transaction) address(a envelope.Address) envelope.Address {
-	ascii, _ := a.ASCII()
-	return ascii
 }

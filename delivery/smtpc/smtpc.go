@@ -2,10 +2,9 @@
 // transactions, one goroutine. What the other side says is bounded in memory and
 // time and fit for logs; what is sent has no bare CR or LF, whatever the message holds.
 //
-// A message is not rewritten. Eight-bit text goes to a server without 8BITMIME as it
-// is, as every server of today carries it; a conversion would break its signatures.
-// What truly cannot pass is refused here, in the other side's place, with a 5yz
-// reply: addresses or headers in UTF-8 without SMTPUTF8, and binary messages.
+// What a server cannot take is refused here, in its place, with a 5yz reply (see needs): a message that is too large, addresses
+// or headers in UTF-8 without SMTPUTF8, octets without BINARYMIME, what must go by TLS only without REQUIRETLS. A message is
+// not rewritten here.
 package smtpc
 
 import (
@@ -13,9 +12,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
-	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -61,7 +58,7 @@ type Options struct {
 	Verify     func(tls.ConnectionState) error
 	ServerName string // sent in the TLS handshake, and held against the certificate; empty is the host
 
-	Username, Password string // to log in with PLAIN; empty for none
+	Username, Password string // to log in with; empty for none
 
 	Timeouts Timeouts
 	Now      func() time.Time // nil is time.Now
@@ -96,7 +93,10 @@ type Conn struct {
 	verified error  // why the certificate is not good
 	record   *Transcript
 	broken   bool
-	dirty    bool // a RSET is due before the next transaction
+	dirty    bool  // a RSET is due before the next transaction
+	mails    int64 // MAIL commands so far
+	loggedIn bool
+	secret   bool // what is said must not be recorded
 }
 
 // Open takes over nc, a fresh connection to host: greeting, EHLO, STARTTLS, AUTH.
@@ -149,35 +149,10 @@ func (c *Conn) start(ctx context.Context) error {
 	return c.login()
 }
 
-// Broken reports whether the connection is of no more use.
-func (c *Conn) Broken() bool { return c.broken }
-
-// login sends the password; never in the clear, unless TLS was ruled out on purpose.
-func (c *Conn) login() error {
-	if c.opts.Username == "" {
-		return nil
-	}
-	if c.tls == "" && c.opts.TLS != None {
-		return c.fault("AUTH", envelope.Reply{}, fmt.Errorf("%w: the password is not sent in the clear", ErrTLS))
-	}
-	if !hasWord(c.ext["AUTH"], "PLAIN") {
-		return c.fault("AUTH", envelope.Reply{}, errors.New("the server does not offer AUTH PLAIN"))
-	}
-	plain := "\x00" + c.opts.Username + "\x00" + c.opts.Password
-	_, reply, err := c.ask("AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte(plain)))
-	if err != nil || reply.Code != 235 {
-		return c.fault("AUTH", reply, err)
-	}
-	return nil
-}
-
-func hasWord(list, word string) bool {
-	for w := range strings.FieldsSeq(list) {
-		if strings.EqualFold(w, word) {
-			return true
-		}
-	}
-	return false
+// Broken reports whether the connection is of no more use: it broke, or the server takes no more messages on it (RFC 9422, 4.1).
+func (c *Conn) Broken() bool {
+	most := c.limit("MAILMAX")
+	return c.broken || most > 0 && c.mails >= most
 }
 
 // Reset makes an idle connection ready for another transaction, or shows that it is dead.
@@ -218,7 +193,7 @@ func (c *Conn) ask(command string) ([]string, envelope.Reply, error) {
 }
 
 func (c *Conn) say(command string) error {
-	c.record.note(">", shown(command))
+	c.record.note(">", c.shown(command))
 	if _, err := c.w.WriteString(command + "\r\n"); err != nil {
 		c.broken = true
 		return err
@@ -227,13 +202,15 @@ func (c *Conn) say(command string) error {
 }
 
 // shown is a command without what is secret in it.
-func shown(command string) string {
+func (c *Conn) shown(command string) string {
+	if !c.secret {
+		return command
+	}
 	verb, rest, _ := strings.Cut(command, " ")
-	mechanism, secret, _ := strings.Cut(rest, " ")
-	if verb == "AUTH" && secret != "" {
+	if mechanism, _, _ := strings.Cut(rest, " "); verb == "AUTH" {
 		return "AUTH " + mechanism + " ***"
 	}
-	return command
+	return "***"
 }
 
 // Record writes what is said from now on into t; nil is nowhere.
@@ -278,6 +255,9 @@ func (c *Conn) heard(code int, lines []string) {
 		return
 	}
 	for i, line := range lines {
+		if c.secret && code == 334 {
+			line = "***"
+		}
 		sep := "-"
 		if i == len(lines)-1 {
 			sep = " "

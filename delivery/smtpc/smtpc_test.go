@@ -167,14 +167,18 @@ func TestPipelining(t *testing.T) {
 	_, err := converse(t, after(ehlo,
 		"C: MAIL FROM:<s@x.test> SIZE=3 BODY=8BITMIME RET=FULL ENVID=a+3Db", "C: RCPT TO:<a@y.test> NOTIFY=FAILURE,DELAY", "C: RCPT TO:<b@y.test> ORCPT=rfc822;B+2B@y.test", "C: DATA",
 		"S: 250 ok", "S: 250 ok", "S: 450 later", "S: 354 go", "C: *", "S: 250 ok",
-		"C: RSET", "S: 250 ok", "C: MAIL FROM:<s@x.test> SIZE=3", "C: RCPT TO:<c@y.test>", "C: DATA", "S: 250 ok", "S: 250 ok", "S: 354 go", "C: *", "S: 554 no",
+		"C: MAIL FROM:<s@x.test> SIZE=3", "C: RCPT TO:<c@y.test>", "C: DATA", "S: 250 ok", "S: 250 ok", "S: 354 go", "C: *", "S: 554 no",
+		"C: MAIL FROM:<s@x.test> SIZE=3", "C: RCPT TO:<d@y.test>", "C: DATA", "S: 250 ok", "S: 550 no", "S: 554 nobody",
+		"C: RSET", "C: MAIL FROM:<s@x.test> SIZE=3", "C: RCPT TO:<e@y.test>", "C: DATA", "S: 250 ok", "S: 250 ok", "S: 250 ok", "S: 354 go", "C: *", "S: 250 ok",
 		"C: QUIT", "S: 221 bye",
 	), Options{}, func(c *Conn) {
 		if r := c.Send(m); codes(r) != "250 450" {
 			t.Errorf("%+v", r)
 		}
-		if r := c.Send(message("x\r\n", "c")); codes(r) != "554" || c.Broken() {
-			t.Errorf("%+v", r)
+		for _, x := range []struct{ name, want string }{{"c", "554"}, {"d", "550"}, {"e", "250"}} {
+			if r := c.Send(message("x\r\n", x.name)); codes(r) != x.want || c.Broken() {
+				t.Errorf("%s: %+v", x.name, r)
+			}
 		}
 	})
 	if err != nil {

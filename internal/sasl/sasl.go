@@ -1,6 +1,7 @@
 // Package sasl is the server's end of the mechanisms by which a client logs in: PLAIN
 // (RFC 4616), LOGIN, and SCRAM with SHA-1 and SHA-256, with and without channel binding
-// (RFC 5802, RFC 7677), OAUTHBEARER (RFC 7628), XOAUTH2 and EXTERNAL (RFC 4422). It knows neither a protocol nor an account: a mechanism takes the
+// (RFC 5802, RFC 7677), OAUTHBEARER (RFC 7628), XOAUTH2 and EXTERNAL (RFC 4422); and the client's end of those by which
+// we log in elsewhere. It knows neither a protocol nor an account: a mechanism takes the
 // octets that a protocol has decoded, and asks the functions that it was given.
 //
 // What is promised: no password and no key is in an error, and how long a response takes
