@@ -19,6 +19,7 @@ import (
 	"postroad/internal/control"
 	"postroad/internal/envelope"
 	"postroad/internal/gate"
+	"postroad/internal/mailauth"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
 	"postroad/internal/trace"
@@ -38,6 +39,7 @@ type AdminConfig struct {
 	Mailboxes *mailbox.Service
 	Trace     *trace.Log
 	Bans      *gate.Bans
+	Keys      *mailauth.Keys
 	Certs     *certs.Certs     // nil without a running server
 	Now       func() time.Time // nil is time.Now
 
@@ -79,7 +81,7 @@ func OpenAdmin(dir string) (*Admin, io.Closer, error) {
 		return nil, nil, adminError(err)
 	}
 	return NewAdmin(AdminConfig{
-		Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans,
+		Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys,
 	}), h.store, nil
 }
 
@@ -137,6 +139,11 @@ var codes = []struct {
 	{gate.ErrTooWide, control.Refused, ""},
 	{gate.ErrBanReason, control.Invalid, ""},
 	{account.ErrTargets, control.Invalid, ""},
+	{mailauth.ErrKeyExists, control.Exists, "see `postroad dkim list`"},
+	{mailauth.ErrKeyNotFound, control.NotFound, "see `postroad dkim list`; `postroad dkim add` makes keys"},
+	{mailauth.ErrRotating, control.Refused, "`postroad dkim records` prints the records; `postroad dkim remove` gives the new keys up"},
+	{mailauth.ErrKey, control.Invalid, ""},
+	{mailauth.ErrSelector, control.Invalid, ""},
 	{envelope.ErrAddress, control.Invalid, ""},
 	{mailbox.ErrNotFound, control.NotFound, "see `postroad mailbox list`"},
 	{mailbox.ErrExists, control.Exists, ""},
@@ -238,6 +245,9 @@ func (a *Admin) Status(ctx context.Context) (control.Status, error) {
 		},
 	}
 	s.Bans, s.Troubled = len(a.c.Bans.List()), a.troubled()
+	if s.DKIM, err = a.dkimStatus(); err != nil {
+		return s, adminError(err)
+	}
 	if err := a.c.Store.Failed(); err != nil {
 		s.Failed = err.Error()
 	}

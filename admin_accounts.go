@@ -38,7 +38,14 @@ func (a *Admin) AddDomain(ctx context.Context, name string) (control.Domain, err
 
 // RemoveDomain removes a domain without accounts and aliases.
 func (a *Admin) RemoveDomain(ctx context.Context, name string) error {
-	return adminError(a.c.Accounts.RemoveDomain(name))
+	if err := a.c.Accounts.RemoveDomain(name); err != nil {
+		return adminError(err)
+	}
+	domain, err := parseDomain(name)
+	if err == nil {
+		err = adminError(a.dropKeys(domain))
+	}
+	return err
 }
 
 // Accounts lists accounts and what they use.

@@ -185,7 +185,7 @@ func (s *Server) openKeys(o Options) *mailauth.Keys {
 func (s *Server) adminConfig(o Options) AdminConfig {
 	h := s.house
 	return AdminConfig{
-		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Certs: s.certs,
+		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys, Certs: s.certs,
 		Now: o.Now, Hostname: s.cfg.Hostname, Started: s.started,
 		Listeners: func() map[string]string {
 			open := map[string]string{}

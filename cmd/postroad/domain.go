@@ -25,7 +25,9 @@ func (a *app) domainAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.show(d, func(w io.Writer) { fmt.Fprintf(w, "added %s\n", clean(d.Name)) })
+			return a.show(d, func(w io.Writer) {
+				fmt.Fprintf(w, "added %s\nits mail is not signed yet: postroad dkim add %s\n", clean(d.Name), clean(d.Name))
+			})
 		}),
 	}.cobra()
 }

@@ -114,6 +114,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"connect":    connect,
 	"setid":      setID,
 	"eventually": eventually,
+	"keyfile":    keyFile,
 }
 
 // freePorts close what a script does not need and put the rest on free ports.

@@ -45,6 +45,10 @@ func showStatus(w io.Writer, s control.Status) {
 	t.row("store", fmt.Sprintf("%d bodies, %s (%s to give back), index %s, %s free on the disk", st.Bodies, size(st.LiveOctets), size(st.DeadOctets), size(st.IndexOctets), size(st.FreeOctets)))
 	t.row("work", fmt.Sprintf("%d updates in %d commits, %d flushes", st.Updates, st.Commits, st.Flushes))
 	t.row("bans", count(s.Bans, "network")+" kept out")
+	t.row("dkim", showSigning(s.DKIM))
+	for _, words := range s.DKIM.Trouble {
+		t.row("DKIM", words)
+	}
 	for _, c := range s.Troubled {
 		t.row("CERTIFICATE", fmt.Sprintf("%s: %s", cmp.Or(strings.Join(c.Names, ", "), c.File), c.Trouble))
 	}

@@ -83,6 +83,20 @@ type Service interface {
 	AddForward(ctx context.Context, f Forward) (Forward, error)
 	RemoveForward(ctx context.Context, f Forward) (Forward, error)
 
+	// DKIMKeys lists the DKIM keys of a domain; of all domains when it is empty.
+	DKIMKeys(ctx context.Context, domain string) iter.Seq2[DKIMKey, error]
+	// AddDKIMKeys makes keys, which sign once the DNS has their records. ImportDKIMKey takes over one that another
+	// program has made. RotateDKIMKeys makes those that take the place of a domain's keys.
+	AddDKIMKeys(ctx context.Context, n NewDKIMKeys) ([]DKIMKey, error)
+	ImportDKIMKey(ctx context.Context, i DKIMImport) (DKIMKey, error)
+	RotateDKIMKeys(ctx context.Context, domain string) ([]DKIMKey, error)
+	// CheckDKIMKeys looks for the records of a domain's keys now, of all when it is empty.
+	CheckDKIMKeys(ctx context.Context, domain string) ([]DKIMKey, error)
+	// ActivateDKIMKeys lets keys sign that wait. RemoveDKIMKeys drops keys at once; what they signed is worth nothing
+	// when their records go too.
+	ActivateDKIMKeys(ctx context.Context, n DKIMKeyName) ([]DKIMKey, error)
+	RemoveDKIMKeys(ctx context.Context, n DKIMKeyName) error
+
 	// Delegations lists who may send as an address that is not its own.
 	Delegations(ctx context.Context) iter.Seq2[Delegation, error]
 	Delegate(ctx context.Context, d Delegation) (Delegation, error)
@@ -158,7 +172,15 @@ type Status struct {
 	Store     StoreStats        `json:"store"`
 	Bans      int               `json:"bans"`                              // networks that are kept out
 	Troubled  []Certificate     `json:"certificates_in_trouble,omitempty"` // those that have expired, or are not renewed
-	Failed    string            `json:"failed,omitempty"`                  // why the store refuses writes
+	DKIM      DKIMStatus        `json:"dkim"`
+	Failed    string            `json:"failed,omitempty"` // why the store refuses writes
+}
+
+// DKIMStatus tells whose mail is signed.
+type DKIMStatus struct {
+	Signing  int      `json:"signing"`            // domains whose mail is signed
+	Unsigned []string `json:"unsigned,omitempty"` // the others, at most 20
+	Trouble  []string `json:"trouble,omitempty"`  // what needs a person, at most 20
 }
 
 // QueueCounts are the recipients in the queue by state.

@@ -117,6 +117,25 @@ func (echo) AddForward(_ context.Context, f Forward) (Forward, error) { return f
 func (echo) RemoveForward(_ context.Context, f Forward) (Forward, error) {
 	return Forward{Account: f.Account}, fails(f.Account)
 }
+func (echo) DKIMKeys(_ context.Context, d string) iter.Seq2[DKIMKey, error] {
+	return seq(d, DKIMKey{Domain: d, Selector: "s", Algorithm: "a", Bits: 2048, State: "old", Made: born, Until: born, Zone: "z"})
+}
+func (echo) AddDKIMKeys(_ context.Context, n NewDKIMKeys) ([]DKIMKey, error) {
+	return []DKIMKey{{Domain: n.Domain, Selector: n.Selector, Algorithm: n.Algorithm}}, fails(n.Domain)
+}
+func (echo) ImportDKIMKey(_ context.Context, i DKIMImport) (DKIMKey, error) {
+	return DKIMKey{Domain: i.Domain, Selector: i.Selector, Record: i.PEM}, fails(i.Domain)
+}
+func (echo) RotateDKIMKeys(_ context.Context, d string) ([]DKIMKey, error) {
+	return []DKIMKey{{Domain: d}}, fails(d)
+}
+func (echo) CheckDKIMKeys(_ context.Context, d string) ([]DKIMKey, error) {
+	return []DKIMKey{{Domain: d, Finding: "f"}}, fails(d)
+}
+func (echo) ActivateDKIMKeys(_ context.Context, n DKIMKeyName) ([]DKIMKey, error) {
+	return []DKIMKey{{Domain: n.Domain, Selector: n.Selector}}, fails(n.Domain)
+}
+func (echo) RemoveDKIMKeys(_ context.Context, n DKIMKeyName) error { return fails(n.Domain) }
 func (echo) Delegations(_ context.Context) iter.Seq2[Delegation, error] {
 	return seq("good", Delegation{"@a.example", "b"})
 }
@@ -324,6 +343,18 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	one("add forward")(fw, err)
 	fw, err = svc.RemoveForward(ctx, Forward{Account: n})
 	one("remove forward")(fw, err)
+	drain(say, "DKIM keys", svc.DKIMKeys(ctx, n))
+	dk, err := svc.AddDKIMKeys(ctx, NewDKIMKeys{n, "s", "both"})
+	one("add DKIM keys")(dk, err)
+	dk1, err := svc.ImportDKIMKey(ctx, DKIMImport{n, "s", "pem"})
+	one("import DKIM key")(dk1, err)
+	dk, err = svc.RotateDKIMKeys(ctx, n)
+	one("rotate DKIM keys")(dk, err)
+	dk, err = svc.CheckDKIMKeys(ctx, n)
+	one("check DKIM keys")(dk, err)
+	dk, err = svc.ActivateDKIMKeys(ctx, DKIMKeyName{n, "s", true})
+	one("activate DKIM keys")(dk, err)
+	say("remove DKIM keys", describe(svc.RemoveDKIMKeys(ctx, DKIMKeyName{Domain: n})))
 	drain(say, "delegations", svc.Delegations(ctx))
 	de, err := svc.Delegate(ctx, Delegation{n, "d"})
 	one("delegate")(de, err)

@@ -332,6 +332,9 @@ func (k *Keys) selectors(domain, selector string, algorithms []Algorithm) (names
 	if base == "" {
 		base = k.cfg.Now().UTC().Format("20060102")
 	}
+	if err := checkSelector(base, domain); err != nil {
+		return nil, err
+	}
 	for attempt := byte('a'); ; attempt++ {
 		names = nil
 		for _, a := range algorithms {

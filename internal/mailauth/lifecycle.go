@@ -210,3 +210,19 @@ func (k *Keys) tell(before, now Key, moved []Key) {
 		k.cfg.Log.Warn("mail is signed with a key that nobody can look up", "domain", now.Domain, "selector", now.Selector, "err", now.Finding)
 	}
 }
+
+// Trouble says what of the key needs a person, or nothing.
+func (k *Key) Trouble(now time.Time) string {
+	name := k.Selector + " of " + k.Domain
+	switch {
+	case k.State == Waiting && k.Finding != "" && now.Sub(k.Made) > time.Hour:
+		return name + " does not sign yet: " + k.Finding
+	case k.State == Active && k.Finding != "":
+		return name + " signs, and nobody can verify it: " + k.Finding
+	case k.State == Old && k.Finding != "":
+		return name + " has signed what is still on its way: " + k.Finding
+	case k.State == Retired:
+		return name + " is no longer used: remove the record " + k.Name() + " from the DNS"
+	}
+	return ""
+}
