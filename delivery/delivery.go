@@ -60,6 +60,10 @@ type Config struct {
 	// domain). Strangers to whom it is false get no reports. An error leaves it open. nil asks nothing.
 	Proven func(ctx context.Context, m *spool.Message) (bool, error)
 
+	// Suspended says whether the administrator has stopped all attempts at a destination: a recipient's domain, in
+	// A-labels, or a route by name. nil is never. Runner.Reconsider must be called when its answers change.
+	Suspended func(destination string) bool
+
 	// CreateMailboxes lets mail for a mailbox that is not there make it (spool.Recipient.Mailbox).
 	CreateMailboxes bool
 
@@ -85,6 +89,7 @@ type Config struct {
 type Limits struct {
 	Attempts              int           // conversations at a time, all destinations together: 50
 	PerDestination        int           // conversations with one destination: 5
+	PerMinute             int           // attempts at one destination; 0 is no limit
 	MessagesPerConnection int           // 100
 	Idle                  time.Duration // a connection waits this long for another message: 30 s
 	Connect               time.Duration // one connection, or one question to the DNS: 30 s
@@ -101,6 +106,7 @@ func (l Limits) WithDefaults() Limits {
 	return Limits{
 		Attempts:              cmp.Or(l.Attempts, 50),
 		PerDestination:        cmp.Or(l.PerDestination, 5),
+		PerMinute:             l.PerMinute,
 		MessagesPerConnection: cmp.Or(l.MessagesPerConnection, 100),
 		Idle:                  cmp.Or(l.Idle, 30*time.Second),
 		Connect:               cmp.Or(l.Connect, 30*time.Second),
@@ -123,15 +129,20 @@ type Runner struct {
 
 	leaving leavingCache
 
-	mu      sync.Mutex // guards all below, and the fields of lanes that say so
-	lanes   map[string]*lane
-	turns   []*lane        // those with something waiting, in the order of their turns
-	waiting int            // recipients in all queues
-	active  int            // attempts under way
-	retries int            // those of them that are not a recipient's first
-	idle    int            // connections that wait for another message
-	stopped bool           // Run is ending: nothing new begins
-	work    sync.WaitGroup // attempts, and connections that are idle
+	mu        sync.Mutex // guards all below, and the fields of lanes that say so
+	lanes     map[string]*lane
+	turns     [spool.Classes][]*lane // those with something waiting, in the order of their turns
+	order     spool.Turns            // between the classes
+	waiting   load                   // recipients in all queues
+	active    load                   // conversations under way
+	unsettled int                    // attempts whose outcomes are not recorded
+	shut      [spool.Classes]bool    // the spool was told that there is no room
+	locals    int                    // batches of local recipients that are not delivered
+	localShut bool                   // the spool was told that there is no room for more
+	deaths    []obituary             // in the order of their times
+	idle      int                    // connections that wait for another message
+	stopped   bool                   // Run is ending: nothing new begins
+	work      sync.WaitGroup         // attempts, and connections that are idle
 }
 
 // New returns a Runner that does nothing yet.
@@ -158,15 +169,20 @@ func New(c Config) *Runner {
 	}
 	r := &Runner{cfg: c, routes: newRouting(append(webhookRoutes(c.Webhooks), c.Routes...)), lanes: make(map[string]*lane)}
 	r.poster = newPoster(&r.cfg)
+	if c.Spool != nil {
+		c.Spool.Lanes(r.laneName)
+	}
 	return r
 }
 
 const (
 	// claimSize bounds what one look at the spool takes, and one local transaction.
-	claimSize = 128
+	claimSize = 256
 	// localWorkers prepare and commit batches at the same time: while one syncs, the
 	// next is read.
 	localWorkers = 4
+	// localBatches are claimed at most before others are delivered.
+	localBatches = localWorkers + 1
 	// pauseFor is how long nothing is tried again after the store refused.
 	pauseFor = time.Second
 )
@@ -178,12 +194,12 @@ func (r *Runner) Run(ctx context.Context) error {
 	hard, breakOff := context.WithCancel(context.WithoutCancel(ctx))
 	defer breakOff()
 	r.hard = hard
-	batches := make(chan []spool.Due)
+	batches := make(chan []spool.Due, localBatches)
 	var locals sync.WaitGroup
 	for range localWorkers {
 		locals.Go(func() {
 			for batch := range batches {
-				r.deliverLocal(ctx, batch)
+				r.deliverBatch(ctx, batch)
 			}
 		})
 	}
@@ -206,7 +222,7 @@ func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
 			<-ctx.Done()
 			return
 		}
-		due, err := r.cfg.Spool.Claim(claimSize)
+		due, err := r.cfg.Spool.ClaimFor(claimSize, r.room)
 		if err != nil {
 			r.cfg.Log.Error("the queue cannot be read in full", "err", err)
 		}
@@ -236,10 +252,38 @@ func (r *Runner) hand(ctx context.Context, due []spool.Due, batches chan<- []spo
 	if len(local) == 0 {
 		return
 	}
+	r.mu.Lock()
+	r.locals++
+	r.mu.Unlock()
 	select {
-	case batches <- local:
+	case batches <- local: // as a rule there is room: they were claimed because of that
 	case <-ctx.Done():
 		r.cfg.Spool.GiveBack(local...)
+	}
+}
+
+// localRoom is how many local recipients may be claimed. mu must be held.
+func (r *Runner) localRoom() int {
+	if r.locals >= localBatches {
+		r.localShut = true
+		return 0
+	}
+	return claimSize
+}
+
+// deliverBatch delivers local recipients, or gives them back when there is no time left.
+func (r *Runner) deliverBatch(ctx context.Context, batch []spool.Due) {
+	if ctx.Err() != nil {
+		r.cfg.Spool.GiveBack(batch...)
+	} else {
+		r.deliverLocal(ctx, batch)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.locals--
+	if r.localShut {
+		r.localShut = false
+		r.cfg.Spool.Release(spool.Local)
 	}
 }
 

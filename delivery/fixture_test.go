@@ -177,7 +177,7 @@ func (f *fixture) halt() {
 func (f *fixture) runnerBusy() int {
 	f.run.mu.Lock()
 	defer f.run.mu.Unlock()
-	return f.run.active
+	return f.run.active.sum
 }
 
 func path(s string) envelope.Address {

@@ -44,6 +44,7 @@ type outcome struct {
 	keeps    bool   // the next hop itself keeps the deadline (it offers DELIVERBY)
 	final    bool   // the next hop is the end of the way: a store of mail behind LMTP, an application behind HTTP
 	by       string // who ordered it, where that was a person
+	untried  bool   // by the clock alone, without an attempt
 
 	notBefore time.Time // when the next hop wants to hear of it again; zero when it did not say
 
@@ -62,7 +63,9 @@ func (s Schedule) judge(o *outcome, now time.Time) {
 	}
 	r, m := &o.due.Recipient, o.due.Message
 	o.overdue = missed(&o.due, now)
-	r.Attempts++
+	if !o.untried {
+		r.Attempts++
+	}
 	r.Last = o.reply
 	next, again := s.Next(m.Ready(), now)
 	switch {

@@ -42,11 +42,10 @@ type attempt struct {
 	stopped  error // the store does not take the mark
 }
 
-// attempt tries, records the outcomes, and tells whether the destination could be
-// reached; if not, reply says why.
-func (r *Runner) attempt(l *lane, batch []spool.Due) (reached bool, reply envelope.Reply) {
+// attempt tries, and tells what became of it with the destination. settle records the outcomes.
+func (r *Runner) attempt(l *lane, batch []spool.Due) (c contact, settle func()) {
 	if batch = r.deadlines(r.hard, batch); len(batch) == 0 {
-		return true, reply
+		return contact{}, func() {}
 	}
 	a := &attempt{r: r, lane: l, msg: batch[0].Message}
 	for i, d := range batch {
@@ -57,8 +56,20 @@ func (r *Runner) attempt(l *lane, batch []spool.Due) (reached bool, reply envelo
 		a.reached = true
 		a.settle(r.ours("4.3.0", "this attempt failed: "+err.Error()))
 	}
-	a.record()
-	return a.reached, a.last
+	return a.contact(), a.record
+}
+
+// contact is what an attempt showed of its destination.
+func (a *attempt) contact() contact {
+	switch {
+	case a.r.hard.Err() != nil || a.stopped != nil || a.damaged != nil:
+		return contact{}
+	case !a.reached:
+		return contact{unreached, a.last}
+	case a.sessions > 0 && a.lostHost():
+		return contact{troubled, a.last}
+	}
+	return contact{answered, a.last}
 }
 
 // record makes the outcomes durable. Of what has no answer, a damaged message waits

@@ -75,3 +75,10 @@ func (s Schedule) vary(wait time.Duration) time.Duration {
 func (s Schedule) late(ready, now time.Time) bool {
 	return s.DelayAfter > 0 && now.Sub(ready) >= s.DelayAfter
 }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -331,6 +331,10 @@ func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
 	})
 }
 
+// Refile puts the recipient into the queue of its lane as Lanes names it now, and ends the claim. It reports false as
+// Settle does.
+func (s *Spool) Refile(tx store.Tx, d Due) bool { return s.change(tx, d, func(*Recipient) {}) }
+
 // Sending records that an attempt is about to send the message to its end. When a recipient that is claimed has Sent
 // set, the server ended before the outcome of that attempt was recorded: the next hop may have the message. Defer and
 // Suspend take the mark back. It reports false as Settle does, and the claim goes on.
