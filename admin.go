@@ -22,6 +22,7 @@ import (
 	"postroad/internal/mailauth"
 	"postroad/internal/mailbox"
 	"postroad/internal/store"
+	"postroad/internal/tlspolicy"
 	"postroad/internal/trace"
 	"postroad/spool"
 )
@@ -40,6 +41,7 @@ type AdminConfig struct {
 	Trace     *trace.Log
 	Bans      *gate.Bans
 	Keys      *mailauth.Keys
+	TLS       *tlspolicy.Policies
 	Certs     *certs.Certs     // nil without a running server
 	Now       func() time.Time // nil is time.Now
 
@@ -80,8 +82,12 @@ func OpenAdmin(dir string) (*Admin, io.Closer, error) {
 	if err != nil {
 		return nil, nil, adminError(err)
 	}
+	policies, err := tlspolicy.Open(tlspolicy.Config{Store: h.store})
+	if err != nil {
+		return nil, nil, adminError(errors.Join(err, h.store.Close()))
+	}
 	return NewAdmin(AdminConfig{
-		Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys,
+		Dir: dir, TLS: policies, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys,
 	}), h.store, nil
 }
 
@@ -135,6 +141,7 @@ var codes = []struct {
 	{account.ErrAppPassword, control.Invalid, ""},
 	{account.ErrLoop, control.Invalid, ""},
 	{gate.ErrNoBan, control.NotFound, "see `postroad ban list`"},
+	{tlspolicy.ErrUnknown, control.NotFound, "see `postroad tls list`"},
 	{gate.ErrThisHost, control.Refused, ""},
 	{gate.ErrTooWide, control.Refused, ""},
 	{gate.ErrBanReason, control.Invalid, ""},

@@ -3,6 +3,7 @@ package postroad
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"postroad/internal/dns"
 	"postroad/internal/gate"
 	"postroad/internal/mailauth"
+	"postroad/internal/tlspolicy"
 	"postroad/smtpd"
 	"postroad/spool"
 )
@@ -160,6 +162,7 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 	return delivery.Config{
 		Store: s.house.store, Spool: s.house.spool, Mailboxes: s.house.mailboxes, Accounts: s.house.accounts,
 		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, CreateMailboxes: s.cfg.Recipients.DetailMailbox == "create", AllowPrivate: o.AllowPrivate,
+		Policies: s.policies, TLS: &tls.Config{RootCAs: o.RootCAs},
 		Signer:   s.house.signer(s.cfg, o.Resolver),
 		Schedule: schedule(s.cfg.Retry), Routes: routes(s.cfg),
 		Webhooks: s.hooks, Events: s.events,
@@ -171,6 +174,23 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 		SuppressFor: s.cfg.Submission.SuppressFor.Std(),
 		Now:         o.Now, Log: s.log,
 	}
+}
+
+// openPolicies opens what is known of the TLS of other servers.
+func (s *Server) openPolicies(o Options) (*tlspolicy.Policies, error) {
+	if o.Resolver == nil {
+		o.Resolver = dns.System()
+	}
+	c := tlspolicy.Config{
+		Store: s.house.store, Resolver: o.Resolver, RootCAs: o.RootCAs, AllowPrivate: o.AllowPrivate,
+		SMTPPort: o.MXPort, HTTPSPort: o.PolicyPort, Memory: s.cfg.Delivery.TLSMemory.Std(), Now: o.Now, Log: s.log,
+	}
+	if o.Dial != nil {
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return o.Dial(ctx, netip.Addr{}, network, addr)
+		}
+	}
+	return tlspolicy.Open(c)
 }
 
 func (s *Server) openKeys(o Options) *mailauth.Keys {
@@ -185,7 +205,7 @@ func (s *Server) openKeys(o Options) *mailauth.Keys {
 func (s *Server) adminConfig(o Options) AdminConfig {
 	h := s.house
 	return AdminConfig{
-		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys, Certs: s.certs,
+		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys, Certs: s.certs, TLS: s.policies,
 		Now: o.Now, Hostname: s.cfg.Hostname, Started: s.started,
 		Listeners: func() map[string]string {
 			open := map[string]string{}

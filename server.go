@@ -12,6 +12,7 @@ package postroad
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,7 @@ import (
 	"postroad/internal/mailbox"
 	"postroad/internal/srs"
 	"postroad/internal/store"
+	"postroad/internal/tlspolicy"
 	"postroad/internal/trace"
 	"postroad/smtpd"
 	"postroad/spool"
@@ -52,23 +54,26 @@ type Options struct {
 	// AllowPrivate lets a mail exchanger have a loopback or private address. DNS
 	// of strangers decides where we connect, so a real server says no.
 	AllowPrivate bool
+	RootCAs      *x509.CertPool // that the certificates of other servers are held against; nil is the system's
+	PolicyPort   int            // where the hosts of MTA-STS policies listen; 0 is 443
 }
 
 // Server is a mail server that is open: it owns its data directory and listens.
 type Server struct {
 	// Set by Open, never changed.
-	cfg     config.Config
-	log     *slog.Logger
-	house   *house
-	hooks   []delivery.Webhook
-	events  *event.Outbox // nil without hooks
-	runner  *delivery.Runner
-	gate    *gate.Gate
-	certs   *certs.Certs
-	admin   *Admin
-	serving []serving
-	control net.Listener
-	started time.Time
+	cfg      config.Config
+	log      *slog.Logger
+	house    *house
+	hooks    []delivery.Webhook
+	events   *event.Outbox // nil without hooks
+	runner   *delivery.Runner
+	policies *tlspolicy.Policies
+	gate     *gate.Gate
+	certs    *certs.Certs
+	admin    *Admin
+	serving  []serving
+	control  net.Listener
+	started  time.Time
 }
 
 // serving is one listener and what answers there.
@@ -191,6 +196,9 @@ func (s *Server) build(o Options) error {
 		return err
 	}
 	s.events = event.Open(s.house.store, s.house.spool, delivery.Hooks(s.hooks), s.log)
+	if s.policies, err = s.openPolicies(o); err != nil {
+		return err
+	}
 	s.runner = delivery.New(s.deliveryConfig(o))
 	s.gate = s.newGate(o)
 	if err := s.listen(o); err != nil {
@@ -320,6 +328,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stopBackground()
 	g.Go(func() error { return part("delivery", s.runner.Run(background)) })
 	g.Go(func() error { return part("certificates", s.certs.Run(background)) })
+	g.Go(func() error { return part("TLS policies", s.policies.Run(background)) })
 	g.Go(func() error { return s.maintain(background) })
 	g.Go(func() error { return part("full-text index", s.house.mailboxes.Index(background, s.indexFailed)) })
 	g.Go(func() error { return s.tidy(background) })

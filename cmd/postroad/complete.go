@@ -143,6 +143,15 @@ func bannedNetworks(ctx context.Context, svc control.Service, _ []string, add fu
 	return nil
 }
 
+func tlsDomains(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.TLSDomains(ctx) {
+		if err != nil || !add(v.Domain) {
+			return err
+		}
+	}
+	return nil
+}
+
 // obtainedNames are those of certificates that ACME obtains.
 func obtainedNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
 	for v, err := range svc.Certificates(ctx) {

@@ -181,6 +181,7 @@ type Delivery struct {
 	MessagesPerConnection int      `toml:"messages_per_connection"`
 	ConnectTimeout        Duration `toml:"connect_timeout"`
 	CommandTimeout        Duration `toml:"command_timeout"`
+	TLSMemory             Duration `toml:"tls_memory"` // 0 is none
 }
 
 // Trace bounds what is remembered of messages.

@@ -58,7 +58,7 @@ func Default() Config {
 		Forwarding: Forwarding{SRS: true},
 		Delivery: Delivery{
 			Concurrency: 50, PerDestination: 5, MessagesPerConnection: 100,
-			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute),
+			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute), TLSMemory: Duration(day),
 		},
 		TLSReports: TLSReports{Send: true},
 
@@ -213,6 +213,8 @@ the age of the message, from first to max.`, false, []setting{
 			{"per_destination", &c.Delivery.PerDestination, `Those to one destination.`, between(&c.Delivery.PerDestination, 1, 1000)},
 			{"messages_per_connection", &c.Delivery.MessagesPerConnection, `Messages sent over one connection before it is closed.`, between(&c.Delivery.MessagesPerConnection, 1, 100_000)},
 			{"connect_timeout", &c.Delivery.ConnectTimeout, `The time a server has to accept a connection.`, between(&c.Delivery.ConnectTimeout, Duration(time.Second), Duration(time.Hour))},
+			{"tls_memory", &c.Delivery.TLSMemory, `How long mail waits for a domain whose hosts always showed a good certificate and do not any
+more ("postroad tls"), from the first time; "0s" remembers nothing.`, between(&c.Delivery.TLSMemory, 0, Duration(30*day))},
 			{"command_timeout", &c.Delivery.CommandTimeout, `The time a server has to answer a command.`, between(&c.Delivery.CommandTimeout, Duration(time.Second), Duration(time.Hour))},
 		}},
 		{"dkim", `Signatures of mail that goes out (DKIM). The keys are made by "postroad dkim".`, false, []setting{

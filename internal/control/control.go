@@ -71,6 +71,12 @@ type Service interface {
 	// RemoveBan lets a network in again; it is named as Bans lists it.
 	RemoveBan(ctx context.Context, network string) error
 
+	// TLSDomains lists the domains of whose TLS something is known; TLSDomain tells of one.
+	TLSDomains(ctx context.Context) iter.Seq2[DomainTLS, error]
+	TLSDomain(ctx context.Context, domain string) (DomainTLS, error)
+	// ForgetTLS drops what is known of a domain's TLS.
+	ForgetTLS(ctx context.Context, domain string) error
+
 	// Certificates lists the certificates that the running server shows; the first to clients that name none of them.
 	Certificates(ctx context.Context) iter.Seq2[Certificate, error]
 	// RenewCertificate obtains another certificate for a name that the server obtains one for.

@@ -102,6 +102,13 @@ func (echo) AddBan(_ context.Context, b NewBan) (Ban, error) {
 	return Ban{Network: b.Network, Until: born.Add(time.Duration(b.For)), Reason: b.Reason}, fails(b.Network)
 }
 func (echo) RemoveBan(_ context.Context, n string) error { return fails(n) }
+func (echo) TLSDomains(context.Context) iter.Seq2[DomainTLS, error] {
+	return seq("good", DomainTLS{Domain: "a", MTASTS: &MTASTSPolicy{ID: "1", Hosts: []string{"b"}, Fetched: born}}, DomainTLS{Memory: &TLSMemory{Since: born}})
+}
+func (echo) TLSDomain(_ context.Context, d string) (DomainTLS, error) {
+	return DomainTLS{Domain: d, Memory: &TLSMemory{Sessions: 5, Established: true, Failing: born, Trouble: "t"}}, fails(d)
+}
+func (echo) ForgetTLS(_ context.Context, d string) error { return fails(d) }
 func (echo) Certificates(context.Context) iter.Seq2[Certificate, error] {
 	return seq("good", Certificate{Names: []string{"a", "b"}, Issuer: "i", Until: born, Source: "file", File: "f"}, Certificate{Trouble: "t"})
 }
@@ -333,6 +340,10 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	bn, err := svc.AddBan(ctx, NewBan{n, Seconds(90 * time.Minute), "why"})
 	one("add ban")(bn, err)
 	say("remove ban", describe(svc.RemoveBan(ctx, n)))
+	drain(say, "TLS domains", svc.TLSDomains(ctx))
+	td, err := svc.TLSDomain(ctx, n)
+	one("TLS domain")(string(raw(td)), err)
+	say("forget TLS", describe(svc.ForgetTLS(ctx, n)))
 	drain(say, "certificates", svc.Certificates(ctx))
 	say("renew certificate", describe(svc.RenewCertificate(ctx, n)))
 	d, err = svc.AliasDomain(ctx, DomainAlias{n, "of"})

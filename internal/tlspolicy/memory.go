@@ -208,3 +208,11 @@ func (p *Policies) sweepMemory(ctx context.Context, now time.Time) error {
 		return err == nil && now.Sub(m.Last) >= memoryAge
 	})
 }
+
+// WaitsUntil is until when mail waits for a domain to show a good certificate again; zero when it does not wait.
+func (p *Policies) WaitsUntil(m *Memory) time.Time {
+	if m.Failing.IsZero() || !m.Established() || p.cfg.Memory == 0 {
+		return time.Time{}
+	}
+	return m.Failing.Add(p.cfg.Memory)
+}
