@@ -46,3 +46,29 @@ func TestBounceAndExpire(t *testing.T) {
 		}
 	})
 }
+
+// TestTooLate: what the next hop took while an administrator ended it is in the trace, and is neither sent nor reported again.
+func TestTooLate(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		p := f.site("y.test", public(1), &peer{})
+		p.before = func(phase string) {
+			if phase != "dot" {
+				return
+			}
+			if n, err := f.run.Bounce(t.Context(), spool.Filter{Recipient: "one@y.test"}, "root", ""); n != 1 || err != nil {
+				t.Error(n, err)
+			}
+		}
+		f.start()
+		id := f.submit("<alice@a.test>", "one@y.test", "two@y.test")
+		f.drained()
+		if got := f.reports(); !slices.Equal(got, []string{"failed 5.7.1"}) || len(p.got()) != 1 {
+			t.Errorf("alice has %q, the peer %q", got, p.got())
+		}
+		ev := f.events(id)
+		if !slices.Contains(ev, "relayed one@y.test when it was no longer in the queue: 250 2.0.0 queued as 1") ||
+			!slices.Contains(ev, "relayed two@y.test 250 2.0.0 queued as 1") {
+			t.Errorf("trace: %q", ev)
+		}
+	})
+}

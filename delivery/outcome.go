@@ -105,6 +105,7 @@ func (r *Runner) record(ctx context.Context, outcomes []outcome) {
 			r.logOutcomes(outcomes)
 			return
 		case errors.Is(err, errRemoved):
+			r.noteLate(outcomes, removed)
 			outcomes = without(outcomes, removed)
 			r.cfg.Spool.GiveBack(removed...)
 		case errors.Is(err, store.ErrFull) && !outcomes[0].quiet:
@@ -158,6 +159,24 @@ func (r *Runner) postpone(ctx context.Context, err error, outcomes []outcome) []
 // errRemoved means that recipients were removed by an administrator while they were
 // tried, so that the reports must be written again without them.
 var errRemoved = errors.New("recipients were removed meanwhile")
+
+// noteLate tells of recipients that an administrator removed while the next hop took them, or may have taken them.
+func (r *Runner) noteLate(outcomes []outcome, removed []spool.Due) {
+	err := r.cfg.Store.Update(func(tx store.Tx) error {
+		for i := range outcomes {
+			o := &outcomes[i]
+			if contains(removed, o.due) && (o.verdict == relayed || o.doubtful) {
+				e := o.event(r.cfg.Now(), nil)
+				e.Reply, e.Next = "when it was no longer in the queue: "+e.Reply, ""
+				trace.Record(tx, o.due.Message.ID, e)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.cfg.Log.Error("an attempt that came too late is not in the trace", "id", outcomes[0].due.Message.ID, "err", err)
+	}
+}
 
 // settle writes the reports and then commits all.
 func (r *Runner) settle(outcomes []outcome) (removed []spool.Due, err error) {
