@@ -119,8 +119,14 @@ func (c *farConn) Close() error {
 
 type simAddr string
 
-func (simAddr) Network() string  { return "tcp" }
 func (a simAddr) String() string { return string(a) }
+
+func (a simAddr) Network() string {
+	if strings.HasPrefix(string(a), "/") {
+		return "unix"
+	}
+	return "tcp"
+}
 
 // peer is another mail server, which does what a test wants.
 type peer struct {
@@ -131,7 +137,7 @@ type peer struct {
 	user       string      // "name password" of AUTH PLAIN
 
 	// what is said at a phase instead of a good reply: "greeting", "EHLO", "STARTTLS",
-	// "MAIL", "RCPT", "RCPT <address>", "DATA", "dot", "RSET". A line, or FIN, RST,
+	// "MAIL", "RCPT", "RCPT <address>", "DATA", "dot", "RSET"; of LMTP "dot <address>". A line, or FIN, RST,
 	// silence. before is called first, if it is not nil.
 	say    map[string]string
 	before func(phase string)
@@ -194,6 +200,7 @@ type session struct {
 	raw  *farConn
 	r    *bufio.Reader
 	mail mailed
+	lmtp bool
 
 	number int // among the peer's, from 1
 }
@@ -247,6 +254,9 @@ func (s *session) command() bool {
 	s.peer.mu.Unlock()
 	verb, arg, _ := strings.Cut(line, " ")
 	switch strings.ToUpper(verb) {
+	case "LHLO":
+		s.lmtp = true
+		return s.reply("EHLO", s.hello())
 	case "EHLO":
 		if s.peer.noEHLO {
 			return s.reply("EHLO", "502 what?")
@@ -358,5 +368,13 @@ func (s *session) data() bool {
 	}
 	n := len(s.peer.mails)
 	s.peer.mu.Unlock()
+	if s.lmtp { // RFC 2033, 4.2
+		for _, to := range s.mail.to {
+			if !s.reply("dot "+to, "250 2.1.5 "+to+" ok") {
+				return false
+			}
+		}
+		return true
+	}
 	return s.reply("dot", fmt.Sprintf("250 2.0.0 queued as %d", n))
 }

@@ -45,6 +45,7 @@ type outcome struct {
 	final    bool   // the next hop is the end of the way: a store of mail behind LMTP, an application behind HTTP
 	by       string // who ordered it, where that was a person
 	untried  bool   // by the clock alone, without an attempt
+	dialogue string // what was said in the attempt; the first outcome has it for all
 
 	notBefore time.Time // when the next hop wants to hear of it again; zero when it did not say
 
@@ -244,7 +245,7 @@ func sameFate(a, b *trace.Event) bool {
 func (o *outcome) event(now time.Time, reports []*report) trace.Event {
 	e := trace.Event{
 		Time: now, Kind: kinds[o.verdict], To: []string{o.due.Recipient.To.String()},
-		Reply: o.reply.String(), Peer: o.reply.From, TLS: o.tls, By: o.by,
+		Reply: o.reply.String(), Peer: o.reply.From, TLS: o.tls, By: o.by, Dialogue: o.dialogue,
 	}
 	if o.doubtful {
 		e.Reply = strings.TrimSpace("possibly delivered: " + e.Reply)

@@ -27,6 +27,7 @@ func (a *attempt) exchange(conn *smtpc.Conn) smtpc.Result {
 	}
 	defer body.Close()
 	m.Before = a.markSending()
+	m.Envelope.RequireTLS = m.Envelope.RequireTLS && a.socket() == ""
 	for _, i := range a.left {
 		m.Recipients = append(m.Recipients, a.done[i].due.Recipient.Recipient)
 	}

@@ -31,6 +31,7 @@ type attempt struct {
 	done []outcome // one for each recipient; those in left may still change
 	left []int     // not settled: another host may take them
 	mark *mark     // nil until a transaction begins
+	said smtpc.Transcript
 
 	reached  bool // a host was ready for a transaction, or there is none to reach
 	last     envelope.Reply
@@ -91,6 +92,7 @@ func (a *attempt) record() {
 		}
 	}
 	if len(told) > 0 {
+		told[0].dialogue = a.dialogue(told)
 		r.record(r.hard, told)
 	}
 	switch {
@@ -103,6 +105,15 @@ func (a *attempt) record() {
 	default:
 		r.cfg.Spool.GiveBack(open...)
 	}
+}
+
+// dialogue is what was said, for the trace. Where nothing was wrong, what came before the transaction says nothing new.
+func (a *attempt) dialogue(told []outcome) string {
+	all := a.said.String()
+	if slices.ContainsFunc(told, func(o outcome) bool { return o.reply.Code/100 != 2 }) {
+		return all
+	}
+	return all[max(strings.LastIndex(all, "> MAIL FROM:"), 0):]
 }
 
 // run does with the message what its route says.
@@ -146,6 +157,7 @@ func (a *attempt) reject() {
 // converse sends the message by SMTP or LMTP.
 func (a *attempt) converse(ctx context.Context) {
 	for c := a.r.borrow(a.lane); c != nil && len(a.left) > 0; c = a.r.borrow(a.lane) {
+		c.conn.Record(&a.said)
 		if !a.mayCarry(c) || c.conn.Reset() != nil { // it died while it waited; that is nobody's fault
 			c.conn.Close()
 			continue
@@ -166,6 +178,10 @@ func (a *attempt) lostHost() bool { return a.last.Code == 0 || a.last.Code == 42
 
 // connectAndSend goes through the hosts of the destination and their addresses.
 func (a *attempt) connectAndSend(ctx context.Context) {
+	if path := a.socket(); path != "" {
+		a.trySocket(ctx, path)
+		return
+	}
 	hosts, err := a.hosts(ctx)
 	if err != nil {
 		a.noHost(err)
@@ -289,6 +305,7 @@ func (a *attempt) send(conn *smtpc.Conn, sent int) {
 			break
 		}
 	}
+	conn.Record(nil)
 	a.r.keep(a.lane, &idleConn{conn: conn, sent: sent, kept: a.kept()})
 }
 

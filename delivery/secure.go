@@ -240,6 +240,7 @@ func (a *attempt) dial(ctx context.Context, host string, ip netip.Addr, o smtpc.
 		return nil, fmt.Errorf("cannot connect to %s (%s): %w", host, ip, reason(err))
 	}
 	a.tls.local, a.tls.bad = nc.LocalAddr(), nil
+	o.LMTP, o.Record = a.kind() == LMTP, &a.said
 	return smtpc.Open(ctx, nc, host, o)
 }
 

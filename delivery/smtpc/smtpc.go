@@ -119,6 +119,9 @@ func Open(ctx context.Context, nc net.Conn, host string, o Options) (*Conn, erro
 
 func peerName(host string, nc net.Conn) string {
 	addr := nc.RemoteAddr().String()
+	if nc.RemoteAddr().Network() == "unix" {
+		return host
+	}
 	if ip, _, err := net.SplitHostPort(addr); err == nil {
 		addr = ip
 	}
