@@ -33,11 +33,17 @@ func route(r *config.Route, retry config.Retry) delivery.Route {
 	if out.Socket = r.Socket(); out.Socket == "" {
 		out.Host = r.Host
 	}
-	for _, s := range r.Source {
-		ip, _ := netip.ParseAddr(s) // the config holds no other
-		out.Source = append(out.Source, ip.Unmap())
-	}
+	out.Source = addresses(r.Source)
 	return out
+}
+
+// addresses of a config, which holds no others.
+func addresses(list []string) (ips []netip.Addr) {
+	for _, s := range list {
+		ip, _ := netip.ParseAddr(s)
+		ips = append(ips, ip.Unmap())
+	}
+	return ips
 }
 
 // routeSchedule is the route's own schedule; nil when it is the server's.

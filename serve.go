@@ -14,7 +14,6 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/certs"
 	"postroad/internal/config"
-	"postroad/internal/dns"
 	"postroad/internal/gate"
 	"postroad/internal/mailauth"
 	"postroad/internal/tlspolicy"
@@ -155,14 +154,12 @@ func (s *Server) imapConfig(o Options, cert *tls.Config) imapd.Config {
 }
 
 func (s *Server) deliveryConfig(o Options) delivery.Config {
-	if o.Resolver == nil {
-		o.Resolver = dns.System()
-	}
 	d := s.cfg.Delivery
 	return delivery.Config{
 		Store: s.house.store, Spool: s.house.spool, Mailboxes: s.house.mailboxes, Accounts: s.house.accounts,
 		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, CreateMailboxes: s.cfg.Recipients.DetailMailbox == "create", AllowPrivate: o.AllowPrivate,
 		Policies: s.policies, TLS: &tls.Config{RootCAs: o.RootCAs},
+		Source: addresses(s.cfg.Delivery.Source), Own: s.isOwn,
 		Signer:   s.house.signer(s.cfg, o.Resolver),
 		Schedule: schedule(s.cfg.Retry), Routes: routes(s.cfg),
 		Webhooks: s.hooks, Events: s.events,
@@ -178,9 +175,6 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 
 // openPolicies opens what is known of the TLS of other servers.
 func (s *Server) openPolicies(o Options) (*tlspolicy.Policies, error) {
-	if o.Resolver == nil {
-		o.Resolver = dns.System()
-	}
 	c := tlspolicy.Config{
 		Store: s.house.store, Resolver: o.Resolver, RootCAs: o.RootCAs, AllowPrivate: o.AllowPrivate,
 		SMTPPort: o.MXPort, HTTPSPort: o.PolicyPort, Memory: s.cfg.Delivery.TLSMemory.Std(), Now: o.Now, Log: s.log,
@@ -194,9 +188,6 @@ func (s *Server) openPolicies(o Options) (*tlspolicy.Policies, error) {
 }
 
 func (s *Server) openKeys(o Options) *mailauth.Keys {
-	if o.Resolver == nil {
-		o.Resolver = dns.System()
-	}
 	return mailauth.OpenKeys(mailauth.KeysConfig{
 		Store: s.house.store, Resolver: o.Resolver, Keep: s.cfg.DKIM.KeepOld.Std(), Now: o.Now, Log: s.log,
 	})

@@ -47,7 +47,7 @@ import (
 type Options struct {
 	Log      *slog.Logger     // nil discards
 	Now      func() time.Time // nil is time.Now
-	Resolver Resolver         // nil asks the system's DNS
+	Resolver Resolver         // nil asks the DNS servers of the config, or the system's
 	// Dial connects to other mail servers, from a local address or, when that is zero, from any; nil is a net.Dialer's.
 	Dial   func(ctx context.Context, from netip.Addr, network, addr string) (net.Conn, error)
 	MXPort int // where mail exchangers listen; 0 is 25
@@ -166,6 +166,12 @@ func Open(cfg Config, o Options) (*Server, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Resolver == nil {
+		var err error
+		if o.Resolver, err = resolver(cfg.DNS, o.Now); err != nil {
+			return nil, err
+		}
 	}
 	limits := trace.Limits{Age: cfg.Trace.Age.Std(), Events: cfg.Trace.Events}
 	h, err := openHouse(cfg.DataDir, limits, subaddress(cfg.Recipients), o.Now, o.Log)

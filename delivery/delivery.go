@@ -70,6 +70,9 @@ type Config struct {
 	// SuppressFor is how long an account's mail is not sent to an address that has refused it for good; 0 is never.
 	SuppressFor time.Duration
 
+	// Own reports whether we take mail at an address: there is no sense in sending it there. Nil knows of none.
+	Own func(netip.AddrPort) bool
+
 	// AllowPrivate lets MX records lead to loopback, private and link-local addresses.
 	// Otherwise anyone who controls a domain could have us talk to hosts inside.
 	AllowPrivate bool

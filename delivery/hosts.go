@@ -64,10 +64,18 @@ func (a *attempt) addresses(ctx context.Context, name string) (host, error) {
 			return host{}, fmt.Errorf("%s %w", name, errPrivate)
 		}
 	}
+	if a.lane.byMX() && slices.ContainsFunc(answer.Records, a.isOwn) {
+		return host{}, fmt.Errorf("%s is an address of this server: %w", name, errLoop)
+	}
 	if answer.Records = interleave(a.dialable(answer.Records)); len(answer.Records) == 0 {
 		return host{}, fmt.Errorf("%s %w", name, errNoSource)
 	}
 	return host{name, answer}, nil
+}
+
+// isOwn reports whether mail to an address would come back to us.
+func (a *attempt) isOwn(ip netip.Addr) bool {
+	return a.r.cfg.Own != nil && a.r.cfg.Own(netip.AddrPortFrom(ip, uint16(a.r.cfg.Port)))
 }
 
 // sources are the local addresses that are dialled from: the route's, or the server's.
@@ -117,7 +125,7 @@ func interleave(ips []netip.Addr) []netip.Addr {
 	return append(append(mixed, six...), four...)
 }
 
-// patience is how long a connection to one of n more addresses of a host may take: they share the time that a host has,
+// patience is how long a connection to one of a host's n addresses may take: they share the time that a host has,
 // but none has less than it takes to send the first packet again twice.
 func (a *attempt) patience(n int) time.Duration {
 	all := a.r.cfg.Limits.Connect

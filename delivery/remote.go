@@ -37,6 +37,8 @@ type attempt struct {
 	last     envelope.Reply
 	tried    int           // addresses
 	wait     time.Duration // for a connection to the next of them
+	trouble  error         // why hosts before have no address to try
+	back     bool          // the last host is this server: those after it are no better
 	sessions int
 	tls      security
 	damaged  error // the body cannot be read
@@ -191,27 +193,29 @@ func (a *attempt) connectAndSend(ctx context.Context) {
 		a.noHost(err)
 		return
 	}
-	var trouble error
 	for _, name := range hosts.Records {
 		host, err := a.approach(ctx, name)
 		if err != nil {
-			trouble = worse(trouble, err)
+			a.trouble = worse(a.trouble, err)
+			if errors.Is(err, errLoop) {
+				break
+			}
 			continue
 		}
-		for i, ip := range host.addrs.Records {
-			a.wait = a.patience(len(host.addrs.Records) - i)
+		a.wait = a.patience(len(host.addrs.Records))
+		for _, ip := range host.addrs.Records {
 			if a.tryAddress(ctx, host.name, ip); a.finished(ctx) {
 				return
 			}
 		}
 	}
 	if !a.bounced() && a.tried == 0 {
-		a.noHost(trouble)
+		a.noHost(a.trouble)
 	}
 }
 
 func (a *attempt) finished(ctx context.Context) bool {
-	return len(a.left) == 0 || a.damaged != nil || a.stopped != nil || a.tried >= maxAddresses || a.sessions >= maxSessions || ctx.Err() != nil
+	return len(a.left) == 0 || a.damaged != nil || a.stopped != nil || a.back || a.tried >= maxAddresses || a.sessions >= maxSessions || ctx.Err() != nil
 }
 
 // noHost settles recipients whose destination has no host to connect to.
@@ -249,7 +253,10 @@ func (a *attempt) tryAddress(ctx context.Context, host string, ip netip.Addr) {
 		a.refusedAtDoor(err)
 	case a.looped(conn):
 		conn.Close()
-		a.noHost(errLoop)
+		a.back = true
+		if a.tried == 1 { // else a better host, which does not answer now, has been noted
+			a.noHost(worse(errLoop, a.trouble))
+		}
 	default:
 		a.send(conn, 0)
 	}

@@ -31,6 +31,7 @@ type Config struct {
 	Submission      Submission `toml:"submission"`
 	IMAP            IMAP       `toml:"imap"`
 	Trust           Trust      `toml:"trust"`
+	DNS             DNS        `toml:"dns"`
 	Retry           Retry      `toml:"retry"`
 	Delivery        Delivery   `toml:"delivery"`
 	DKIM            DKIM       `toml:"dkim"`
@@ -182,6 +183,15 @@ type Delivery struct {
 	ConnectTimeout        Duration `toml:"connect_timeout"`
 	CommandTimeout        Duration `toml:"command_timeout"`
 	TLSMemory             Duration `toml:"tls_memory"` // 0 is none
+	Source                []string `toml:"source"`
+}
+
+// DNS says whom to ask.
+type DNS struct {
+	Servers  []string `toml:"servers"`
+	TrustAD  string   `toml:"trust_ad"`
+	Timeout  Duration `toml:"timeout"`
+	Attempts int      `toml:"attempts"`
 }
 
 // Trace bounds what is remembered of messages.

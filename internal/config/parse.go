@@ -96,7 +96,7 @@ func decode(text []byte) (Config, error) {
 			*list = nil
 		}
 	}
-	for _, list := range []*[]string{&c.ACME.Names, &c.Policy.NoSoliciting} {
+	for _, list := range []*[]string{&c.ACME.Names, &c.Policy.NoSoliciting, &c.DNS.Servers, &c.Delivery.Source} {
 		if len(*list) == 0 {
 			*list = nil
 		}

@@ -112,7 +112,7 @@ to this machine.`, r.checkLogin},
 		{"secret", secretOf(&r.Secret, r.secretFromFile), `The key that signs what is posted, here ...`, r.checkSecret},
 		{"secret_file", &r.SecretFile, `... or as the first line of a file.`, nil},
 		{"text", &r.Text, `What the sender is told by a "reject" route; empty is that mail for this address is not sent from here.`, r.checkText},
-		{"source", &r.Source, `The local addresses to send from: one IPv4 address, one IPv6 address, or both. None is any.`, r.checkSource},
+		{"source", &r.Source, `The local addresses to send from: one IPv4 address, one IPv6 address, or both. None is any.`, checkSource(&r.Source)},
 		{"retry_first", &r.RetryFirst, `The wait after the first failure; "0s" is as in [retry], here and in the next two.`, r.schedule(&r.RetryFirst, Duration(time.Second), Duration(day))},
 		{"retry_max", &r.RetryMax, `The longest wait between two attempts.`, r.schedule(&r.RetryMax, Duration(time.Second), Duration(7*day))},
 		{"retry_expire", &r.RetryExpire, `The age at which a message goes back to its sender.`, r.schedule(&r.RetryExpire, Duration(time.Second), Duration(365*day))},
@@ -264,9 +264,14 @@ func (r *Route) checkText() error {
 	return nil
 }
 
-func (r *Route) checkSource() error {
+// checkSource holds a list of local addresses to one of each kind.
+func checkSource(list *[]string) func() error {
+	return func() error { return oneOfEach(*list) }
+}
+
+func oneOfEach(list []string) error {
 	var v4, v6 bool
-	for _, s := range r.Source {
+	for _, s := range list {
 		ip, err := netip.ParseAddr(s)
 		seen := &v6
 		if ip.Unmap().Is4() {

@@ -50,6 +50,7 @@ func Default() Config {
 			RefusedPerHour: 1e9, ErrorsPerHour: 3000, AccountMessages: 1000, AccountRecipients: 10_000,
 			GreetDelay: Duration(2 * time.Second), Tarpit: 5, BanGuesses: 20, BanUnknown: 100, BanAbuse: 10,
 		},
+		DNS: DNS{TrustAD: "local"},
 		Retry: Retry{
 			First: Duration(5 * time.Minute), Max: Duration(4 * time.Hour), Expire: Duration(5 * day),
 			DelayNotice: Duration(4 * time.Hour), Jitter: 0.1,
@@ -208,6 +209,14 @@ the age of the message, from first to max.`, false, []setting{
 			{"delay_notice", &c.Retry.DelayNotice, `The age at which the sender is told, once, of the delay; "0s" is never.`, between(&c.Retry.DelayNotice, 0, Duration(365*day))},
 			{"jitter", &c.Retry.Jitter, `The part of a wait, from 0 to 0.5, that is left to chance, so that not all come at once.`, between(&c.Retry.Jitter, 0, 0.5)},
 		}},
+		{"dns", `Whom to ask for names. DANE needs a server that validates DNSSEC, best one on this machine.`, false, []setting{
+			{"servers", &c.DNS.Servers, `Servers that do recursion, asked in this order: "192.0.2.1" or "[2001:db8::1]:5353". None
+are those of /etc/resolv.conf, which is read again when it changes.`, c.checkServers},
+			{"trust_ad", &c.DNS.TrustAD, `Whose word is taken that DNSSEC has validated an answer: "local" (servers on this machine, and
+those of a resolv.conf with "options trust-ad"), "all" (if nobody can get between), or "none".`, oneOf(&c.DNS.TrustAD, "local", "all", "none")},
+			{"timeout", &c.DNS.Timeout, `The time that a server has to answer; 0 is resolv.conf's, or 5 seconds.`, between(&c.DNS.Timeout, 0, Duration(30*time.Second))},
+			{"attempts", &c.DNS.Attempts, `How often all servers are asked; 0 is resolv.conf's, or 2.`, between(&c.DNS.Attempts, 0, 5)},
+		}},
 		{"delivery", `Sending mail on.`, false, []setting{
 			{"concurrency", &c.Delivery.Concurrency, `Deliveries at a time.`, between(&c.Delivery.Concurrency, 1, 10_000)},
 			{"per_destination", &c.Delivery.PerDestination, `Those to one destination.`, between(&c.Delivery.PerDestination, 1, 1000)},
@@ -216,6 +225,8 @@ the age of the message, from first to max.`, false, []setting{
 			{"tls_memory", &c.Delivery.TLSMemory, `How long mail waits for a domain whose hosts always showed a good certificate and do not any
 more ("postroad tls"), from the first time; "0s" remembers nothing.`, between(&c.Delivery.TLSMemory, 0, Duration(30*day))},
 			{"command_timeout", &c.Delivery.CommandTimeout, `The time a server has to answer a command.`, between(&c.Delivery.CommandTimeout, Duration(time.Second), Duration(time.Hour))},
+			{"source", &c.Delivery.Source, `The local addresses to send from, where no route says others: one IPv4 address, one IPv6
+address, or both. With one alone, mail does not go out by the other family. None is any.`, checkSource(&c.Delivery.Source)},
 		}},
 		{"dkim", `Signatures of mail that goes out (DKIM). The keys are made by "postroad dkim".`, false, []setting{
 			{"keep_old", &c.DKIM.KeepOld, `How long the record of a key that was replaced must stay in the DNS: longer than what it

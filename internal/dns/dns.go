@@ -78,7 +78,7 @@ type Resolver interface {
 
 // Temporary reports whether asking again later may help.
 func Temporary(err error) bool {
-	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNullMX)
+	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrNullMX) && !errors.Is(err, ErrLoop)
 }
 
 // Hosts returns the hosts to try for a domain's mail, best first, in random order among equals: its MX hosts, or without
