@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"slices"
+	"strconv"
 	"time"
 
 	"postroad/delivery/smtpc"
@@ -74,15 +75,28 @@ func (r *Runner) overdue(d spool.Due, now time.Time) outcome {
 
 // mayRelay returns why a message with a deadline, or for one owner of an address, cannot go to a next hop by what that
 // offers; a reply without a code when it can. Where the next hop is the end of the way, it need not promise anything.
-func mayRelay(conn *smtpc.Conn, e *envelope.Envelope, rcpt *envelope.Recipient) (reply envelope.Reply) {
+func mayRelay(conn *smtpc.Conn, e *envelope.Envelope, rcpt *envelope.Recipient, now time.Time) (reply envelope.Reply) {
 	refuse := func(status, text string) envelope.Reply {
-		return envelope.Reply{Code: 550, Enhanced: status, Text: text}
+		return envelope.Reply{Code: 550, Enhanced: status, Text: text, At: now}
 	}
-	switch by := e.DeliverBy; {
-	case !by.Deadline.IsZero() && by.Return && !conn.Offers("DELIVERBY"): // RFC 2852, 4.1.4.2
+	by := e.DeliverBy
+	returns := by.Return && !by.Deadline.IsZero()
+	switch left := by.Deadline.Sub(now); {
+	case returns && left < time.Second: // no BY can say that (RFC 2852, 4)
+		return refuse("5.4.7", "the deadline has come")
+	case returns && (!conn.Offers("DELIVERBY") || left < leastLeft(conn)): // RFC 2852, 4.1.4.2
 		return refuse("5.3.3", "the next server does not promise to keep the deadline (DELIVERBY)")
 	case !rcpt.ValidSince.IsZero() && !rcpt.ValidContinue && !conn.Offers("RRVS"): // RFC 7293, 3.1
 		return refuse("5.7.19", "the next server does not check who has owned the address since when (RRVS)")
 	}
 	return reply
+}
+
+// leastLeft is how much time a server wants to have for a message that goes back at its deadline (RFC 2852, 3).
+func leastLeft(conn *smtpc.Conn) time.Duration {
+	seconds, err := strconv.ParseUint(conn.Param("DELIVERBY"), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
 }

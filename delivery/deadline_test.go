@@ -108,26 +108,28 @@ func TestDeadlineHere(t *testing.T) {
 func TestDeadlineRelay(t *testing.T) {
 	for _, tt := range []struct {
 		mode   string
-		offers bool
+		offers string // empty for nothing
 		notify envelope.Notify
 		taken  bool
 		want   []string
 	}{
-		{"R", true, 0, true, nil},
-		{"R", false, 0, false, []string{"failed 5.3.3"}},
-		{"R", false, envelope.NotifyNever, false, nil},
-		{"RT", true, 0, true, []string{"relayed 2.0.0"}},
-		{"N", true, 0, true, nil},
-		{"N", false, 0, true, []string{"relayed 2.0.0"}},
-		{"N", false, envelope.NotifyFailure, true, []string{"relayed 2.0.0"}},
-		{"N", false, envelope.NotifyNever, true, nil},
-		{"NT", true, 0, true, []string{"relayed 2.0.0"}},
-		{"NT", true, envelope.NotifyNever, true, nil},
+		{"R", "DELIVERBY", 0, true, nil},
+		{"R", "", 0, false, []string{"failed 5.3.3"}},
+		{"R", "", envelope.NotifyNever, false, nil},
+		{"R", "DELIVERBY 600", 0, true, nil},
+		{"R", "DELIVERBY 7200", 0, false, []string{"failed 5.3.3"}},
+		{"RT", "DELIVERBY", 0, true, []string{"relayed 2.0.0"}},
+		{"N", "DELIVERBY", 0, true, nil},
+		{"N", "", 0, true, []string{"relayed 2.0.0"}},
+		{"N", "", envelope.NotifyFailure, true, []string{"relayed 2.0.0"}},
+		{"N", "", envelope.NotifyNever, true, nil},
+		{"NT", "DELIVERBY", 0, true, []string{"relayed 2.0.0"}},
+		{"NT", "DELIVERBY", envelope.NotifyNever, true, nil},
 	} {
 		bubble(t, func(t *testing.T, f *fixture) {
 			p := f.site("y.test", public(1), &peer{})
-			if tt.offers {
-				p.extensions = []string{"DELIVERBY"}
+			if tt.offers != "" {
+				p.extensions = []string{tt.offers}
 			}
 			f.start()
 			rcpts := f.rcpts("one@y.test")

@@ -149,3 +149,25 @@ func TestLMTPNeedsNoTLS(t *testing.T) {
 		}
 	})
 }
+
+// TestReportNeedsTLSToo: what is said of a message that must not travel in the clear does not either (RFC 8689, 5).
+func TestReportNeedsTLSToo(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		home := f.site("s.test", public(2), &peer{})
+		f.start()
+		m := from("<s@s.test>", spool.Origin{})
+		m.Envelope.RequireTLS, m.Envelope.Return = true, envelope.ReturnFull
+		f.accept(m, letter, f.rcpts("one@gone.test")...)
+		f.pass(time.Hour)
+		if got := home.got(); len(got) != 0 {
+			t.Errorf("in the clear: %q", got)
+		}
+		list, err := f.sp.List(t.Context(), spool.Filter{Recipient: "s@s.test"}, 0, 10)
+		if err != nil || len(list) != 1 || !list[0].Message.Envelope.RequireTLS {
+			t.Fatalf("waiting: %+v, %v", list, err)
+		}
+		if text := f.body(list[0].Message.ID); !strings.Contains(text, "text/rfc822-headers") || strings.Contains(text, "\r\nbody\r\n") {
+			t.Errorf("the message is in it: %s", text)
+		}
+	})
+}

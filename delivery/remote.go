@@ -323,11 +323,10 @@ func (a *attempt) refuse(conn *smtpc.Conn) {
 	}
 	a.left = slices.DeleteFunc(a.left, func(i int) bool {
 		o := &a.done[i]
-		reply := mayRelay(conn, &a.msg.Envelope, &o.due.Recipient.Recipient)
+		reply := mayRelay(conn, &a.msg.Envelope, &o.due.Recipient.Recipient, a.r.cfg.Now())
 		if reply.Code == 0 {
 			return false
 		}
-		reply.At = a.r.cfg.Now()
 		o.reply, o.tls = reply, conn.TLS()
 		return true
 	})

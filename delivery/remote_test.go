@@ -321,18 +321,22 @@ func TestRequireTLS(t *testing.T) {
 	config, pool := listentest.Certificate(t, "mx.y.test")
 	for name, tt := range map[string]struct {
 		peer *peer
+		from string
 		want int
 	}{
-		"kept":       {&peer{tls: config, extensions: []string{"REQUIRETLS"}}, 1},
-		"no TLS":     {&peer{extensions: []string{"REQUIRETLS"}}, 0},
-		"no promise": {&peer{tls: config}, 0},
+		"kept":                 {&peer{tls: config, extensions: []string{"REQUIRETLS"}}, "<alice@a.test>", 1},
+		"no TLS":               {&peer{extensions: []string{"REQUIRETLS"}}, "<alice@a.test>", 0},
+		"no promise":           {&peer{tls: config}, "<alice@a.test>", 0},
+		"a report, kept":       {&peer{tls: config, extensions: []string{"REQUIRETLS"}}, "<>", 1},
+		"a report, no TLS":     {&peer{extensions: []string{"REQUIRETLS"}}, "<>", 0},
+		"a report, no promise": {&peer{tls: config}, "<>", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *fixture) {
 				f.cfg.TLS = &tls.Config{RootCAs: pool}
 				f.site("y.test", public(1), tt.peer)
 				f.start()
-				f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>"), RequireTLS: true}}, letter, f.rcpts("one@y.test")...)
+				f.accept(&spool.Message{Envelope: envelope.Envelope{From: path(tt.from), RequireTLS: true}}, letter, f.rcpts("one@y.test")...)
 				settle()
 				if got := tt.peer.got(); len(got) != tt.want {
 					t.Errorf("the peer has %q", got)

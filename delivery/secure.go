@@ -132,7 +132,7 @@ func (a *attempt) connect(ctx context.Context, host string, ip netip.Addr) (*smt
 			err = a.untrusted(e)
 		}
 	}
-	if err == nil && a.msg.Envelope.RequireTLS && !conn.Offers("REQUIRETLS") { // RFC 8689, 4.2.1: then the next host
+	if err == nil && a.msg.Envelope.RequireTLS && !conn.Offers("REQUIRETLS") && !a.isReport() { // RFC 8689, 4.2.1: then the next host
 		conn.Close()
 		err = &insecure{"7.30", true, fmt.Errorf("%s does not promise to use TLS all the way (REQUIRETLS)", host)}
 	}
@@ -143,6 +143,9 @@ func (a *attempt) connect(ctx context.Context, host string, ip netip.Addr) (*smt
 	a.tls.tries++
 	return conn, nil
 }
+
+// isReport tells what has the null sender: its next hop need not promise TLS on all of the way (RFC 8689, 5).
+func (a *attempt) isReport() bool { return a.msg.Envelope.From.IsZero() }
 
 // untrusted is why a host to which mail must go by TLS does not get it.
 func (a *attempt) untrusted(e *smtpc.Error) error {
@@ -192,9 +195,9 @@ func (e *insecure) reply(r *Runner) envelope.Reply {
 }
 
 // bounced settles a message with REQUIRETLS that none of the hosts can take, and tells whether it did: it is returned
-// (RFC 8689, 4.2.1). As long as one host could not be asked, the message waits.
+// (RFC 8689, 4.2.1). As long as one host could not be asked, the message waits; a report always does, for it would be lost.
 func (a *attempt) bounced() bool {
-	if a.tls.why == nil || a.tls.never < a.tls.tries || len(a.left) == 0 {
+	if a.tls.why == nil || a.isReport() || a.tls.never < a.tls.tries || len(a.left) == 0 {
 		return false
 	}
 	reply := a.tls.why.reply(a.r)

@@ -41,8 +41,10 @@ func lacksBinary(t *transaction) bool {
 
 func notBinary(t *transaction) string { return "a binary message cannot be sent to " + t.c.name }
 
+// lacksTLS asks less for a report: it goes under TLS to who does not promise more, for it would be lost else (RFC 8689, 5).
 func lacksTLS(t *transaction) bool {
-	return t.m.Envelope.RequireTLS && (t.c.tls == "" || !t.c.Offers("REQUIRETLS"))
+	e := &t.m.Envelope
+	return e.RequireTLS && (t.c.tls == "" || !t.c.Offers("REQUIRETLS") && !e.From.IsZero())
 }
 
 func noPromiseOfTLS(t *transaction) string {
