@@ -159,16 +159,18 @@ func (a *attempt) reject() {
 // converse sends the message by SMTP or LMTP.
 func (a *attempt) converse(ctx context.Context) {
 	for c := a.r.borrow(a.lane); c != nil && len(a.left) > 0; c = a.r.borrow(a.lane) {
-		c.conn.Record(&a.said)
-		if !a.mayCarry(c) || c.conn.Reset() != nil { // it died while it waited; that is nobody's fault
+		if !a.mayCarry(c) {
 			c.conn.Close()
 			continue
 		}
 		a.tls.policy = c.kept.policy
-		a.send(c.conn, c.sent)
+		c.conn.Record(&a.said)
+		if a.send(c.conn, c.sent); len(a.left) > 0 && a.lostHost() { // it died while it waited; that is nobody's fault
+			a.sessions, a.reached = 0, false
+		}
 		break
 	}
-	if a.finished(ctx) || a.sessions > 0 && !a.lostHost() {
+	if a.finished(ctx) || a.sessions > 0 {
 		return
 	}
 	a.connectAndSend(ctx)
@@ -281,6 +283,8 @@ func (a *attempt) refusedAtDoor(err error) {
 		if e.Reply.Code == 521 || e.Reply.Code == 556 {
 			reply = e.Reply
 		}
+	} else {
+		a.said.Note(err.Error())
 	}
 	a.note(reply)
 }

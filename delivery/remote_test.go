@@ -370,10 +370,15 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 func TestIdleConnectionThatDied(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {
 		p := f.site("y.test", public(1), &peer{})
+		p.before = func(phase string) {
+			if phase == "greeting" {
+				p.answers("MAIL", "")
+			}
+		}
 		f.start()
 		f.submit("<alice@a.test>", "one@y.test")
 		f.drained()
-		p.answers("RSET", "RST")
+		p.answers("MAIL", "RST")
 		id := f.submit("<alice@a.test>", "one@y.test")
 		f.drained()
 		if len(p.got()) != 2 || p.conns != 2 || len(f.events(id)) != 2 {

@@ -40,19 +40,15 @@ func (t *transaction) copy(dots *lineWriter) error {
 // maxChunk is the size of the pieces in which a message is sent by BDAT, and of the memory that it takes meanwhile.
 const maxChunk = 64 << 10
 
-// chunks sends the message with BDAT (RFC 3030, 2) and settles by the replies. No chunk is sent before somebody was accepted: a
-// server that does not read what it refuses would take the message for commands. And the last one is not sent before all
-// others were taken: a reply too many must not be taken for the reply to the message.
+// chunks sends the message with BDAT (RFC 3030, 2) and settles by the replies. No chunk is sent before somebody was accepted, and
+// nothing more is said after one was refused: a server that does not read what it refuses would take the message for
+// commands. The last chunk is not sent before all others were taken: an old reply must not be taken for the last one.
 func (t *transaction) chunks() {
 	body := &watched{r: t.m.Body}
-	lines := io.Reader(body)
-	if !t.m.Binary {
-		lines = Lines(body)
-	}
 	piece := make([]byte, min(max(t.m.Size, 0)+1, maxChunk))
 	limit := t.limit()
 	for waiting := 0; ; waiting++ {
-		n, err := io.ReadFull(lines, piece)
+		n, err := io.ReadFull(body, piece)
 		last := body.err == nil && (err == io.EOF || err == io.ErrUnexpectedEOF)
 		if err != nil && !last {
 			t.interrupted(t.unread(body, err))
@@ -70,6 +66,7 @@ func (t *transaction) chunks() {
 		}
 		if last {
 			t.final()
+			t.c.broken = t.c.broken || t.replies[t.accepted[0]].Code/100 != 2
 			return
 		}
 	}
@@ -85,15 +82,14 @@ func (t *transaction) ahead(last bool) int {
 
 // taken reads the replies to n chunks, and reports whether the server goes on. If not, all are settled.
 func (t *transaction) taken(n int) bool {
-	good := true
 	for range n {
-		reply := t.expect(t.c.opts.Timeouts.Block)
-		if reply.Code/100 != 2 && good {
-			good = false
+		if reply := t.expect(t.c.opts.Timeouts.Block); reply.Code/100 != 2 {
 			t.refused(reply)
+			t.c.broken = true
+			return false
 		}
 	}
-	return good && !t.c.broken
+	return !t.c.broken
 }
 
 // chunk sends one chunk.

@@ -88,8 +88,9 @@ func (t *transaction) settle(r envelope.Reply) {
 	}
 }
 
-// chunked reports whether the message goes by BDAT.
-func (t *transaction) chunked() bool { return t.c.Offers("CHUNKING") }
+// chunked reports whether the message goes by BDAT. What is made of lines goes by DATA: its 354 shows that the two sides are in
+// step. Behind a server that has said one reply too many, the reply to RCPT would be taken for that to a message in BDAT.
+func (t *transaction) chunked() bool { return t.m.Binary }
 
 // pipelined sends the commands as one group (RFC 2920) and then reads their replies.
 func (t *transaction) pipelined() {
@@ -142,7 +143,7 @@ func (t *transaction) afterData(data envelope.Reply) {
 func (t *transaction) stepwise() {
 	c := t.c
 	if c.dirty {
-		if err := c.Reset(); err != nil {
+		if err := c.reset(); err != nil {
 			t.settle(err.(*Error).Reply)
 			return
 		}

@@ -109,6 +109,7 @@ func Open(ctx context.Context, nc net.Conn, host string, o Options) (*Conn, erro
 	}
 	c := &Conn{opts: o, host: host, name: peerName(host, nc), verified: errClear, record: o.Record}
 	c.use(nc)
+	c.record.Note("connected to " + c.name)
 	c.end = context.AfterFunc(ctx, func() { nc.Close() })
 	if err := c.start(ctx); err != nil {
 		c.drop()
@@ -158,8 +159,8 @@ func (c *Conn) Broken() bool {
 	return c.broken || most > 0 && c.mails >= most
 }
 
-// Reset makes an idle connection ready for another transaction, or shows that it is dead.
-func (c *Conn) Reset() error {
+// reset ends what is left of a transaction at the server.
+func (c *Conn) reset() error {
 	_, reply, err := c.ask("RSET")
 	if err != nil || reply.Code != 250 {
 		c.broken = true
@@ -217,7 +218,10 @@ func (c *Conn) shown(command string) string {
 }
 
 // Record writes what is said from now on into t; nil is nowhere.
-func (c *Conn) Record(t *Transcript) { c.record = t }
+func (c *Conn) Record(t *Transcript) {
+	c.record = t
+	t.Note("connected to " + c.name + " since before")
+}
 
 func (c *Conn) read(timeout time.Duration) (envelope.Reply, error) {
 	_, reply, err := c.readLines(timeout)
@@ -241,7 +245,7 @@ func (c *Conn) readLines(timeout time.Duration) ([]string, envelope.Reply, error
 	}
 	if err != nil {
 		c.broken = true
-		c.record.note("=", explain(err))
+		c.record.Note(explain(err))
 		return nil, c.silence(err), err
 	}
 	c.heard(reply.Code, lines)

@@ -77,12 +77,12 @@ func (c *Conn) handshake(ctx context.Context) error {
 	secured := tls.Client(c.nc, c.tlsConfig())
 	c.deadline(c.opts.Timeouts.Greeting)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		c.record.note("=", "no TLS: "+err.Error())
+		c.record.Note("no TLS: " + err.Error())
 		return c.fault("STARTTLS", envelope.Reply{}, fmt.Errorf("%w: %w", ErrTLS, err))
 	}
 	state := secured.ConnectionState()
 	c.tls = tls.VersionName(state.Version) + " " + tls.CipherSuiteName(state.CipherSuite)
-	c.record.note("=", c.tls+certificateWords(c.verified))
+	c.record.Note(c.tls + certificateWords(c.verified))
 	c.use(secured)
 	return nil
 }

@@ -41,6 +41,9 @@ func (t *Transcript) String() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
+// Note adds a line of what happened without words.
+func (t *Transcript) Note(what string) { t.note("=", what) }
+
 // note adds a line; mark says whose it is.
 func (t *Transcript) note(mark, text string) {
 	if t == nil {
