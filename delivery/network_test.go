@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,6 +203,7 @@ type session struct {
 	mail mailed
 	lmtp bool
 
+	chunks string
 	number int // among the peer's, from 1
 }
 
@@ -269,12 +271,14 @@ func (s *session) command() bool {
 	case "AUTH":
 		return s.auth(arg)
 	case "MAIL":
-		s.mail = mailed{from: arg}
+		s.mail, s.chunks = mailed{from: arg}, ""
 		return s.reply("MAIL", "250 2.1.0 ok")
 	case "RCPT":
 		return s.rcpt(arg)
 	case "DATA":
 		return s.data()
+	case "BDAT":
+		return s.bdat(arg)
 	case "RSET":
 		s.mail = mailed{}
 		return s.reply("RSET", "250 ok")
@@ -360,7 +364,30 @@ func (s *session) data() bool {
 		}
 		text.WriteString(strings.TrimPrefix(line, "."))
 	}
-	s.mail.text = text.String()
+	return s.end(text.String())
+}
+
+// bdat takes a chunk, and with the last one the message.
+func (s *session) bdat(arg string) bool {
+	size, last, _ := strings.Cut(arg, " ")
+	n, _ := strconv.Atoi(size)
+	chunk := make([]byte, n)
+	if _, err := io.ReadFull(s.r, chunk); err != nil {
+		return false
+	}
+	s.chunks += string(chunk)
+	switch {
+	case len(s.mail.to) == 0:
+		return s.reply("BDAT", "503 5.5.1 no recipients")
+	case last == "":
+		return s.reply("BDAT", "250 2.0.0 go on")
+	}
+	return s.end(s.chunks)
+}
+
+// end is what comes of a whole message.
+func (s *session) end(text string) bool {
+	s.mail.text = text
 	s.mail.doubt = s.said("dot")
 	s.peer.mu.Lock()
 	if said := s.mail.doubt; said == "" || said[0] != '4' && said[0] != '5' {
