@@ -383,3 +383,35 @@ func TestSolicitationField(t *testing.T) {
 		})
 	}
 }
+
+// TestTLSRequiredField: the header may waive what policies ask of TLS, unless MAIL asks for TLS all the way (RFC 8689, 3).
+func TestTLSRequiredField(t *testing.T) {
+	h := open(t, MX, false)
+	for _, test := range []struct {
+		name, params, fields string
+		want                 bool
+	}{
+		{"none", "", "", false},
+		{"as it is written", "", "TLS-Required: No\r\n", true},
+		{"in other letters, folded", "", "tls-required:\r\n no \r\n", true},
+		{"another word", "", "TLS-Required: Yes\r\n", false},
+		{"more words", "", "TLS-Required: No, thanks\r\n", false},
+		{"empty", "", "TLS-Required:\r\n", false},
+		{"in the body", "", "\r\nTLS-Required: No\r\n", false},
+		{"beside REQUIRETLS", " REQUIRETLS", "TLS-Required: No\r\n", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before := len(h.queue.messages())
+			c := h.dial(t)
+			c.talk(hello + "> STARTTLS\n< 220")
+			c.startTLS()
+			c.talk("> EHLO far.test\n< 250\n> MAIL FROM:<x@far.test>" + test.params + "\n< 250\n> RCPT TO:<alice@example.test>\n< 250\n> DATA\n< 354")
+			c.send("From: x@far.test\r\n" + test.fields + "\r\nx\r\n.\r\n")
+			c.expect("250")
+			e := h.queue.messages()[before].Envelope
+			if e.TLSOptional != test.want || e.RequireTLS != (test.params != "") {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}

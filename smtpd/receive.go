@@ -369,6 +369,8 @@ func (m *message) end() error {
 	if err := m.maySolicit(); err != nil {
 		return err
 	}
+	e := &m.tx.envelope
+	e.TLSOptional = m.header.tlsOptional && !e.RequireTLS // RFC 8689, 4.1: the field counts for nothing beside REQUIRETLS
 	if !m.started {
 		if err := m.start(); err != nil {
 			return err

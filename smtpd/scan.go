@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bytes"
+	"strings"
 
 	"postroad/internal/envelope"
 )
@@ -19,15 +20,16 @@ const (
 type header struct {
 	ended bool // the header is over; nothing changes any more
 
-	received   int // Received fields
-	delivered  deliveries
-	date       bool // there is a Date field
-	identified bool // there is a Message-ID field
-	messageID  string
-	from       addressField
-	sender     addressField
-	solicits   string // the body of the first Solicitation field (RFC 3865, 2.5)
-	tooBig     bool   // it is longer than headerSize
+	received    int // Received fields
+	delivered   deliveries
+	date        bool // there is a Date field
+	identified  bool // there is a Message-ID field
+	messageID   string
+	from        addressField
+	sender      addressField
+	solicits    string // the body of the first Solicitation field (RFC 3865, 2.5)
+	tlsOptional bool   // "TLS-Required: No" (RFC 8689, 3)
+	tooBig      bool   // it is longer than headerSize
 
 	seen  int
 	field []byte // the present field, unfinished
@@ -101,6 +103,8 @@ func (h *header) take(name string, body []byte) {
 		if h.solicits == "" && !h.cut {
 			h.solicits = unfold(string(body))
 		}
+	case "tls-required":
+		h.tlsOptional = h.tlsOptional || strings.EqualFold(unfold(string(body)), "no")
 	case "from":
 		h.from.take(body, h.cut)
 	case "sender":
