@@ -14,11 +14,13 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf16"
 
 	"postroad/internal/dns"
 	"postroad/internal/envelope"
 	"postroad/internal/hook"
+	"postroad/internal/tlsrpt"
 )
 
 // What goes out by HTTP is one of three things, which have retries, lanes and the trace in common with all other mail.
@@ -301,17 +303,14 @@ func (a *attempt) postHost() string {
 	return u.Host
 }
 
-// reportPrefix begins names that no configured route can have, as there is a space in them.
-const reportPrefix = "tlsrpt "
-
-// ReportTransport is the spool.Recipient.Transport of a TLS report that goes by HTTPS.
-func ReportTransport(url string) string { return reportPrefix + url }
+// reportSchedule is how TLS reports are retried that go by HTTPS (RFC 8460, 5.5).
+var reportSchedule = Schedule{Expire: 24 * time.Hour}
 
 // reportRoute is the route that a TLS report's Transport names.
 func reportRoute(name string) (*Route, bool) {
-	url, ok := strings.CutPrefix(name, reportPrefix)
+	url, ok := tlsrpt.URLOf(name)
 	if !ok {
 		return nil, false
 	}
-	return &Route{Name: name, Kind: HTTP, URL: url, posted: postedReport}, true
+	return &Route{Name: name, Kind: HTTP, URL: url, posted: postedReport, Schedule: &reportSchedule}, true
 }

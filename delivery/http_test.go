@@ -22,6 +22,7 @@ import (
 
 	"postroad/internal/envelope"
 	"postroad/internal/listen/listentest"
+	"postroad/internal/tlsrpt"
 	"postroad/spool"
 )
 
@@ -387,7 +388,7 @@ func TestReportNeverGoesInside(t *testing.T) {
 			f.dns.Host("inside.test", "192.168.1.1", "::1")
 			f.start()
 			f.accept(&spool.Message{}, "gzip", spool.Recipient{
-				Recipient: envelope.Recipient{To: path("<tlsrpt@y.test>")}, Transport: ReportTransport(url),
+				Recipient: envelope.Recipient{To: path("<tlsrpt@y.test>")}, Transport: tlsrpt.Transport(url),
 			})
 			f.pass(time.Minute)
 			if d := f.net.dialled(); len(d) != 0 {

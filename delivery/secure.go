@@ -12,6 +12,7 @@ import (
 	"postroad/internal/dns"
 	"postroad/internal/envelope"
 	"postroad/internal/tlspolicy"
+	"postroad/internal/tlsrpt"
 )
 
 // security is what an attempt knows of the TLS that its hosts must show.
@@ -162,7 +163,7 @@ func (a *attempt) untrusted(e *smtpc.Error) error {
 
 // report tells the domain's policy how a session began, if it came to TLS.
 func (a *attempt) report(host string, ip netip.Addr, conn *smtpc.Conn, err error) {
-	if a.tls.policy == nil {
+	if a.tls.policy == nil || tlsrpt.IsReport(a.msg) { // RFC 8460, 3: reports are not about themselves
 		return
 	}
 	s := tlspolicy.Session{Host: host, IP: ip, Local: addrOf(a.tls.local), Need: a.tls.need}
