@@ -33,7 +33,7 @@ func ParseResolvConf(text string) string {
 	return fmt.Sprintf("%s; %v %d", strings.Join(servers, ", "), s.timeout, s.attempts)
 }
 
-// Parse reads an answer to the question for the records of a type at a name.
+// Parse reads an answer to the question for the records of a type at a name, and returns what must not be.
 func Parse(b []byte, name string, typ uint16) error {
 	query := newQuery(question{name, typ})
 	if len(b) >= 2 {
@@ -41,11 +41,24 @@ func Parse(b []byte, name string, typ uint16) error {
 	}
 	m, err := parse(b, query)
 	if err != nil || verdict(m) != nil {
-		return err
+		return nil
 	}
-	f := found{name: name, ttl: maxTTL}
-	if n := f.read(m, typ); n > maxAliases+1 {
+	f := found{name: dns.CanonicalName(name), ttl: maxTTL}
+	n := f.read(m, typ)
+	f.shorten(emptyTTL(m), len(f.records) == 0)
+	switch {
+	case n > maxAliases+1:
 		return fmt.Errorf("%d aliases were followed", n)
+	case f.ttl < 0 || f.ttl > maxTTL:
+		return fmt.Errorf("remembered for %v", f.ttl)
+	}
+	for _, rr := range f.records {
+		if rr.Header().Rrtype != typ || dns.CanonicalName(rr.Header().Name) != f.name {
+			return fmt.Errorf("%v is no answer at %s", rr, f.name)
+		}
+		if txt, ok := rr.(*dns.TXT); ok {
+			unescape(strings.Join(txt.Txt, ""))
+		}
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ type Server struct {
 	rcode  map[string]int
 	delay  map[string]time.Duration
 	answer map[string]func(query, answer *mdns.Msg) []byte
+	sign   func(*mdns.Msg) *mdns.Msg
 	asked  map[string]int
 	closed chan struct{}
 }
@@ -133,6 +134,13 @@ func (s *Server) Answer(name string, answer func(query, answer *mdns.Msg) []byte
 	put(s, &s.answer, name, answer)
 }
 
+// Sign lets a test change every good answer, as by what DNSSEC has in it.
+func (s *Server) Sign(sign func(*mdns.Msg) *mdns.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sign = sign
+}
+
 // Asked returns how many questions of a type there were about a name.
 func (s *Server) Asked(name string, typ uint16) int {
 	s.mu.Lock()
@@ -220,6 +228,9 @@ func (s *Server) reply(query *mdns.Msg) *mdns.Msg {
 	}
 	if len(m.Answer) == 0 || m.Answer[len(m.Answer)-1].Header().Rrtype != q.Qtype {
 		s.nothing(m, name)
+	}
+	if s.sign != nil {
+		return s.sign(m)
 	}
 	return m
 }
