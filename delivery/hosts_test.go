@@ -130,6 +130,26 @@ func TestDeadAddresses(t *testing.T) {
 	}
 }
 
+// An attempt connects to ten addresses at most, whatever DNS lists.
+func TestManyDeadAddresses(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		f.dns.MX("y.test", "mx1.y.test", "mx2.y.test")
+		for h := range 2 {
+			var ips []string
+			for i := range 50 {
+				ips = append(ips, public(100*h+i+1))
+			}
+			f.dns.Host(fmt.Sprintf("mx%d.y.test", h+1), ips...)
+		}
+		f.start()
+		f.submit("<alice@a.test>", "one@y.test")
+		settle()
+		if n := len(f.net.dialled()); n != 10 {
+			t.Errorf("%d addresses were dialled", n)
+		}
+	})
+}
+
 // TestC10Own: mail is not sent to an address at which we take mail ourselves, nor to hosts that are worse; while a better
 // one does not answer, it waits.
 func TestC10Own(t *testing.T) {
