@@ -29,7 +29,7 @@ func (h *house) signer(cfg config.Config, resolver Resolver) *signer {
 		s.srs = h.srs
 	}
 	s.auth = mailauth.NewSigner(mailauth.SignerConfig{
-		Hostname: cfg.Hostname, Keys: h.keys, Local: s.ours, Resolver: resolver, Now: h.now,
+		Hostname: cfg.Hostname, Keys: h.keys, Local: s.ours, Resolver: resolver, NoSeals: !cfg.Forwarding.ARC, Now: h.now,
 	})
 	return s
 }

@@ -8,4 +8,5 @@ type DKIM struct {
 // Forwarding says how mail leaves that an account or alias of ours sends on.
 type Forwarding struct {
 	SRS bool `toml:"srs"`
+	ARC bool `toml:"arc"`
 }

@@ -56,7 +56,7 @@ func Default() Config {
 			DelayNotice: Duration(4 * time.Hour), Jitter: 0.1,
 		},
 		DKIM:       DKIM{KeepOld: Duration(10 * day)},
-		Forwarding: Forwarding{SRS: true},
+		Forwarding: Forwarding{SRS: true, ARC: true},
 		Delivery: Delivery{
 			Concurrency: 50, PerDestination: 5, MessagesPerConnection: 100,
 			ConnectTimeout: Duration(30 * time.Second), CommandTimeout: Duration(5 * time.Minute), TLSMemory: Duration(day),
@@ -235,6 +235,7 @@ signed is on its way. Signatures count for 7 days.`, between(&c.DKIM.KeepOld, Du
 		{"forwarding", `Mail from outside that an account or alias sends on to elsewhere.`, false, []setting{
 			{"srs", &c.Forwarding.SRS, `Whether it leaves with a sender in our domain, from which reports find their way back
 (Sender Rewriting Scheme). Without, many receivers refuse it, as its sender's SPF record does not name us.`, nil},
+			{"arc", &c.Forwarding.ARC, `Whether what was found of it is sealed (ARC), where the domain that forwards it has a DKIM key.`, nil},
 		}},
 		c.tlsReportsSection(),
 		{"trace", `What is remembered of each message's way.`, false, []setting{

@@ -19,6 +19,7 @@ type SignerConfig struct {
 	Keys     *Keys
 	Local    func(domain string) (bool, error) // whether a domain is ours
 	Resolver dns.Resolver
+	NoSeals  bool // what we forward is not sealed
 	Now      func() time.Time
 }
 
@@ -50,28 +51,66 @@ type Client struct {
 	Helo string
 }
 
+// patience is how long the DNS has to answer what a message of others needs.
+const patience = 30 * time.Second
+
 // Fields returns what goes before a message: each field ends in CRLF. open gives its octets, as they leave, from the
-// start.
+// start. What we send ourselves is signed; what we forward for others is sealed.
 func (s *Signer) Fields(ctx context.Context, o Outbound, open func() (io.ReadCloser, error)) ([]byte, error) {
+	key, err := s.sealingKey(o)
+	if err != nil {
+		return nil, err
+	}
 	r, err := open()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	m, err := readMessage(r, func([]field) []bodyForm { return []bodyForm{ours} })
+	var e *examination
+	m, err := readMessage(r, func(fields []field) []bodyForm {
+		if key == nil {
+			return []bodyForm{ours}
+		}
+		e = examine(fields)
+		return append(e.forms(), ours)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return s.fields(ctx, o, m)
+	var fields []byte
+	switch {
+	case o.Own:
+		fields, err = s.dkim(o, m)
+	case key != nil:
+		fields, err = s.seal(ctx, key, o, m, e)
+	}
+	return append(fields, deliveredTo(o.Via, m.fields)...), err
 }
 
-func (s *Signer) fields(ctx context.Context, o Outbound, m *message) (fields []byte, err error) {
-	if o.Own {
-		if fields, err = s.dkim(o, m); err != nil {
-			return nil, err
-		}
+// sealingKey returns the key for a seal, or nil when there is nothing to seal, or nothing to do it with.
+func (s *Signer) sealingKey(o Outbound) (*SigningKey, error) {
+	if s.cfg.NoSeals || o.Own || o.Via.IsZero() {
+		return nil, nil
 	}
-	return append(fields, deliveredTo(o.Via, m.fields)...), nil
+	keys, err := s.keysOf(o.Via.Domain)
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	return keys[0], nil
+}
+
+// seal makes a set of ARC that tells what was found of a message before it is changed by whoever gets it next.
+func (s *Signer) seal(ctx context.Context, key *SigningKey, o Outbound, m *message, e *examination) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	found := e.results(ctx, s.cfg.Resolver, s.cfg.Now(), m)
+	spf := CheckSPF(ctx, s.cfg.Resolver, o.Client, o.From)
+	names := signedNames(m.fields)
+	for range count(m.fields, "dkim-signature") {
+		names = append(names, "dkim-signature")
+	}
+	words := describe(s.cfg.Hostname, found, spf, o.Client, o.From)
+	return seal(key, e.chain, found.ARC.Verdict, m.fields, names, m.hash(ours).hash.Sum(nil), words, s.cfg.Now())
 }
 
 // dkim makes a signature with each key of who the message says it is from, or else of who sends it.
@@ -120,19 +159,12 @@ func firstDomain(body string) string {
 	if err != nil || len(list) == 0 {
 		return ""
 	}
-	_, domain, _ := cutLast(list[0].Address, "@")
-	domain, err = envelope.ParseDomain(domain)
+	address := list[0].Address
+	domain, err := envelope.ParseDomain(address[strings.LastIndexByte(address, '@')+1:])
 	if err != nil {
 		return ""
 	}
 	return domain
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // deliveredTo is the field by which a message is known when it comes back to who forwards it, unless it is there.

@@ -108,7 +108,7 @@ func parseMessageSignature(f *field, t tags) (*signature, error) {
 	if s.bodyHash, err = t.octets("bh"); err != nil {
 		return s, err
 	}
-	if err := s.canonicalization(t["c"]); err != nil {
+	if err := s.canonicalization(t); err != nil {
 		return s, err
 	}
 	s.body.length, err = t.number("l", 18)
@@ -140,7 +140,7 @@ func parseSigner(f *field, t tags) (s *signature, err error) {
 	if s.expires, err = t.time("x"); err != nil {
 		return s, err
 	}
-	switch s.Algorithm = Algorithm(strings.ToLower(t["a"])); s.Algorithm {
+	switch s.Algorithm = Algorithm(t["a"]); s.Algorithm {
 	case RSA, Ed25519:
 		return s, nil
 	case "rsa-sha1":
@@ -149,14 +149,22 @@ func parseSigner(f *field, t tags) (s *signature, err error) {
 	return s, errors.New("the algorithm is not known")
 }
 
-func (s *signature) canonicalization(c string) error {
-	header, body, _ := strings.Cut(strings.ToLower(c), "/")
+// canonicalization reads c=. What is left out is simple.
+func (s *signature) canonicalization(t tags) error {
+	c, ok := t["c"]
+	if !ok {
+		return nil
+	}
+	header, body, both := strings.Cut(c, "/")
+	if !both {
+		body = "simple"
+	}
 	for _, x := range []struct {
 		form string
 		to   *bool
 	}{{header, &s.relaxed}, {body, &s.body.relaxed}} {
 		switch strings.Trim(x.form, fws) {
-		case "", "simple":
+		case "simple":
 		case "relaxed":
 			*x.to = true
 		default:
