@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"postroad/delivery"
 	"postroad/internal/account"
 	"postroad/internal/certs"
 	"postroad/internal/config"
@@ -42,6 +43,8 @@ type AdminConfig struct {
 	Bans      *gate.Bans
 	Keys      *mailauth.Keys
 	TLS       *tlspolicy.Policies
+	Rules     *delivery.Rules
+	Runner    *delivery.Runner // the server's, or one that does not run
 	Certs     *certs.Certs     // nil without a running server
 	Now       func() time.Time // nil is time.Now
 
@@ -68,9 +71,10 @@ func NewAdmin(c AdminConfig) *Admin {
 	return &Admin{c: c}
 }
 
-// OpenAdmin opens the data directory dir, which must be there and which no server
+// OpenAdmin opens the data directory of cfg, which must be there and which no server
 // may have open, without starting anything. The caller closes it.
-func OpenAdmin(dir string) (*Admin, io.Closer, error) {
+func OpenAdmin(cfg config.Config) (*Admin, io.Closer, error) {
+	dir := cfg.DataDir
 	if err := checkDataDir(dir); err != nil {
 		return nil, nil, err
 	}
@@ -86,9 +90,25 @@ func OpenAdmin(dir string) (*Admin, io.Closer, error) {
 	if err != nil {
 		return nil, nil, adminError(errors.Join(err, h.store.Close()))
 	}
-	return NewAdmin(AdminConfig{
-		Dir: dir, TLS: policies, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys,
-	}), h.store, nil
+	c := h.adminConfig(dir, h.idleRunner(cfg))
+	c.TLS = policies
+	return NewAdmin(c), h.store, nil
+}
+
+// adminConfig is what an administrator finds in the house.
+func (h *house) adminConfig(dir string, runner *delivery.Runner) AdminConfig {
+	return AdminConfig{
+		Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans,
+		Keys: h.keys, Rules: h.rules, Runner: runner,
+	}
+}
+
+// idleRunner knows how mail goes out, and sends none.
+func (h *house) idleRunner(cfg config.Config) *delivery.Runner {
+	return delivery.New(delivery.Config{
+		Store: h.store, Spool: h.spool, Mailboxes: h.mailboxes, Accounts: h.accounts, Rules: h.rules,
+		Hostname: cfg.Hostname, Schedule: schedule(cfg.Retry), Routes: routes(cfg), Now: h.now,
+	})
 }
 
 // CheckConfig says what would keep a server from starting with cfg, as far as that
@@ -164,6 +184,12 @@ var codes = []struct {
 	{mailbox.ErrIdentifier, control.NotFound, "see `postroad account list`; all accounts together are \"anyone\""},
 	{mailbox.ErrRight, control.Invalid, "use read, write, all, or letters as RFC 4314 has them"},
 	{mailbox.ErrOverQuota, control.OverQuota, "`postroad account set --quota` changes it"},
+	{delivery.ErrSuspended, control.NotFound, "see `postroad destination list`"},
+	{delivery.ErrNoHoldRule, control.NotFound, "see `postroad hold-rule list`"},
+	{delivery.ErrTooManyRules, control.Refused, ""},
+	{delivery.ErrRuleReason, control.Invalid, ""},
+	{delivery.ErrEmptyRule, control.Invalid, "name a sender, a recipient or an account"},
+	{account.ErrNotSuppressed, control.NotFound, "see `postroad suppression list`"},
 	{spool.ErrNotFound, control.NotFound, "`postroad trace` tells what became of it"},
 	{store.ErrNoBody, control.NotFound, "it was removed, or never was; `postroad trace` may know"},
 	{store.ErrFull, control.Full, "make room on the disk; removing messages and `postroad compact` still work"},
@@ -251,6 +277,7 @@ func (a *Admin) Status(ctx context.Context) (control.Status, error) {
 			Commits: st.Commits, Updates: st.Updates, Flushes: st.Flushes,
 		},
 	}
+	s.Suspended, s.Trouble = a.inTrouble()
 	s.Bans, s.Troubled = len(a.c.Bans.List()), a.troubled()
 	if s.DKIM, err = a.dkimStatus(); err != nil {
 		return s, adminError(err)

@@ -1,6 +1,7 @@
 package postroad
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -20,7 +21,7 @@ const queuePage = 200
 // Queue lists what waits.
 func (a *Admin) Queue(ctx context.Context, f control.QueueFilter) iter.Seq2[control.QueueEntry, error] {
 	return func(yield func(control.QueueEntry, error) bool) {
-		filters, err := parseFilter(f)
+		filters, err := a.parseFilter(f)
 		if err != nil {
 			yield(control.QueueEntry{}, err)
 			return
@@ -64,9 +65,9 @@ func (a *Admin) queue(ctx context.Context, f spool.Filter) iter.Seq2[spool.Entry
 }
 
 // parseFilter turns a filter into the spool's, one for each id.
-func parseFilter(f control.QueueFilter) ([]spool.Filter, error) {
+func (a *Admin) parseFilter(f control.QueueFilter) ([]spool.Filter, error) {
 	filter := spool.Filter{
-		State:     f.State,
+		State: f.State, Account: f.Account,
 		OlderThan: time.Duration(f.OlderThan), YoungerThan: time.Duration(f.YoungerThan),
 	}
 	var err error
@@ -80,6 +81,13 @@ func parseFilter(f control.QueueFilter) ([]spool.Filter, error) {
 	}
 	if filter.Recipient, err = pattern(f.Recipient); err != nil {
 		return nil, err
+	}
+	if f.Destination != "" {
+		name, err := a.destinationName(f.Destination)
+		if err != nil {
+			return nil, err
+		}
+		filter.Choose = a.goesTo(name)
 	}
 	switch f.State {
 	case "", spool.Active.String(), spool.Deferred.String(), spool.Hold.String():
@@ -135,8 +143,8 @@ func (a *Admin) showEntry(e spool.Entry) control.QueueEntry {
 	if !m.Envelope.From.IsZero() {
 		shown.From = m.Envelope.From.String()
 	}
-	for i, r := range e.Recipients {
-		shown.Recipients[i] = showRecipient(r)
+	for i := range e.Recipients {
+		shown.Recipients[i] = a.showRecipient(&m, &e.Recipients[i])
 	}
 	return shown
 }
@@ -144,7 +152,7 @@ func (a *Admin) showEntry(e spool.Entry) control.QueueEntry {
 func showAsked(e envelope.Envelope) control.QueueAsked {
 	asked := control.QueueAsked{
 		Release: e.Release, Deadline: e.DeliverBy.Deadline, Priority: e.Priority, Body: string(e.Body), UTF8: e.UTF8,
-		RequireTLS: e.RequireTLS, Return: string(e.Return), EnvelopeID: text(e.ID), Solicit: text(e.Solicit),
+		RequireTLS: e.RequireTLS, TLSOptional: e.TLSOptional, Return: string(e.Return), EnvelopeID: text(e.ID), Solicit: text(e.Solicit),
 	}
 	if !asked.Deadline.IsZero() {
 		asked.DeadlineMode = e.DeliverBy.Mode()
@@ -152,19 +160,42 @@ func showAsked(e envelope.Envelope) control.QueueAsked {
 	return asked
 }
 
-func showRecipient(r spool.Recipient) control.QueueRecipient {
+func (a *Admin) showRecipient(m *spool.Message, r *spool.Recipient) control.QueueRecipient {
 	shown := control.QueueRecipient{
 		To: r.To.String(), State: r.State.String(), Local: r.Account != 0, Next: r.Next, Attempts: r.Attempts,
 		Mailbox: text(r.Mailbox), List: r.List,
 		Notify: r.Notify.String(), Original: text(r.Original), ValidSince: r.ValidSince, ValidContinue: r.ValidContinue,
 	}
-	if r.State == spool.Hold {
-		shown.Next = time.Time{}
+	if !r.Via.IsZero() {
+		shown.Via = r.Via.String()
 	}
+	if r.State == spool.Hold {
+		shown.Next, shown.Reason = time.Time{}, text(r.Reason)
+	}
+	a.showRoute(&shown, m, r)
 	if r.Last != (envelope.Reply{}) {
 		shown.Reply = text(r.Last.String())
 	}
 	return shown
+}
+
+// showRoute shows how a recipient goes out, and whether that is suspended.
+func (a *Admin) showRoute(shown *control.QueueRecipient, m *spool.Message, r *spool.Recipient) {
+	shown.Chosen = r.Transport != ""
+	if shown.Local || shown.List {
+		return
+	}
+	switch route, ok := a.c.Runner.RouteOf(m, r); {
+	case !ok:
+		shown.Route = r.Transport
+	case route != nil:
+		shown.Route = route.Name
+	case shown.Chosen:
+		shown.Route = "mx"
+	}
+	if s, ok := a.c.Runner.Suspension(m, r); ok {
+		shown.Waits = text("suspended: " + cmp.Or(s.Reason, "mail for "+s.Destination))
+	}
 }
 
 // QueueEntry returns one message that waits.
@@ -185,11 +216,6 @@ func (a *Admin) RetryQueue(ctx context.Context, f control.QueueFilter) (control.
 	return a.changeQueue(ctx, f, a.c.Spool.Retry)
 }
 
-// HoldQueue keeps recipients until they are released.
-func (a *Admin) HoldQueue(ctx context.Context, f control.QueueFilter) (control.Changed, error) {
-	return a.changeQueue(ctx, f, a.c.Spool.Hold)
-}
-
 // ReleaseQueue ends a hold.
 func (a *Admin) ReleaseQueue(ctx context.Context, f control.QueueFilter) (control.Changed, error) {
 	return a.changeQueue(ctx, f, a.c.Spool.Resume)
@@ -205,7 +231,7 @@ type queueChange func(ctx context.Context, f spool.Filter, by string) (int, erro
 // changeQueue applies a change to what the filter chooses. An id that is not in the
 // queue is an error, after which the others have been changed.
 func (a *Admin) changeQueue(ctx context.Context, f control.QueueFilter, change queueChange) (c control.Changed, err error) {
-	filters, err := parseFilter(f)
+	filters, err := a.parseFilter(f)
 	if err != nil {
 		return c, err
 	}

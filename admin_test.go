@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"postroad/internal/account"
+	"postroad/internal/config"
 	"postroad/internal/control"
 	"postroad/internal/envelope"
 	"postroad/internal/trace"
@@ -31,7 +32,7 @@ func newAdmin(t *testing.T) *Admin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := NewAdmin(AdminConfig{Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans})
+	a := NewAdmin(h.adminConfig(dir, h.idleRunner(config.Default())))
 	t.Cleanup(func() {
 		r, err := a.Check(context.Background(), nil)
 		if err != nil || len(r.Problems) > 0 {
@@ -307,8 +308,11 @@ func TestQueueChanges(t *testing.T) {
 			t.Errorf("%+v, %v; want %d", c, err, want)
 		}
 	}
-	change(1, a.HoldQueue, control.QueueFilter{Recipient: "x@remote.example", IDs: []string{id}})
-	change(0, a.HoldQueue, control.QueueFilter{State: "hold"})
+	hold := func(ctx context.Context, f control.QueueFilter) (control.Changed, error) {
+		return a.HoldQueue(ctx, control.HoldQueue{QueueFilter: f})
+	}
+	change(1, hold, control.QueueFilter{Recipient: "x@remote.example", IDs: []string{id}})
+	change(0, hold, control.QueueFilter{State: "hold"})
 	change(1, a.ReleaseQueue, control.QueueFilter{IDs: []string{id}})
 	change(2, a.RemoveQueue, control.QueueFilter{IDs: []string{other}})
 	if c, err := a.RemoveQueue(ctx, control.QueueFilter{IDs: []string{other, id}}); !errors.Is(err, control.NotFound) || c.Recipients != 2 {
@@ -382,7 +386,9 @@ func firstError[T any](seq iter.Seq2[T, error]) error {
 
 func TestOpenAdminMakesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
-	if _, _, err := OpenAdmin(dir); !errors.Is(err, control.NotFound) {
+	cfg := config.Default()
+	cfg.DataDir = dir
+	if _, _, err := OpenAdmin(cfg); !errors.Is(err, control.NotFound) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
@@ -392,7 +398,9 @@ func TestOpenAdminMakesNothing(t *testing.T) {
 
 func TestOpenAdminBesideAServer(t *testing.T) {
 	a := newAdmin(t)
-	if _, _, err := OpenAdmin(a.c.Dir); !errors.Is(err, control.Unavailable) {
+	cfg := config.Default()
+	cfg.DataDir = a.c.Dir
+	if _, _, err := OpenAdmin(cfg); !errors.Is(err, control.Unavailable) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -404,7 +412,7 @@ func TestCheckTellsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.store.Close()
-	a := NewAdmin(AdminConfig{Dir: dir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans})
+	a := NewAdmin(h.adminConfig(dir, h.idleRunner(config.Default())))
 	accept(t, a, "<>")
 	var steps []string
 	if r, err := a.Check(t.Context(), func(p control.Progress) { steps = append(steps, p.What) }); err != nil || len(r.Problems) != 0 || len(steps) == 0 {

@@ -167,9 +167,9 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
 			Connect: d.ConnectTimeout.Std(), Drain: s.cfg.ShutdownTimeout.Std(),
 		},
-		Timeouts:    smtpc.Timeouts{Command: d.CommandTimeout.Std()},
-		SuppressFor: s.cfg.Submission.SuppressFor.Std(),
-		Now:         o.Now, Log: s.log,
+		Timeouts: smtpc.Timeouts{Command: d.CommandTimeout.Std()},
+		Rules:    s.house.rules, SuppressFor: s.cfg.Submission.SuppressFor.Std(),
+		Now: o.Now, Log: s.log,
 	}
 }
 
@@ -194,16 +194,14 @@ func (s *Server) openKeys(o Options) *mailauth.Keys {
 }
 
 func (s *Server) adminConfig(o Options) AdminConfig {
-	h := s.house
-	return AdminConfig{
-		Dir: s.cfg.DataDir, Store: h.store, Accounts: h.accounts, Spool: h.spool, Mailboxes: h.mailboxes, Trace: h.trace, Bans: h.bans, Keys: h.keys, Certs: s.certs, TLS: s.policies,
-		Now: o.Now, Hostname: s.cfg.Hostname, Started: s.started,
-		Listeners: func() map[string]string {
-			open := map[string]string{}
-			for _, v := range s.serving {
-				open[v.name] = v.listener.Addr().String()
-			}
-			return open
-		},
+	c := s.house.adminConfig(s.cfg.DataDir, s.runner)
+	c.Certs, c.TLS, c.Now, c.Hostname, c.Started = s.certs, s.policies, o.Now, s.cfg.Hostname, s.started
+	c.Listeners = func() map[string]string {
+		open := map[string]string{}
+		for _, v := range s.serving {
+			open[v.name] = v.listener.Addr().String()
+		}
+		return open
 	}
+	return c
 }

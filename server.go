@@ -97,6 +97,7 @@ type house struct {
 	mailboxes *mailbox.Service
 	trace     *trace.Log
 	bans      *gate.Bans
+	rules     *delivery.Rules
 	guard     *account.Guard
 	srs       *srs.Rewriter
 	keys      *mailauth.Keys
@@ -137,23 +138,30 @@ func furnish(st *store.Store, limits trace.Limits, sub account.Subaddress, now f
 	if err != nil {
 		return nil, err
 	}
+	rules, err := delivery.OpenRules(st, now)
+	if err != nil {
+		return nil, err
+	}
 	accounts := account.OpenWith(st, now, sub)
 	guard := account.NewGuard(now, accounts)
 	back := srs.Open(st, now)
 	accounts.LeadBack(wayBack{back})
 	boxes := mailboxOptions(accounts)
 	boxes.Now = now
+	queue := spool.Open(st, now)
+	queue.CatchBy(rules.Hold)
 	return &house{
 		store:     st,
 		accounts:  accounts,
 		guard:     guard,
 		logins:    account.NewLogins(accounts, guard),
-		spool:     spool.Open(st, now),
+		spool:     queue,
 		mailboxes: mailbox.New(st, boxes),
 		trace:     trace.New(st, limits),
 		bans:      bans,
 		srs:       back,
 		keys:      mailauth.OpenKeys(mailauth.KeysConfig{Store: st, Resolver: dns.System(), Now: now, Log: log}),
+		rules:     rules,
 		now:       now,
 	}, nil
 }

@@ -60,10 +60,6 @@ type Config struct {
 	// domain). Strangers to whom it is false get no reports. An error leaves it open. nil asks nothing.
 	Proven func(ctx context.Context, m *spool.Message) (bool, error)
 
-	// Suspended says whether the administrator has stopped all attempts at a destination: a recipient's domain, in
-	// A-labels, or a route by name. nil is never. Runner.Reconsider must be called when its answers change.
-	Suspended func(destination string) bool
-
 	// CreateMailboxes lets mail for a mailbox that is not there make it (spool.Recipient.Mailbox).
 	CreateMailboxes bool
 
@@ -72,6 +68,10 @@ type Config struct {
 
 	// Own reports whether we take mail at an address: there is no sense in sending it there. Nil knows of none.
 	Own func(netip.AddrPort) bool
+
+	// Rules say which destinations are suspended: a recipient's domain, in A-labels, or a route by name. nil is none.
+	// Runner.Reconsider must be called when that changes.
+	Rules *Rules
 
 	// AllowPrivate lets MX records lead to loopback, private and link-local addresses.
 	// Otherwise anyone who controls a domain could have us talk to hosts inside.
@@ -238,14 +238,14 @@ func (r *Runner) claim(ctx context.Context, batches chan<- []spool.Due) {
 	}
 }
 
-// hand parts what is local from what is not. What has missed its deadline, or is barred from its destination, is
+// hand parts what is local from what is not. What has missed its deadline, or goes back to its sender at once, is
 // settled where the local is.
 func (r *Runner) hand(ctx context.Context, due []spool.Due, batches chan<- []spool.Due) {
 	var local, remote []spool.Due
 	now := r.cfg.Now()
-	bars := r.bars(due)
+	back := r.suppressions(due)
 	for i, d := range due {
-		if isLocal(&d) || missed(&d, now) || bars != nil && bars[i] != nil {
+		if isLocal(&d) || missed(&d, now) || back != nil && back[i] != nil {
 			local = append(local, d)
 		} else {
 			remote = append(remote, d)

@@ -34,7 +34,7 @@ func (e *refusal) Unwrap() error { return e.err }
 // deliverLocal delivers a batch of local recipients: accounts in one transaction, then lists. A message
 // that cannot be delivered has no influence on the others.
 func (r *Runner) deliverLocal(ctx context.Context, due []spool.Due) {
-	due = r.barred(ctx, r.deadlines(ctx, due))
+	due = r.returnSuppressed(ctx, r.deadlines(ctx, due))
 	batch := &batch{r: r, structures: make(map[store.ID]read), owners: make(map[uint64]string)}
 	var ready []arrival
 	for _, d := range due {

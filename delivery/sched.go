@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"fmt"
 	"time"
 
 	"postroad/internal/envelope"
@@ -142,7 +143,7 @@ func (r *Runner) enqueue(due []spool.Due) {
 	r.mu.Unlock()
 	r.cfg.Spool.GiveBack(out.back...)
 	r.refile(out.refile)
-	r.hold(r.hard, r.ours("4.3.5", "its route is not configured; give it another one, or release it when the route is there"), out.nowhere...)
+	r.hold(r.hard, r.ours("4.3.5", "its route is not configured; give it another one (`postroad queue reroute`), or release it when the route is there"), out.nowhere...)
 	r.putOff(out.dead)
 }
 
@@ -150,6 +151,7 @@ func (r *Runner) enqueue(due []spool.Due) {
 func (r *Runner) admit(out *sorted, d spool.Due, now time.Time) {
 	a, ok := r.way(&d)
 	if !ok {
+		d.Recipient.Reason = fmt.Sprintf("its route %q is not in the configuration", d.Recipient.Transport)
 		out.nowhere = append(out.nowhere, d)
 		return
 	}
@@ -359,7 +361,7 @@ func (r *Runner) stop() {
 	}
 }
 
-// Reconsider takes note that Config.Suspended answers otherwise than before.
+// Reconsider takes note of destinations that were suspended or resumed.
 func (r *Runner) Reconsider() {
 	r.mu.Lock()
 	var back []spool.Due
@@ -400,5 +402,6 @@ func (r *Runner) withdraw(l *lane, c spool.Class) (out []spool.Due) {
 }
 
 func (r *Runner) suspends(destination string) bool {
-	return r.cfg.Suspended != nil && r.cfg.Suspended(destination)
+	_, is := r.cfg.Rules.Suspended(destination)
+	return is
 }

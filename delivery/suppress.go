@@ -12,42 +12,25 @@ import (
 	"postroad/spool"
 )
 
-// What keeps a recipient from being handed to its destination at all: the account that sends to it has had its mail
-// returned from there for good (a suppression), or the route that an administrator chose for it is gone.
+// Mail of an account to an address that has refused its mail for good is not handed to its destination: it is returned
+// at once.
 
-// A bar is why a recipient goes nowhere now.
-type bar struct {
-	suppressed *account.Suppression
-	route      string // that is not in the configuration
-}
-
-// bars returns the bar of each recipient; nil when none has one. It looks into the store once.
-func (r *Runner) bars(due []spool.Due) []*bar {
-	var bars []*bar
-	set := func(i int, b *bar) {
-		if bars == nil {
-			bars = make([]*bar, len(due))
-		}
-		bars[i] = b
+// suppressions returns what keeps each recipient from its destination, nil for nothing; none at all when that is so for all.
+// It looks into the store once, or not at all.
+func (r *Runner) suppressions(due []spool.Due) []*account.Suppression {
+	if !slices.ContainsFunc(due, func(d spool.Due) bool { return ownSend(&d) }) {
+		return nil
 	}
-	sends := false
-	for i := range due {
-		d := &due[i]
-		if isLocal(d) {
-			continue
-		}
-		if _, ok := r.route(d); !ok {
-			set(i, &bar{route: d.Recipient.Transport})
-		}
-		sends = sends || ownSend(d)
-	}
-	if !sends {
-		return bars
-	}
+	var all []*account.Suppression
 	err := r.cfg.Store.View(func(tx store.Reader) error {
+		all = nil
 		for i := range due {
-			if s, ok := r.suppression(tx, &due[i]); ok {
-				set(i, &bar{suppressed: &s})
+			s, ok := r.suppression(tx, &due[i])
+			if ok && all == nil {
+				all = make([]*account.Suppression, len(due))
+			}
+			if ok {
+				all[i] = &s
 			}
 		}
 		return nil
@@ -55,7 +38,7 @@ func (r *Runner) bars(due []spool.Due) []*bar {
 	if err != nil { // the store has worse troubles, which others meet
 		r.cfg.Log.Error("the suppression lists cannot be read", "err", err)
 	}
-	return bars
+	return all
 }
 
 func isLocal(d *spool.Due) bool { return d.Recipient.Account != 0 || d.Recipient.List }
@@ -76,37 +59,27 @@ func (r *Runner) suppression(tx store.Reader, d *spool.Due) (account.Suppression
 	return account.Suppressed(tx, id, d.Recipient.To, r.cfg.Now())
 }
 
-// barred settles those that have a bar, and returns those of the others that are local.
-func (r *Runner) barred(ctx context.Context, due []spool.Due) []spool.Due {
-	bars := r.bars(due)
-	var rest []spool.Due
+// returnSuppressed settles those that are suppressed, and returns those of the others that are local.
+func (r *Runner) returnSuppressed(ctx context.Context, due []spool.Due) (rest []spool.Due) {
+	why := r.suppressions(due)
 	var outcomes []outcome
-	flush := func() {
-		if len(outcomes) > 0 {
-			r.record(ctx, outcomes)
-		}
-		outcomes = nil
-	}
 	for i, d := range due {
-		var b *bar
-		if bars != nil {
-			b = bars[i]
-		}
 		switch {
-		case b == nil && !isLocal(&d): // there was one a moment ago
-			r.cfg.Spool.GiveBack(d)
-		case b == nil:
-			rest = append(rest, d)
-		case b.suppressed != nil:
+		case why != nil && why[i] != nil:
 			if len(outcomes) > 0 && outcomes[0].due.Message.ID != d.Message.ID {
-				flush()
+				r.record(ctx, outcomes)
+				outcomes = nil
 			}
-			outcomes = append(outcomes, outcome{due: d, verdict: suppressed, reply: r.suppressedReply(&d, b.suppressed)})
-		default:
-			r.holdForRoute(ctx, d)
+			outcomes = append(outcomes, outcome{due: d, verdict: suppressed, reply: r.suppressedReply(&d, why[i])})
+		case isLocal(&d):
+			rest = append(rest, d)
+		default: // it was suppressed a moment ago
+			r.cfg.Spool.GiveBack(d)
 		}
 	}
-	flush()
+	if len(outcomes) > 0 {
+		r.record(ctx, outcomes)
+	}
 	return rest
 }
 
@@ -130,13 +103,6 @@ func (r *Runner) suppressedReply(d *spool.Due, s *account.Suppression) envelope.
 	reply := r.ours("5.1.1", "")
 	reply.Code, reply.Text = 550, envelope.Sanitize(b.String(), 1000)
 	return reply
-}
-
-// holdForRoute keeps mail for a route that is gone until an administrator says where it shall go: anywhere else would
-// be a guess.
-func (r *Runner) holdForRoute(ctx context.Context, d spool.Due) {
-	d.Recipient.Reason = fmt.Sprintf("its route %q is not in the configuration any more", d.Recipient.Transport)
-	r.hold(ctx, r.ours("4.3.5", d.Recipient.Reason+"; choose another with `postroad queue reroute`, then release it"), d)
 }
 
 // gone are the codes by which a server says that an address is none, and will not be one (RFC 3463, RFC 7505).

@@ -148,7 +148,7 @@ func TestARouteThatIsGoneHolds(t *testing.T) {
 			t.Fatalf("the queue holds %q, the peer %q", q, p.got())
 		}
 		e, err := f.sp.Get(id)
-		if err != nil || e.Recipients[0].Reason != `its route "old" is not in the configuration any more` {
+		if err != nil || e.Recipients[0].Reason != `its route "old" is not in the configuration` {
 			t.Errorf("%+v, %v", e.Recipients, err)
 		}
 		f.halt()

@@ -121,13 +121,13 @@ func TestAnAdministratorDoesNotReleaseEarly(t *testing.T) {
 		t.Errorf("retried: %d, %v", n, err)
 	}
 	f.expect("after a retry", f.claims())
-	f.s.Hold(ctx, Filter{}, "root")
+	f.s.Hold(ctx, Filter{}, "root", "")
 	if n, err := f.s.Resume(ctx, Filter{}, "root"); n != 2 || err != nil {
 		t.Errorf("resumed: %d, %v", n, err)
 	}
 	f.expect("after a hold", f.claims())
 
-	f.s.Hold(ctx, Filter{Recipient: "c@y.test"}, "root")
+	f.s.Hold(ctx, Filter{Recipient: "c@y.test"}, "root", "")
 	f.now = f.now.Add(time.Hour)
 	f.expect("in time", f.claims(), "b@y.test")
 	f.s.Resume(ctx, Filter{}, "root")

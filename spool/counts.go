@@ -27,6 +27,14 @@ func (c *Counts) add(state State, n int64) {
 	}
 }
 
+// arrived counts a new message.
+func (c *Counts) arrived(rcpts []Recipient) {
+	c.Messages++
+	for i := range rcpts {
+		c.add(rcpts[i].State, 1)
+	}
+}
+
 func (c *Counts) encode() []byte {
 	e := make(store.Encoder, 0, 24)
 	e.Uint(recordVersion)

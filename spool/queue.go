@@ -19,8 +19,12 @@ type Filter struct {
 	Recipient   string // an address, or "@domain"
 	Domain      string // of the recipient
 	State       string // active, deferred, hold
+	Account     string // who has sent it, by address
 	OlderThan   time.Duration
 	YoungerThan time.Duration
+
+	// Choose chooses among those that all else has chosen; nil chooses all of them. It is called within a transaction.
+	Choose func(*Message, *Recipient) bool
 }
 
 func (f *Filter) message(m *Message, now time.Time) bool {
@@ -28,17 +32,18 @@ func (f *Filter) message(m *Message, now time.Time) bool {
 	return (f.ID == 0 || f.ID == m.ID) &&
 		(f.OlderThan == 0 || age > f.OlderThan) &&
 		(f.YoungerThan == 0 || age < f.YoungerThan) &&
-		matches(f.Sender, m.Envelope.From)
+		(f.Account == "" || strings.EqualFold(f.Account, m.Origin.Account)) &&
+		Matches(f.Sender, m.Envelope.From)
 }
 
 func (f *Filter) recipient(r *Recipient) bool {
 	return (f.State == "" || f.State == r.State.String()) &&
 		(f.Domain == "" || strings.EqualFold(f.Domain, r.To.Domain)) &&
-		matches(f.Recipient, r.To)
+		Matches(f.Recipient, r.To)
 }
 
-// matches compares an address with a pattern of Filter.
-func matches(pattern string, a envelope.Address) bool {
+// Matches compares an address with a pattern: an address, "@domain", "<>" for none, or nothing, which matches all.
+func Matches(pattern string, a envelope.Address) bool {
 	switch {
 	case pattern == "":
 		return true
@@ -130,7 +135,7 @@ func (s *Spool) readPage(r store.Reader, f Filter, after store.ID) (entries []En
 		e := Entry{Message: *m}
 		for rcpt := range recipients(r, last) {
 			seen++
-			if f.recipient(&rcpt) {
+			if f.recipient(&rcpt) && (f.Choose == nil || f.Choose(m, &rcpt)) {
 				e.Recipients = append(e.Recipients, rcpt)
 			}
 		}
@@ -171,7 +176,7 @@ func (s *Spool) Get(id store.ID) (Entry, error) {
 // held. So does one whose message waits for its release time: its sender was promised
 // that, and "retry all" after an outage is not meant to break it.
 func (s *Spool) Retry(ctx context.Context, f Filter, by string) (int, error) {
-	return s.changeAll(ctx, f, by, trace.Retried, func(tx store.Tx, m *Message, r Recipient) bool {
+	return s.changeAll(ctx, f, order(trace.Retried, by), func(tx store.Tx, m *Message, r Recipient) bool {
 		state, next := m.turn(s.now())
 		if r.State == Hold || state == Deferred {
 			return false
@@ -181,14 +186,16 @@ func (s *Spool) Retry(ctx context.Context, f Filter, by string) (int, error) {
 	})
 }
 
-// Hold stops the chosen recipients until Resume, and returns how many. An attempt
+// Hold stops the chosen recipients until Resume, for a reason that may be empty, and returns how many. An attempt
 // that is under way is not called back.
-func (s *Spool) Hold(ctx context.Context, f Filter, by string) (int, error) {
-	return s.changeAll(ctx, f, by, trace.Held, func(tx store.Tx, m *Message, r Recipient) bool {
+func (s *Spool) Hold(ctx context.Context, f Filter, by, reason string) (int, error) {
+	e := order(trace.Held, by)
+	e.Reply = reason
+	return s.changeAll(ctx, f, e, func(tx store.Tx, m *Message, r Recipient) bool {
 		if r.State == Hold {
 			return false
 		}
-		s.put(tx, m, r, func(r *Recipient) { r.State = Hold })
+		s.put(tx, m, r, func(r *Recipient) { r.State, r.Reason = Hold, reason })
 		return true
 	})
 }
@@ -196,11 +203,14 @@ func (s *Spool) Hold(ctx context.Context, f Filter, by string) (int, error) {
 // Resume ends the hold of the chosen recipients that are held, and returns how many.
 // They are due now, or at their message's release time.
 func (s *Spool) Resume(ctx context.Context, f Filter, by string) (int, error) {
-	return s.changeAll(ctx, f, by, trace.Released, func(tx store.Tx, m *Message, r Recipient) bool {
+	return s.changeAll(ctx, f, order(trace.Released, by), func(tx store.Tx, m *Message, r Recipient) bool {
 		if r.State != Hold {
 			return false
 		}
-		s.put(tx, m, r, func(r *Recipient) { r.State, r.Next = m.turn(s.now()) })
+		s.put(tx, m, r, func(r *Recipient) {
+			r.State, r.Next = m.turn(s.now())
+			r.Reason = ""
+		})
 		return true
 	})
 }
@@ -208,7 +218,7 @@ func (s *Spool) Resume(ctx context.Context, f Filter, by string) (int, error) {
 // Remove takes the chosen recipients out for good, telling nobody but the trace, and
 // returns how many. An attempt that is under way is not called back.
 func (s *Spool) Remove(ctx context.Context, f Filter, by string) (int, error) {
-	return s.changeAll(ctx, f, by, trace.Removed, func(tx store.Tx, m *Message, r Recipient) bool {
+	return s.changeAll(ctx, f, order(trace.Removed, by), func(tx store.Tx, m *Message, r Recipient) bool {
 		_, ok := s.drop(tx, m, r.N)
 		return ok
 	})
@@ -216,14 +226,14 @@ func (s *Spool) Remove(ctx context.Context, f Filter, by string) (int, error) {
 
 // changeAll applies fn to the recipients that f chooses, a page at a transaction,
 // and records what it changed.
-func (s *Spool) changeAll(ctx context.Context, f Filter, by string, kind trace.Kind, fn func(store.Tx, *Message, Recipient) bool) (int, error) {
+func (s *Spool) changeAll(ctx context.Context, f Filter, event trace.Event, fn func(store.Tx, *Message, Recipient) bool) (int, error) {
 	total := 0
 	err := s.eachPage(ctx, f, 0, func(entries []Entry) (bool, error) {
 		changed := 0
 		err := s.st.Update(func(tx store.Tx) error {
 			changed = 0
 			for i := range entries {
-				changed += s.changeOne(tx, &entries[i], by, kind, fn)
+				changed += s.changeOne(tx, &entries[i], event, fn)
 			}
 			return nil
 		})
@@ -237,7 +247,7 @@ func (s *Spool) changeAll(ctx context.Context, f Filter, by string, kind trace.K
 }
 
 // changeOne applies fn to the recipients of e that are still as they were chosen.
-func (s *Spool) changeOne(tx store.Tx, e *Entry, by string, kind trace.Kind, fn func(store.Tx, *Message, Recipient) bool) int {
+func (s *Spool) changeOne(tx store.Tx, e *Entry, event trace.Event, fn func(store.Tx, *Message, Recipient) bool) int {
 	var to []string
 	for _, chosen := range e.Recipients {
 		r, ok := current(tx, e.Message.ID, chosen.N)
@@ -246,7 +256,7 @@ func (s *Spool) changeOne(tx store.Tx, e *Entry, by string, kind trace.Kind, fn 
 		}
 	}
 	if len(to) > 0 {
-		trace.Record(tx, e.Message.ID, trace.Event{Time: s.now(), Kind: kind, To: to[:min(len(to), 100)], By: by})
+		trace.Record(tx, e.Message.ID, occurs(event, s.now(), to))
 	}
 	return len(to)
 }

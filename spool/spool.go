@@ -129,6 +129,7 @@ type Spool struct {
 	claiming sync.Mutex // one Claim at a time
 
 	lanes atomic.Pointer[Lanes]
+	catch atomic.Pointer[Catch] // nil catches nothing
 
 	mu       sync.Mutex
 	busy     map[ref]spot // claimed, and not yet settled, deferred, held or given back; where they stand in qd
@@ -201,10 +202,12 @@ func (s *Spool) Add(tx store.Tx, m *Message, rcpts []Recipient, kind trace.Kind)
 		r := &rcpts[i]
 		r.N = i
 		r.State, r.Next = m.turn(m.Arrived)
+		s.hold(m, r)
 		s.file(tx, m, r)
 	}
-	count(tx, func(c *Counts) { c.Messages++; c.add(rcpts[0].State, int64(len(rcpts))) })
+	count(tx, func(c *Counts) { c.arrived(rcpts) })
 	trace.Record(tx, m.ID, received(m, rcpts, kind))
+	caught(tx, m, rcpts)
 	return nil
 }
 

@@ -294,7 +294,7 @@ func TestTheAdministratorsHand(t *testing.T) {
 	f := open(t, t.TempDir())
 	defer f.close()
 	id := f.accept("b@y.test", "c@z.test")
-	if n, err := f.s.Hold(ctx, Filter{Recipient: "@y.test"}, "root"); n != 1 || err != nil {
+	if n, err := f.s.Hold(ctx, Filter{Recipient: "@y.test"}, "root", ""); n != 1 || err != nil {
 		t.Fatalf("hold: %d %v", n, err)
 	}
 	f.expect("the other", f.claims(), "c@z.test")
@@ -335,7 +335,7 @@ func TestTheAdministratorOverrulesAnAttempt(t *testing.T) {
 		state  State
 	}{
 		{"removed: not delivered", func(s *Spool) (int, error) { return s.Remove(ctx, Filter{}, "x") }, false, 0},
-		{"held: stays on hold", func(s *Spool) (int, error) { return s.Hold(ctx, Filter{}, "x") }, true, Hold},
+		{"held: stays on hold", func(s *Spool) (int, error) { return s.Hold(ctx, Filter{}, "x", "") }, true, Hold},
 		{"retried: deferred again", func(s *Spool) (int, error) { return s.Retry(ctx, Filter{}, "x") }, true, Deferred},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"time"
 
@@ -181,4 +182,43 @@ func mailboxNames(ctx context.Context, svc control.Service, args []string, add f
 		add(v.Name)
 	}
 	return err
+}
+
+// destinationNames are those of which something is known.
+func destinationNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Destinations(ctx, "") {
+		if err != nil || !add(v.Name) {
+			return err
+		}
+	}
+	return nil
+}
+
+// suspendedNames are the destinations that are suspended.
+func suspendedNames(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.Destinations(ctx, "") {
+		if err != nil || !v.Suspended.IsZero() && !add(v.Name) {
+			return err
+		}
+	}
+	return nil
+}
+
+func holdRuleNumbers(ctx context.Context, svc control.Service, _ []string, add func(string) bool) error {
+	for v, err := range svc.HoldRules(ctx) {
+		if err != nil || !add(strconv.FormatUint(v.Number, 10)) {
+			return err
+		}
+	}
+	return nil
+}
+
+// suppressedNames are the addresses that the mail of the account that is the first argument is not sent to.
+func suppressedNames(ctx context.Context, svc control.Service, args []string, add func(string) bool) error {
+	for v, err := range svc.Suppressions(ctx, args[0]) {
+		if err != nil || !add(v.Address) {
+			return err
+		}
+	}
+	return nil
 }

@@ -30,13 +30,28 @@ func (a *app) loadConfig() (config.Config, error) {
 	return config.Load(path)
 }
 
-// dataDir returns the data directory that the flags name.
-func (a *app) dataDir() (string, error) {
-	if a.dir != "" {
-		return a.dir, nil
-	}
+// directory returns the configuration of the data directory that the flags name. To a directory that is named belongs
+// the configuration that is named too, or lies about and leads there.
+func (a *app) directory() (config.Config, error) {
 	cfg, err := a.loadConfig()
-	return cfg.DataDir, err
+	switch {
+	case a.dir == "":
+		return cfg, err
+	case a.config == "" && (err != nil || !sameDir(cfg.DataDir, a.dir)):
+		cfg, err = config.Default(), nil
+	}
+	cfg.DataDir = a.dir
+	return cfg, err
+}
+
+// sameDir reports whether two paths lead to the same directory.
+func sameDir(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }
 
 // patience is how long a data directory may be in other hands without a server that
@@ -49,17 +64,17 @@ func (a *app) service(ctx context.Context) (control.Service, io.Closer, error) {
 	if a.socket != "" {
 		return a.dial(a.socket)
 	}
-	dir, err := a.dataDir()
+	cfg, err := a.directory()
 	if err != nil {
 		return nil, nil, err
 	}
 	until := time.Now().Add(patience)
 	for {
-		svc, closer, err := a.dial(control.SocketPath(dir))
+		svc, closer, err := a.dial(control.SocketPath(cfg.DataDir))
 		if !errors.Is(err, control.NotFound) {
 			return svc, closer, err
 		}
-		admin, closer, err := postroad.OpenAdmin(dir)
+		admin, closer, err := postroad.OpenAdmin(cfg)
 		if !errors.Is(err, control.Unavailable) || time.Now().After(until) {
 			return admin, closer, err
 		}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,11 +17,19 @@ import (
 
 func (a *app) queueCommands() *cobra.Command {
 	return a.group("queue", "accepted mail that is not settled yet",
-		a.queueList(), a.queueShow(),
-		a.queueChange("retry", "try recipients now", "due now", control.Service.RetryQueue),
-		a.queueChange("hold", "keep recipients until they are released", "held", control.Service.HoldQueue),
-		a.queueChange("release", "end a hold", "released", control.Service.ReleaseQueue),
-		a.queueChange("remove", "take recipients out for good, without a report to the sender", "removed", control.Service.RemoveQueue))
+		a.queueList(), a.queueShow(), a.queueExplain(), a.queueDump(),
+		a.queueOrder(order{verb: "retry", short: "try recipients now", done: "due now", give: control.Service.RetryQueue}),
+		a.queueHold(),
+		a.queueOrder(order{verb: "release", short: "end a hold", done: "released", give: control.Service.ReleaseQueue}),
+		a.queueReroute(), a.queueEdit(), a.queueBounce(),
+		a.queueOrder(order{
+			verb: "expire", short: "give recipients up now, as if their time had ended; the senders are told", done: "given up",
+			give: control.Service.ExpireQueue,
+		}),
+		a.queueOrder(order{
+			verb: "remove", short: "take recipients out for good, without a report to the sender", done: "removed",
+			give: control.Service.RemoveQueue,
+		}))
 }
 
 // queueFlags are the flags that choose recipients.
@@ -33,6 +43,8 @@ func (f *queueFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.Sender, "sender", "", "of this sender: an address, @domain, or <> for reports")
 	flags.StringVar(&f.Recipient, "recipient", "", "for this recipient: an address or @domain")
 	flags.StringVar(&f.Domain, "domain", "", "for recipients in this domain")
+	flags.StringVar(&f.Destination, "destination", "", "that go to this destination: a domain by DNS, or a route")
+	flags.StringVar(&f.Account, "account", "", "that this account has sent")
 	flags.StringVar(&f.State, "state", "", "in this state: active, deferred or hold")
 	flags.StringVar(&f.older, "older-than", "", "that arrived longer ago than this, as in 2h or 3d")
 	flags.StringVar(&f.younger, "younger-than", "", "that arrived within this time")
@@ -60,7 +72,7 @@ func (f *queueFlags) filter(ids []string) (control.QueueFilter, error) {
 
 // chosen reports whether anything was said about which recipients are meant.
 func chosen(f control.QueueFilter) bool {
-	return len(f.IDs) > 0 || f.Sender+f.Recipient+f.Domain+f.State != "" || f.OlderThan > 0 || f.YoungerThan > 0
+	return len(f.IDs) > 0 || f.Sender+f.Recipient+f.Domain+f.Destination+f.Account+f.State != "" || f.OlderThan > 0 || f.YoungerThan > 0
 }
 
 func (a *app) queueList() *cobra.Command {
@@ -76,7 +88,7 @@ postroad queue list --sender alice@example.test --json`,
 				return err
 			}
 			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
-				return list(a, svc.Queue(ctx, filter), []string{"ID", "ARRIVED", "SIZE", "FROM", "TO", "STATE", "NEXT", "LAST REPLY"}, queueRows, noneWaits(filter))
+				return list(a, svc.Queue(ctx, filter), []string{"ID", "ARRIVED", "SIZE", "FROM", "ASKED", "TO", "ROUTE", "STATE", "TRIED", "NEXT", "LAST REPLY"}, queueRows, noneWaits(filter))
 			})
 		},
 	}.cobra()
@@ -95,11 +107,27 @@ func noneWaits(f control.QueueFilter) string {
 
 // queueRows adds a row for each recipient; what is said once is not repeated.
 func queueRows(t *table, e control.QueueEntry) {
-	id, arrived, octets, from := e.ID, when(e.Arrived), size(e.Size), e.From
+	id, arrived, octets, from, asked := e.ID, when(e.Arrived), size(e.Size), e.From, askedBriefly(e.Asked)
 	for _, r := range e.Recipients {
-		t.row(id, arrived, octets, from, r.To, r.State, when(r.Next), brief(lastWord(e, r), 60))
-		id, arrived, octets, from = "", "", "", ""
+		t.row(id, arrived, octets, from, asked, r.To, cmp.Or(r.Route, "-"), r.State, r.Attempts, when(r.Next), brief(lastWord(e, r), 60))
+		id, arrived, octets, from, asked = "", "", "", "", ""
 	}
+}
+
+// askedBriefly is what the sender of a message asked for that has to do with when it is delivered.
+func askedBriefly(a control.QueueAsked) string {
+	var words []string
+	for _, w := range []string{
+		ifAny(a.Priority != 0, fmt.Sprintf("priority %+d", a.Priority)),
+		ifAny(!a.Release.IsZero(), "not before "+when(a.Release)),
+		ifAny(!a.Deadline.IsZero(), "by "+when(a.Deadline)),
+		ifAny(a.RequireTLS, "TLS"),
+	} {
+		if w != "" {
+			words = append(words, w)
+		}
+	}
+	return cmp.Or(strings.Join(words, ", "), "-")
 }
 
 func (a *app) queueShow() *cobra.Command {
@@ -116,8 +144,11 @@ func (a *app) queueShow() *cobra.Command {
 	}.cobra()
 }
 
-// lastWord is the reply of the last attempt, or why there was none.
+// lastWord is why it waits when somebody wants it to, else the reply of the last attempt, or why there was none.
 func lastWord(e control.QueueEntry, r control.QueueRecipient) string {
+	if words := cmp.Or(r.Reason, r.Waits); words != "" {
+		return words
+	}
 	if r.Reply == "" && r.Attempts == 0 && e.Asked.Release.After(time.Now()) {
 		return "waits for the release time that the sender asked for"
 	}
@@ -137,9 +168,9 @@ func showQueueEntry(w io.Writer, e control.QueueEntry) {
 	}
 	flush(fields)
 	fmt.Fprintln(w)
-	t := newTable(w, "TO", "STATE", "ATTEMPTS", "NEXT", "LAST REPLY")
+	t := newTable(w, "TO", "ROUTE", "STATE", "ATTEMPTS", "NEXT", "LAST REPLY")
 	for _, r := range e.Recipients {
-		t.row(r.To, r.State, r.Attempts, when(r.Next), lastWord(e, r))
+		t.row(r.To, cmp.Or(r.Route, "-"), r.State, r.Attempts, when(r.Next), lastWord(e, r))
 	}
 	flush(t)
 	showWishes(w, e.Recipients)
@@ -173,6 +204,7 @@ func askedFields(a control.QueueAsked) [][2]string {
 		{"body", a.Body},
 		{"addresses", ifAny(a.UTF8, "may be in UTF-8 (SMTPUTF8)")},
 		{"security", ifAny(a.RequireTLS, "goes on by verified TLS only (REQUIRETLS)")},
+		{"security", ifAny(a.TLSOptional, "goes on without TLS too, whatever its destination promises (TLS-Required: No)")},
 		{"reports have", map[string]string{"FULL": "the whole message (RET=FULL)", "HDRS": "the header only (RET=HDRS)"}[a.Return]},
 		{"envelope id", a.EnvelopeID},
 		{"solicitation", a.Solicit},
@@ -193,6 +225,8 @@ func wishes(r control.QueueRecipient) (words []string) {
 	for _, w := range []string{
 		ifAny(r.List, "a list: its members get it"),
 		ifAny(r.Mailbox != "", "into the mailbox "+r.Mailbox),
+		ifAny(r.Via != "", "forwarded by "+r.Via),
+		ifAny(r.Chosen, "by a route that was chosen for it"),
 		ifAny(r.Notify == "NEVER", "reports never (NOTIFY=NEVER)"),
 		ifAny(r.Notify != "" && r.Notify != "NEVER", "reports on "+strings.ReplaceAll(strings.ToLower(r.Notify), ",", ", ")),
 		ifAny(r.Original != "", "sent to "+r.Original+" at first"),
@@ -214,13 +248,21 @@ func ifAny(applies bool, text string) string {
 	return text
 }
 
-// queueChange is a command that changes recipients.
-func (a *app) queueChange(verb, short, done string, change func(control.Service, context.Context, control.QueueFilter) (control.Changed, error)) *cobra.Command {
+// order is a command that changes recipients.
+type order struct {
+	verb, short, long, done string
+	example                 string // what follows the verb and an id
+	flags                   func(*cobra.Command)
+	check                   func() error // of these flags; nil is none
+	give                    func(control.Service, context.Context, control.QueueFilter) (control.Changed, error)
+}
+
+func (a *app) queueOrder(o order) *cobra.Command {
 	var f queueFlags
 	var all bool
 	cmd := command{
-		use: verb + " [ID...]", short: short, args: cobra.ArbitraryArgs, complete: a.completing(true, queueIDs),
-		example: fmt.Sprintf("postroad queue %[1]s 01k8q2c4rw7xf\npostroad queue %[1]s --domain example.net --older-than 1d\npostroad queue %[1]s --all", verb),
+		use: o.verb + " [ID...]", short: o.short, long: o.long, args: cobra.ArbitraryArgs, complete: a.completing(true, queueIDs),
+		example: fmt.Sprintf("postroad queue %[1]s 01k8q2c4rw7xf%[2]s\npostroad queue %[1]s --domain example.net --older-than 1d%[2]s\npostroad queue %[1]s --all%[2]s", o.verb, o.example),
 		run: func(ctx context.Context, _ *cobra.Command, args []string) error {
 			filter, err := f.filter(args)
 			if err != nil {
@@ -229,12 +271,17 @@ func (a *app) queueChange(verb, short, done string, change func(control.Service,
 			if chosen(filter) == all {
 				return usagef("say which: ids, a filter such as --domain, or --all alone")
 			}
+			if o.check != nil {
+				if err := o.check(); err != nil {
+					return err
+				}
+			}
 			return a.with(ctx, func(ctx context.Context, svc control.Service) error {
-				c, err := change(svc, ctx, filter)
+				c, err := o.give(svc, ctx, filter)
 				if err != nil && c.Recipients == 0 {
 					return err
 				}
-				shown := a.show(c, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", done, count(c.Recipients, "recipient")) })
+				shown := a.show(c, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", o.done, count(c.Recipients, "recipient")) })
 				if err != nil {
 					return err
 				}
@@ -244,5 +291,130 @@ func (a *app) queueChange(verb, short, done string, change func(control.Service,
 	}.cobra()
 	f.register(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "all recipients in the queue")
+	if o.flags != nil {
+		o.flags(cmd)
+	}
 	return cmd
+}
+
+func (a *app) queueHold() *cobra.Command {
+	var reason string
+	return a.queueOrder(order{
+		verb: "hold", short: "keep recipients until they are released", done: "held",
+		flags: func(c *cobra.Command) {
+			c.Flags().StringVar(&reason, "reason", "", "why, for those who look at the queue")
+		},
+		give: func(svc control.Service, ctx context.Context, f control.QueueFilter) (control.Changed, error) {
+			return svc.HoldQueue(ctx, control.HoldQueue{QueueFilter: f, Reason: reason})
+		},
+	})
+}
+
+func (a *app) queueBounce() *cobra.Command {
+	var reason string
+	return a.queueOrder(order{
+		verb: "bounce", short: "return recipients to their senders now", done: "returned",
+		flags: func(c *cobra.Command) { c.Flags().StringVar(&reason, "reason", "", "why, for the senders to read") },
+		give: func(svc control.Service, ctx context.Context, f control.QueueFilter) (control.Changed, error) {
+			return svc.BounceQueue(ctx, control.BounceQueue{QueueFilter: f, Reason: reason})
+		},
+	})
+}
+
+func (a *app) queueReroute() *cobra.Command {
+	var route string
+	cmd := a.queueOrder(order{
+		verb: "reroute", short: "send recipients by another route, now", done: "rerouted", example: " --route spare",
+		long: `Send recipients by another route than the one that is configured for them, whatever
+comes of them: each attempt goes that way until they are settled or rerouted. The route
+"mx" is to the hosts that DNS names, "default" what is configured. What is on hold stays
+on hold. Mail for accounts of this server takes no route.`,
+		flags: func(c *cobra.Command) {
+			c.Flags().StringVar(&route, "route", "", `the route's name, "mx" or "default"`)
+		},
+		check: func() error {
+			if route == "" {
+				return usagef(`say which route: --route NAME, "mx" or "default"`)
+			}
+			return nil
+		},
+		give: func(svc control.Service, ctx context.Context, f control.QueueFilter) (control.Changed, error) {
+			return svc.RerouteQueue(ctx, control.RerouteQueue{QueueFilter: f, Route: route})
+		},
+	})
+	return cmd
+}
+
+// tlsNeeds are what `queue edit --tls` knows.
+var tlsNeeds = []string{"require", "optional", "default"}
+
+func (a *app) queueEdit() *cobra.Command {
+	var tls string
+	cmd := a.queueOrder(order{
+		verb: "edit", short: "change what messages need", done: "edited", example: " --tls optional",
+		long: `Change what messages need of TLS, for all of their recipients: "require" is verified TLS
+or no delivery (REQUIRETLS), "optional" delivers whatever the destination promises of TLS
+(as TLS-Required: No does), "default" is what the destination and its route want.`,
+		flags: func(c *cobra.Command) { c.Flags().StringVar(&tls, "tls", "", "require, optional or default") },
+		check: func() error {
+			if !slices.Contains(tlsNeeds, tls) {
+				return usagef("say what they need: --tls require, --tls optional or --tls default")
+			}
+			return nil
+		},
+		give: func(svc control.Service, ctx context.Context, f control.QueueFilter) (control.Changed, error) {
+			return svc.EditQueue(ctx, control.EditQueue{QueueFilter: f, TLS: tls})
+		},
+	})
+	_ = cmd.RegisterFlagCompletionFunc("tls", cobra.FixedCompletions(tlsNeeds, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) queueDump() *cobra.Command {
+	return command{
+		use: "dump ID", short: "write a message as it waits, with all its octets", args: cobra.ExactArgs(1),
+		complete: a.completing(false, queueIDs), example: "postroad queue dump 01k8q2c4rw7xf > letter.eml",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			if _, err := svc.QueueEntry(ctx, args[0]); err != nil {
+				return err
+			}
+			return svc.ReadMessage(ctx, control.MessageName{ID: args[0]}, a.out)
+		}),
+	}.cobra()
+}
+
+func (a *app) queueExplain() *cobra.Command {
+	return command{
+		use: "explain ID", short: "say why each recipient of a message is not yet delivered", args: cobra.ExactArgs(1),
+		long: `Say why each recipient of a message is not yet delivered, in plain words, and what is
+known of where it goes: the last replies, its TLS, how many attempts are under way.`,
+		complete: a.completing(false, queueIDs), example: "postroad queue explain 01k8q2c4rw7xf",
+		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
+			x, err := svc.ExplainQueue(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(x, func(w io.Writer) { showExplanation(w, x) })
+		}),
+	}.cobra()
+}
+
+func showExplanation(w io.Writer, x control.Explanation) {
+	told := map[string]bool{}
+	for i, r := range x.Recipients {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "%s: %s\n", clean(r.To), clean(r.State))
+		for _, why := range r.Why {
+			wrapped(w, "  ", clean(why))
+		}
+		if d := r.Destination; d != nil && !told[d.Name] {
+			told[d.Name] = true
+			fmt.Fprintf(w, "  destination %s:\n", clean(d.Name))
+			for _, words := range destinationWords(*d) {
+				wrapped(w, "    ", clean(words))
+			}
+		}
+	}
 }

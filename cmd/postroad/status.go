@@ -52,6 +52,12 @@ func showStatus(w io.Writer, s control.Status) {
 	for _, c := range s.Troubled {
 		t.row("CERTIFICATE", fmt.Sprintf("%s: %s", cmp.Or(strings.Join(c.Names, ", "), c.File), c.Trouble))
 	}
+	for _, d := range s.Suspended {
+		t.row("SUSPENDED", d.Name+ifAny(d.Reason != "", ": "+d.Reason))
+	}
+	for _, d := range s.Trouble {
+		t.row("TROUBLE", fmt.Sprintf("%s: %s; %s for it", d.Name, brief(cmp.Or(d.Reply, destinationState(d)), 100), waits(d.Waiting)))
+	}
 	if s.Failed != "" {
 		t.row("FAILED", s.Failed+"; nothing is written until the server is restarted")
 	}

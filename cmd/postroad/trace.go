@@ -81,7 +81,7 @@ func eventText(e control.Event) string {
 		{"", e.TLS},
 		{"account ", e.Account},
 		{"ordered by ", e.By},
-		{"reply: ", e.Reply},
+		{replyWords(e), e.Reply},
 		{nextWords(e), nextAttempt(e.Next)},
 		{"message-id ", e.MessageID},
 		{"see ", e.Related},
@@ -91,6 +91,15 @@ func eventText(e control.Event) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// replyWords say whose words those are that an event keeps: mostly of the other side, or of who did something to it.
+func replyWords(e control.Event) string {
+	switch e.Kind {
+	case "rerouted", "edited", "held", "suppressed", "discarded":
+		return ""
+	}
+	return "reply: "
 }
 
 // nextWords say what the time is that an event names.

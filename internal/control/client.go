@@ -360,10 +360,6 @@ func (c *Client) RetryQueue(ctx context.Context, f QueueFilter) (Changed, error)
 	return ask[Changed](ctx, c, "RetryQueue", f, reply{})
 }
 
-func (c *Client) HoldQueue(ctx context.Context, f QueueFilter) (Changed, error) {
-	return ask[Changed](ctx, c, "HoldQueue", f, reply{})
-}
-
 func (c *Client) ReleaseQueue(ctx context.Context, f QueueFilter) (Changed, error) {
 	return ask[Changed](ctx, c, "ReleaseQueue", f, reply{})
 }

@@ -129,9 +129,39 @@ type Service interface {
 	// RetryQueue makes recipients due now, HoldQueue keeps them until ReleaseQueue,
 	// RemoveQueue takes them out for good and tells nobody but the trace.
 	RetryQueue(ctx context.Context, f QueueFilter) (Changed, error)
-	HoldQueue(ctx context.Context, f QueueFilter) (Changed, error)
+	HoldQueue(ctx context.Context, h HoldQueue) (Changed, error)
 	ReleaseQueue(ctx context.Context, f QueueFilter) (Changed, error)
 	RemoveQueue(ctx context.Context, f QueueFilter) (Changed, error)
+	// ExpireQueue gives recipients up as if their time had ended, BounceQueue returns them with words; both tell the senders.
+	ExpireQueue(ctx context.Context, f QueueFilter) (Changed, error)
+	BounceQueue(ctx context.Context, b BounceQueue) (Changed, error)
+	// RerouteQueue sends recipients by another route, and makes those due that are not on hold.
+	RerouteQueue(ctx context.Context, r RerouteQueue) (Changed, error)
+	// EditQueue changes what messages need of TLS.
+	EditQueue(ctx context.Context, e EditQueue) (Changed, error)
+	// ExplainQueue says why the recipients of a message are not yet delivered.
+	ExplainQueue(ctx context.Context, id string) (Explanation, error)
+
+	// Destinations lists those of which something is known, or one of them: those that are suspended, and with a running
+	// server those that are tried or were in trouble lately.
+	Destinations(ctx context.Context, name string) iter.Seq2[Destination, error]
+	// SuspendDestination stops all attempts at a destination until ResumeDestination, which makes its mail due.
+	SuspendDestination(ctx context.Context, s SuspendDestination) (Destination, error)
+	ResumeDestination(ctx context.Context, name string) (Changed, error)
+	// ForgetDestination forgets what a running server has learned of a destination, and tries it anew.
+	ForgetDestination(ctx context.Context, name string) error
+
+	// HoldRules lists the rules by which new mail is put on hold. RemoveHoldRule removes one by its number; what it holds
+	// stays on hold.
+	HoldRules(ctx context.Context) iter.Seq2[HoldRule, error]
+	AddHoldRule(ctx context.Context, h HoldRule) (HoldRule, error)
+	RemoveHoldRule(ctx context.Context, number uint64) error
+
+	// Suppressions lists the addresses that an account's mail is not sent to; of all accounts when it is empty.
+	Suppressions(ctx context.Context, account string) iter.Seq2[Suppression, error]
+	AddSuppression(ctx context.Context, n NewSuppression) (Suppression, error)
+	// RemoveSuppression lets the Account's mail go to Address again.
+	RemoveSuppression(ctx context.Context, s Suppression) error
 
 	// Mailboxes lists the mailboxes of an account.
 	Mailboxes(ctx context.Context, account string) ([]Mailbox, error)
@@ -176,6 +206,8 @@ type Status struct {
 	Listeners map[string]string `json:"listeners,omitempty"` // by name, those that are open
 	Queue     QueueCounts       `json:"queue"`
 	Store     StoreStats        `json:"store"`
+	Suspended []Destination     `json:"suspended_destinations,omitempty"`
+	Trouble   []Destination     `json:"destinations_in_trouble,omitempty"` // the worst, at most 20
 	Bans      int               `json:"bans"`                              // networks that are kept out
 	Troubled  []Certificate     `json:"certificates_in_trouble,omitempty"` // those that have expired, or are not renewed
 	DKIM      DKIMStatus        `json:"dkim"`
@@ -464,10 +496,12 @@ type Member struct {
 // QueueFilter chooses recipients in the queue; empty fields choose all.
 type QueueFilter struct {
 	IDs         []string `json:"ids,omitempty"`
-	Sender      string   `json:"sender,omitempty"`    // address or "@domain"
-	Recipient   string   `json:"recipient,omitempty"` // address or "@domain"
-	Domain      string   `json:"domain,omitempty"`    // of the recipient
-	State       string   `json:"state,omitempty"`     // active, deferred, hold
+	Sender      string   `json:"sender,omitempty"`      // address or "@domain"
+	Recipient   string   `json:"recipient,omitempty"`   // address or "@domain"
+	Domain      string   `json:"domain,omitempty"`      // of the recipient
+	Destination string   `json:"destination,omitempty"` // where it goes: a domain by DNS, or a route
+	Account     string   `json:"account,omitempty"`     // who sent it, by address
+	State       string   `json:"state,omitempty"`       // active, deferred, hold
 	OlderThan   Seconds  `json:"older_than,omitempty"`
 	YoungerThan Seconds  `json:"younger_than,omitempty"`
 	Limit       int      `json:"limit,omitempty"` // messages to list; 0 is all
@@ -511,6 +545,7 @@ type QueueAsked struct {
 	Body         string    `json:"body,omitempty"`          // 7BIT, 8BITMIME, BINARYMIME
 	UTF8         bool      `json:"smtputf8,omitempty"`
 	RequireTLS   bool      `json:"require_tls,omitempty"`
+	TLSOptional  bool      `json:"tls_optional,omitempty"`
 	Return       string    `json:"return,omitempty"` // FULL or HDRS
 	EnvelopeID   string    `json:"envelope_id,omitempty"`
 	Solicit      string    `json:"solicit,omitempty"` // solicitation class keywords
@@ -523,9 +558,14 @@ type QueueRecipient struct {
 	Local    bool      `json:"local"`
 	Next     time.Time `json:"next,omitzero"`
 	Attempts int       `json:"attempts"`
-	Reply    string    `json:"reply,omitempty"`   // of the last attempt
-	Mailbox  string    `json:"mailbox,omitempty"` // where it goes, when not to the INBOX
-	List     bool      `json:"list,omitempty"`    // it is a list of ours
+	Reply    string    `json:"reply,omitempty"`        // of the last attempt
+	Mailbox  string    `json:"mailbox,omitempty"`      // where it goes, when not to the INBOX
+	List     bool      `json:"list,omitempty"`         // it is a list of ours
+	Route    string    `json:"route,omitempty"`        // how it goes, when not to the hosts that DNS names
+	Chosen   bool      `json:"route_chosen,omitempty"` // the route was chosen for this recipient
+	Via      string    `json:"via,omitempty"`          // our address that forwards it
+	Reason   string    `json:"reason,omitempty"`       // why it is on hold
+	Waits    string    `json:"waits,omitempty"`        // why it is not tried though it is due
 
 	// What the sender asked for.
 	Notify        string    `json:"notify,omitempty"`   // NEVER, or of SUCCESS, FAILURE, DELAY

@@ -177,9 +177,6 @@ func (echo) QueueEntry(_ context.Context, id string) (QueueEntry, error) {
 func (echo) RetryQueue(_ context.Context, f QueueFilter) (Changed, error) {
 	return Changed{len(f.IDs)}, fails(f.Sender)
 }
-func (echo) HoldQueue(_ context.Context, f QueueFilter) (Changed, error) {
-	return Changed{len(f.IDs) + 10}, fails(f.Sender)
-}
 func (echo) ReleaseQueue(_ context.Context, f QueueFilter) (Changed, error) {
 	return Changed{len(f.IDs) + 20}, fails(f.Sender)
 }
@@ -387,10 +384,11 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	drain(say, "queue", svc.Queue(ctx, f))
 	q, err := svc.QueueEntry(ctx, n)
 	one("queue entry")(q, err)
-	for _, change := range []func(context.Context, QueueFilter) (Changed, error){svc.RetryQueue, svc.HoldQueue, svc.ReleaseQueue, svc.RemoveQueue} {
+	for _, change := range []func(context.Context, QueueFilter) (Changed, error){svc.RetryQueue, svc.ReleaseQueue, svc.RemoveQueue} {
 		c, err := change(ctx, f)
 		one("change")(c, err)
 	}
+	outbound(ctx, svc, n, say, one)
 	ms, err := svc.Mailboxes(ctx, n)
 	one("mailboxes")(ms, err)
 	shares, err := svc.Shares(ctx, MailboxName{Account: n, Mailbox: "lrs"})

@@ -59,6 +59,11 @@ func operations(s Service) map[string]operation {
 		"HoldQueue":         call(s.HoldQueue),
 		"ReleaseQueue":      call(s.ReleaseQueue),
 		"RemoveQueue":       call(s.RemoveQueue),
+		"ExpireQueue":       call(s.ExpireQueue),
+		"BounceQueue":       call(s.BounceQueue),
+		"RerouteQueue":      call(s.RerouteQueue),
+		"EditQueue":         call(s.EditQueue),
+		"ExplainQueue":      call(s.ExplainQueue),
 		"Mailboxes":         call(s.Mailboxes),
 		"CreateMailbox":     call(s.CreateMailbox),
 		"RenameMailbox":     do(s.RenameMailbox),
@@ -88,6 +93,17 @@ func operations(s Service) map[string]operation {
 		"Members":           list(s.Members),
 		"AddMembers":        call(s.AddMembers),
 		"RemoveMembers":     call(s.RemoveMembers),
+
+		"Destinations":       list(s.Destinations),
+		"SuspendDestination": call(s.SuspendDestination),
+		"ResumeDestination":  call(s.ResumeDestination),
+		"ForgetDestination":  do(s.ForgetDestination),
+		"HoldRules":          list(func(ctx context.Context, _ none) iter.Seq2[HoldRule, error] { return s.HoldRules(ctx) }),
+		"AddHoldRule":        call(s.AddHoldRule),
+		"RemoveHoldRule":     do(s.RemoveHoldRule),
+		"Suppressions":       list(s.Suppressions),
+		"AddSuppression":     call(s.AddSuppression),
+		"RemoveSuppression":  do(s.RemoveSuppression),
 	}
 }
 

@@ -34,6 +34,8 @@ const (
 	Held       Kind = "held"       // stopped, by an administrator or for damage
 	Released   Kind = "released"   // no longer held
 	Retried    Kind = "retried"    // made due at once by an administrator
+	Rerouted   Kind = "rerouted"   // sent another way by an administrator
+	Edited     Kind = "edited"     // what it needs was changed by an administrator
 	Removed    Kind = "removed"    // taken out of the queue by an administrator
 
 	Discarded  Kind = "discarded"  // dropped by a named rule; nobody was told
