@@ -2,12 +2,16 @@ package delivery
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"postroad/internal/envelope"
 	"postroad/internal/store/storetest"
 	"postroad/spool"
 )
@@ -172,4 +176,48 @@ func TestMarkError(t *testing.T) {
 	if err := m.wait(); !errors.Is(err, refused) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// BenchmarkRecord is what the record of a relayed recipient costs, without and with the mark before it, when so many
+// attempts are under way. The network, in whose time the mark is written, is not there.
+func BenchmarkRecord(b *testing.B) {
+	for _, attempts := range []int{1, 20, 50} {
+		for _, marks := range []bool{false, true} {
+			b.Run(fmt.Sprintf("attempts=%d,mark=%v", attempts, marks), func(b *testing.B) { benchmarkRecord(b, attempts, marks) })
+		}
+	}
+}
+
+func benchmarkRecord(b *testing.B, attempts int, marks bool) {
+	f := newFixture(b)
+	r := New(Config{Store: f.st, Spool: f.sp, Mailboxes: f.mb, Accounts: f.ac})
+	r.hard = b.Context()
+	for range b.N {
+		f.submit("<alice@a.test>", "one@y.test")
+	}
+	var due []spool.Due
+	for len(due) < b.N {
+		some, err := f.sp.Claim(b.N)
+		if err != nil {
+			b.Fatal(err)
+		}
+		due = append(due, some...)
+	}
+	written := f.st.Stats().IndexOctets
+	b.ReportAllocs()
+	b.ResetTimer()
+	var work sync.WaitGroup
+	for part := range slices.Chunk(due, (b.N+attempts-1)/attempts) {
+		work.Go(func() {
+			for _, d := range part {
+				if marks {
+					r.mark([]spool.Due{d}).wait()
+				}
+				r.record(b.Context(), []outcome{{due: d, reply: envelope.Reply{Code: 250, Text: "queued"}}})
+			}
+		})
+	}
+	work.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(f.st.Stats().IndexOctets-written)/float64(b.N), "index-octets/op")
 }
