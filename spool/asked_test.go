@@ -48,7 +48,7 @@ func TestAllThatASenderAskedForSurvivesAReopen(t *testing.T) {
 	if err := f.s.Accept(m, []Recipient{r}, d, nil); err != nil {
 		t.Fatal(err)
 	}
-	r.N, r.State, r.Next, r.Lane = 0, Deferred, m.Envelope.Release, Local
+	r.N, r.State, r.Next, r.Lane, r.Sent = 0, Deferred, m.Envelope.Release, Local, time.Time{}
 	for _, when := range []string{"at once", "after a reopen"} {
 		e, err := f.s.Get(m.ID)
 		if err != nil || len(e.Recipients) != 1 {

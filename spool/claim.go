@@ -266,6 +266,7 @@ func (c *claim) take(id store.ID, n int) error {
 	if err != nil {
 		return fmt.Errorf("recipient %d of %s: %w", n, id, err)
 	}
+	r.Sent = sentAt(c.r, id, n)
 	c.due = append(c.due, Due{m, r})
 	return nil
 }

@@ -274,7 +274,7 @@ func (s *Spool) References(r store.Reader) iter.Seq[store.ID] {
 }
 
 // Check returns what does not agree in the spool: records that cannot be read,
-// recipients without a message or without a turn, turns without a recipient, wrong counts. The
+// recipients without a message or without a turn, turns and marks without a recipient, wrong counts. The
 // whole spool is read in one transaction.
 func (s *Spool) Check(ctx context.Context) ([]store.Problem, error) {
 	var c checker
@@ -283,6 +283,7 @@ func (s *Spool) Check(ctx context.Context) ([]store.Problem, error) {
 		c.messages(ctx)
 		c.recipients(ctx)
 		c.turns(ctx)
+		c.marks(ctx)
 		c.counts(ctx)
 		return ctx.Err()
 	})

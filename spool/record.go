@@ -81,7 +81,6 @@ func (r *Recipient) encode() []byte {
 	e.Text(r.Lane)
 	e.Text(r.Transport)
 	e.Text(r.Reason)
-	e.Time(r.Sent)
 	e.Int(int64(r.Last.Code))
 	e.Text(r.Last.Enhanced)
 	e.Text(r.Last.Text)
@@ -101,7 +100,7 @@ func decodeRecipient(n int, b []byte) (Recipient, error) {
 	r.Account, r.Mailbox, r.List = d.Uint(), d.Text(), d.Bool()
 	r.State, r.Next = State(d.Uint()), d.Time()
 	r.Attempts, r.Delayed = int(d.Uint()), d.Bool()
-	r.Via, r.Lane, r.Transport, r.Reason, r.Sent = takeAddress(d), d.Text(), d.Text(), d.Text(), d.Time()
+	r.Via, r.Lane, r.Transport, r.Reason = takeAddress(d), d.Text(), d.Text(), d.Text()
 	r.Last = envelope.Reply{Code: int(d.Int()), Enhanced: d.Text(), Text: d.Text(), From: d.Text(), At: d.Time()}
 	if r.State > Hold {
 		return r, store.ErrRecord

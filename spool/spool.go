@@ -5,6 +5,7 @@
 //	qm  message id                                  the message: envelope, origin
 //	qr  message id, number                          one recipient that is not settled
 //	qd  lane, class, due time, message id, number   the order in which recipients fall due
+//	qs  message id, number                          when an attempt was about to send it to its end
 //	qc                                              how many there are
 //
 // A lane is what delivers the recipient: a destination, or the mailboxes here. Each has queues of its own, one for each
@@ -101,7 +102,7 @@ type Recipient struct {
 	Lane      string           // where it waits; the spool sets it (Spool.Lanes)
 	Transport string           // the route that an administrator chose for this recipient, by name; empty is as configured
 	Reason    string           // why it is on hold; empty for none
-	Sent      time.Time        // when an attempt was about to send its message to the end; zero when no attempt is unrecorded
+	Sent      time.Time        // of a claimed one: when an attempt was about to send it to its end, of which there is no record; else zero
 }
 
 // Due is one recipient that is due, with its message. It belongs to the caller until
@@ -286,6 +287,7 @@ func (s *Spool) drop(tx store.Tx, m *Message, n int) (Recipient, bool) {
 		return now, false
 	}
 	tx.Delete(recipientKey(m.ID, n))
+	unmark(tx, m.ID, &now)
 	if now.State != Hold {
 		tx.Delete(spotOf(m, &now).key())
 	}
@@ -326,8 +328,9 @@ func anyRecipient(r store.Reader, id store.ID) bool {
 // Attempts, Last and Delayed are stored. A recipient that was put on hold meanwhile
 // stays there. It reports false as Settle does.
 func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
+	unmark(tx, d.Message.ID, &d.Recipient)
 	return s.change(tx, d, func(r *Recipient) {
-		r.Attempts, r.Last, r.Delayed, r.Sent = d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Delayed, time.Time{}
+		r.Attempts, r.Last, r.Delayed = d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Delayed
 		if r.State != Hold {
 			r.State, r.Next = Deferred, next.Truncate(time.Microsecond)
 		}
@@ -338,23 +341,12 @@ func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
 // Settle does.
 func (s *Spool) Refile(tx store.Tx, d Due) bool { return s.change(tx, d, func(*Recipient) {}) }
 
-// Sending records that an attempt is about to send the message to its end. When a recipient that is claimed has Sent
-// set, the server ended before the outcome of that attempt was recorded: the next hop may have the message. Defer and
-// Suspend take the mark back. It reports false as Settle does, and the claim goes on.
-func (s *Spool) Sending(tx store.Tx, d Due, at time.Time) bool {
-	r, ok := current(tx, d.Message.ID, d.Recipient.N)
-	if ok {
-		r.Sent = at.Truncate(time.Microsecond)
-		tx.Put(recipientKey(d.Message.ID, r.N), r.encode())
-	}
-	return ok
-}
-
 // Suspend puts a claimed recipient on hold: it needs a person's eye. It reports
 // false as Settle does.
 func (s *Spool) Suspend(tx store.Tx, d Due) bool {
+	unmark(tx, d.Message.ID, &d.Recipient)
 	return s.change(tx, d, func(r *Recipient) {
-		r.State, r.Attempts, r.Last, r.Reason, r.Sent = Hold, d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Reason, time.Time{}
+		r.State, r.Attempts, r.Last, r.Reason = Hold, d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Reason
 	})
 }
 
