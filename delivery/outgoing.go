@@ -111,9 +111,11 @@ func (s *source) raw() (io.ReadCloser, error) {
 		return body, nil
 	}
 	defer body.Close()
-	if s.small, err = io.ReadAll(body); err != nil {
+	small := make([]byte, s.msg.Size-s.msg.Skip)
+	if _, err = io.ReadFull(body, small); err != nil {
 		return nil, err
 	}
+	s.small = small
 	return io.NopCloser(bytes.NewReader(s.small)), nil
 }
 
