@@ -40,7 +40,6 @@ type idleConn struct {
 	conn  *smtpc.Conn
 	sent  int // messages
 	kept  kept
-	since time.Time // it waits
 	timer *time.Timer
 }
 
@@ -200,7 +199,6 @@ func (r *Runner) park(l *lane, c *idleConn) bool {
 	}
 	r.idle++
 	r.work.Add(1) // until it is borrowed or closed
-	c.since = r.cfg.Now()
 	c.timer = time.AfterFunc(r.cfg.Limits.Idle, func() { r.expire(l, c) })
 	l.idle = append(l.idle, c)
 	return true

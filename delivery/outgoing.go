@@ -111,11 +111,11 @@ func (s *source) raw() (io.ReadCloser, error) {
 		return body, nil
 	}
 	defer body.Close()
-	small := make([]byte, s.msg.Size-s.msg.Skip)
-	if _, err = io.ReadFull(body, small); err != nil {
+	small := bytes.NewBuffer(make([]byte, 0, s.msg.Size-s.msg.Skip+bytes.MinRead)) // MinRead: up to EOF, where damage shows
+	if _, err = small.ReadFrom(body); err != nil {
 		return nil, err
 	}
-	s.small = small
+	s.small = small.Bytes()
 	return io.NopCloser(bytes.NewReader(s.small)), nil
 }
 

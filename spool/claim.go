@@ -124,6 +124,7 @@ func (s *Spool) markBusy(v visited) {
 // settleFresh gives the entries that a walk may have missed back to their queues. mu must be held.
 func (s *Spool) settleFresh() {
 	s.walking = false
+	clear(s.freed)
 	for i, q := range s.queues.fresh {
 		if q.fresh.before(q.cursor) {
 			q.cursor = q.fresh

@@ -135,8 +135,9 @@ type Spool struct {
 	mu       sync.Mutex
 	busy     map[ref]spot // claimed, and not yet settled, deferred, held or given back; where they stand in qd
 	queues   queues
-	walking  bool     // a Claim is under way
-	released []string // lanes that got room since it began
+	walking  bool         // a Claim is under way
+	freed    map[ref]bool // no longer busy since it began: what its view shows of them is old
+	released []string     // lanes that got room since it began
 }
 
 // Lanes names the lane of a recipient that is delivered elsewhere. The name is kept with the recipient until it is
@@ -151,7 +152,7 @@ func Open(st *store.Store, now func() time.Time) *Spool {
 	if now == nil {
 		now = time.Now
 	}
-	s := &Spool{st: st, now: now, wake: make(chan struct{}, 1), busy: map[ref]spot{}, queues: newQueues()}
+	s := &Spool{st: st, now: now, wake: make(chan struct{}, 1), busy: map[ref]spot{}, freed: map[ref]bool{}, queues: newQueues()}
 	s.Lanes(byDomain)
 	s.wake <- struct{}{} // what earlier processes left may be due
 	return s
@@ -377,8 +378,16 @@ func (s *Spool) doneOnCommit(tx store.Tx, d Due) {
 	tx.OnCommit(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.busy, d.ref())
+		s.free(d.ref())
 	})
+}
+
+// free ends the claim on a recipient. mu must be held.
+func (s *Spool) free(r ref) {
+	delete(s.busy, r)
+	if s.walking {
+		s.freed[r] = true
+	}
 }
 
 // GiveBack returns claimed recipients untouched: their transaction failed, or there
@@ -388,7 +397,7 @@ func (s *Spool) GiveBack(due ...Due) {
 	defer s.mu.Unlock()
 	for _, d := range due {
 		at, ok := s.busy[d.ref()]
-		delete(s.busy, d.ref())
+		s.free(d.ref())
 		if ok && s.queues.add(at, s.now(), s.walking) {
 			s.signal()
 		}
@@ -400,5 +409,5 @@ func (s *Spool) isBusy(r ref) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.busy[r]
-	return ok
+	return ok || s.freed[r]
 }

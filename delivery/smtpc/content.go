@@ -27,7 +27,10 @@ func (t *transaction) content() {
 // be read to its end: a part of a message must not be taken for the whole.
 func (t *transaction) copy(dots *lineWriter) error {
 	body := &watched{r: t.m.Body}
-	if _, err := io.Copy(dots, body); err != nil {
+	if t.c.copied == nil {
+		t.c.copied = make([]byte, 8<<10)
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{dots}, body, t.c.copied); err != nil {
 		return t.unread(body, err)
 	}
 	t.c.record.note(">", fmt.Sprintf("(%d octets)", body.n))

@@ -87,6 +87,8 @@ type Conn struct {
 	w   *bufio.Writer
 	end func() bool // stops the watch over the context
 
+	copied []byte // a piece of the message on its way; nil before the first
+
 	greeted  string // the name that the server gave itself
 	ext      map[string]string
 	tls      string // version and cipher suite
