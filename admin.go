@@ -117,6 +117,9 @@ func CheckConfig(cfg config.Config) error {
 	if _, err := openIssuer(cfg.OAuth, Options{}); err != nil {
 		return err
 	}
+	if _, err := webhooks(cfg); err != nil {
+		return err
+	}
 	return certs.Check(certs.Config{Files: certificateFiles(cfg.TLS), ACME: acme(cfg), ClientCA: cfg.TLS.ClientCA})
 }
 

@@ -179,6 +179,9 @@ func (s *Server) openPolicies(o Options) (*tlspolicy.Policies, error) {
 		Store: s.house.store, Resolver: o.Resolver, RootCAs: o.RootCAs, AllowPrivate: o.AllowPrivate,
 		SMTPPort: o.MXPort, HTTPSPort: o.PolicyPort, Memory: s.cfg.Delivery.TLSMemory.Std(), Now: o.Now, Log: s.log,
 	}
+	if s.reports != nil {
+		c.Recorder = s.reports
+	}
 	if o.Dial != nil {
 		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return o.Dial(ctx, netip.Addr{}, network, addr)

@@ -38,6 +38,7 @@ import (
 	"postroad/internal/srs"
 	"postroad/internal/store"
 	"postroad/internal/tlspolicy"
+	"postroad/internal/tlsrpt"
 	"postroad/internal/trace"
 	"postroad/smtpd"
 	"postroad/spool"
@@ -67,6 +68,7 @@ type Server struct {
 	hooks    []delivery.Webhook
 	events   *event.Outbox // nil without hooks
 	runner   *delivery.Runner
+	reports  *tlsrpt.Reports // nil: none are sent
 	policies *tlspolicy.Policies
 	gate     *gate.Gate
 	certs    *certs.Certs
@@ -210,6 +212,7 @@ func (s *Server) build(o Options) error {
 		return err
 	}
 	s.events = event.Open(s.house.store, s.house.spool, delivery.Hooks(s.hooks), s.log)
+	s.reports = s.openReports(o)
 	if s.policies, err = s.openPolicies(o); err != nil {
 		return err
 	}
@@ -347,6 +350,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return part("full-text index", s.house.mailboxes.Index(background, s.indexFailed)) })
 	g.Go(func() error { return s.tidy(background) })
 	g.Go(func() error { s.house.bans.Run(background); return nil })
+	g.Go(func() error { s.reports.Run(background); return nil })
 	g.Go(func() error { s.house.keys.Run(background); return nil })
 	g.Go(func() error {
 		<-gctx.Done()

@@ -1,10 +1,16 @@
 package delivery
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
 	"time"
 
 	"postroad/internal/envelope"
 	"postroad/internal/event"
+	"postroad/internal/hook"
 	"postroad/internal/store"
 	"postroad/spool"
 )
@@ -67,5 +73,29 @@ func (r *Runner) tellDelivered(tx store.Tx, now time.Time, d *spool.Due, words s
 	r.cfg.Events.Record(tx, d.Message, &event.Outcome{
 		Kind: event.Delivered, Time: now, Recipient: &d.Recipient, Attempts: d.Recipient.Attempts + 1, Local: true,
 		Reply: envelope.Reply{Code: 250, Enhanced: "2.1.5", Text: words},
+	})
+}
+
+// Webhooks are those that hear of events.
+func (r *Runner) Webhooks() []Webhook { return r.cfg.Webhooks }
+
+// ErrNoWebhook means that there is no webhook of a name.
+var ErrNoWebhook = errors.New("no such webhook")
+
+// TestWebhook posts a sample of an event and returns the answer, whatever it says. ErrNoWebhook, or why there is none.
+func (r *Runner) TestWebhook(ctx context.Context, name string) (hook.Answer, error) {
+	i := slices.IndexFunc(r.cfg.Webhooks, func(h Webhook) bool { return h.Name == name })
+	if i < 0 {
+		return hook.Answer{}, ErrNoWebhook
+	}
+	h := &r.cfg.Webhooks[i]
+	key, err := hook.ParseKey(h.Secret)
+	if err != nil {
+		return hook.Answer{}, err
+	}
+	body := event.Sample(r.cfg.Now())
+	return r.poster.apps.Post(ctx, &hook.Request{
+		URL: h.URL, ID: "test-" + r.cfg.Store.NewID().String(), ContentType: "application/json", Size: int64(len(body)), Key: key,
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	})
 }

@@ -92,7 +92,7 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(f
 func (a *app) root() *cobra.Command {
 	root := a.group("postroad", "a whole mail server: SMTP in, a durable spool, delivery, IMAP",
 		a.quickstart(), a.serve(), a.configCommands(),
-		a.domainCommands(), a.accountCommands(), a.aliasCommands(), a.listCommands(), a.banCommands(), a.certCommands(), a.dkimCommands(), a.tlsCommands(),
+		a.domainCommands(), a.accountCommands(), a.aliasCommands(), a.listCommands(), a.banCommands(), a.certCommands(), a.dkimCommands(), a.tlsCommands(), a.webhookCommands(),
 		a.queueCommands(), a.destinationCommands(), a.holdRuleCommands(), a.suppressionCommands(), a.mailboxCommands(), a.messageCommands(),
 		a.traceCommand(), a.statusCommand(), a.checkCommand(), a.compactCommand(), a.indexCommands(), a.benchCommands(), a.versionCommand(),
 	)

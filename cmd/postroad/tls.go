@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) tlsCommands() *cobra.Command {
-	return a.group("tls", "what is known of the TLS of other servers", a.tlsList(), a.tlsShow(), a.tlsForget())
+	return a.group("tls", "the TLS of other servers, and reports about it", a.tlsList(), a.tlsShow(), a.tlsForget(), a.tlsReport(), a.tlsReports(), a.tlsRecord())
 }
 
 func (a *app) tlsList() *cobra.Command {

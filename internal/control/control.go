@@ -77,6 +77,11 @@ type Service interface {
 	// ForgetTLS drops what is known of a domain's TLS.
 	ForgetTLS(ctx context.Context, domain string) error
 
+	// Webhooks lists the applications that the running server tells of events.
+	Webhooks(ctx context.Context) iter.Seq2[Webhook, error]
+	// TestWebhook posts a sample event, now and once, and returns the answer.
+	TestWebhook(ctx context.Context, name string) (WebhookAnswer, error)
+
 	// Certificates lists the certificates that the running server shows; the first to clients that name none of them.
 	Certificates(ctx context.Context) iter.Seq2[Certificate, error]
 	// RenewCertificate obtains another certificate for a name that the server obtains one for.

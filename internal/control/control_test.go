@@ -109,6 +109,12 @@ func (echo) TLSDomain(_ context.Context, d string) (DomainTLS, error) {
 	return DomainTLS{Domain: d, Memory: &TLSMemory{Sessions: 5, Established: true, Failing: born, Trouble: "t"}}, fails(d)
 }
 func (echo) ForgetTLS(_ context.Context, d string) error { return fails(d) }
+func (echo) Webhooks(context.Context) iter.Seq2[Webhook, error] {
+	return seq("", Webhook{Name: "n", URL: "u", Events: []string{"e"}, Accounts: []string{"a"}, KeyID: "k", Waiting: 7})
+}
+func (echo) TestWebhook(_ context.Context, n string) (WebhookAnswer, error) {
+	return WebhookAnswer{200, n, "t", "p"}, fails(n)
+}
 func (echo) Certificates(context.Context) iter.Seq2[Certificate, error] {
 	return seq("good", Certificate{Names: []string{"a", "b"}, Issuer: "i", Until: born, Source: "file", File: "f"}, Certificate{Trouble: "t"})
 }
@@ -341,6 +347,9 @@ func talk(ctx context.Context, svc Service, n string, say func(string, ...any)) 
 	td, err := svc.TLSDomain(ctx, n)
 	one("TLS domain")(string(raw(td)), err)
 	say("forget TLS", describe(svc.ForgetTLS(ctx, n)))
+	drain(say, "webhooks", svc.Webhooks(ctx))
+	wa, err := svc.TestWebhook(ctx, n)
+	one("test webhook")(wa, err)
 	drain(say, "certificates", svc.Certificates(ctx))
 	say("renew certificate", describe(svc.RenewCertificate(ctx, n)))
 	d, err = svc.AliasDomain(ctx, DomainAlias{n, "of"})

@@ -44,6 +44,8 @@ func operations(s Service) map[string]operation {
 		"TLSDomains":        list(func(ctx context.Context, _ none) iter.Seq2[DomainTLS, error] { return s.TLSDomains(ctx) }),
 		"TLSDomain":         call(s.TLSDomain),
 		"ForgetTLS":         do(s.ForgetTLS),
+		"Webhooks":          list(func(ctx context.Context, _ none) iter.Seq2[Webhook, error] { return s.Webhooks(ctx) }),
+		"TestWebhook":       call(s.TestWebhook),
 		"Certificates":      list(func(ctx context.Context, _ none) iter.Seq2[Certificate, error] { return s.Certificates(ctx) }),
 		"RenewCertificate":  do(s.RenewCertificate),
 		"DKIMKeys":          list(s.DKIMKeys),
