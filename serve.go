@@ -161,6 +161,7 @@ func (s *Server) deliveryConfig(o Options) delivery.Config {
 		Policies: s.policies, TLS: &tls.Config{RootCAs: o.RootCAs},
 		Source: addresses(s.cfg.Delivery.Source), Own: s.isOwn,
 		Signer:   s.house.signer(s.cfg, o.Resolver),
+		Proven:   (&proof{s.house.store, o.Resolver, o.Now}).proven,
 		Schedule: schedule(s.cfg.Retry), Routes: routes(s.cfg),
 		Webhooks: s.hooks, Events: s.events,
 		Limits: delivery.Limits{
