@@ -191,7 +191,9 @@ func TestPolicyHosts(t *testing.T) {
 	}{
 		{"not found", func(s *site) { s.answers(http.NotFound) }, tlsrpt.STSPolicyFetchError},
 		{"a redirect to itself", func(s *site) {
-			s.answers(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String()+"?", http.StatusFound) })
+			s.answers(func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, r.URL.String()+"?", http.StatusFound)
+			})
 		}, tlsrpt.STSPolicyFetchError},
 		{"a redirect with a policy", func(s *site) {
 			s.answers(func(w http.ResponseWriter, r *http.Request) {
