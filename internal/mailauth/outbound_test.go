@@ -18,7 +18,7 @@ import (
 
 // fixture is a Signer of example.test, whose keys the DNS has.
 type fixture struct {
-	t        *testing.T
+	t        testing.TB
 	store    *store.Store
 	resolver *dnstest.Resolver
 	keys     *Keys
@@ -26,7 +26,7 @@ type fixture struct {
 	now      time.Time
 }
 
-func open(t *testing.T) *fixture {
+func open(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{t: t, resolver: &dnstest.Resolver{}, now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
 	var err error
