@@ -172,12 +172,12 @@ func (s *scenario) sign(t *testing.T, key *SigningKey, test map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var e *examination
-	m, err := readMessage(strings.NewReader(text), func(fields []field) []bodyForm {
-		e = examine(fields)
-		return append(e.forms(), ours)
-	})
+	m, err := readHead(strings.NewReader(text))
 	if err != nil {
+		t.Fatal(err)
+	}
+	e := examine(m.fields)
+	if err := m.readBody(append(e.forms(), ours)...); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Unix(seconds, 0)

@@ -166,11 +166,17 @@ func (k *Keys) of(domain string) ([]*SigningKey, error) {
 	slices.SortStableFunc(keys, func(a, b *SigningKey) int { return strings.Compare(string(b.Algorithm), string(a.Algorithm)) })
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(keys) > 0 && k.changes == changes {
+	if len(k.signing) >= maxRemembered {
+		clear(k.signing)
+	}
+	if k.changes == changes {
 		k.signing[domain] = keys
 	}
 	return keys, nil
 }
+
+// maxRemembered bounds the domains of which it is remembered what signs for them: authors of what lists send are in any.
+const maxRemembered = 10_000
 
 // changed forgets what was read.
 func (k *Keys) changed() {

@@ -2,6 +2,7 @@ package mailauth
 
 import (
 	"context"
+	"errors"
 	"io"
 	"mime"
 	"net/mail"
@@ -57,50 +58,43 @@ const patience = 30 * time.Second
 // Fields returns what goes before a message: each field ends in CRLF. open gives its octets, as they leave, from the
 // start. What we send ourselves is signed; what we forward for others is sealed.
 func (s *Signer) Fields(ctx context.Context, o Outbound, open func() (io.ReadCloser, error)) ([]byte, error) {
-	key, err := s.sealingKey(o)
-	if err != nil {
-		return nil, err
+	if !o.Own && o.Via.IsZero() {
+		return nil, nil
 	}
 	r, err := open()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	var e *examination
-	m, err := readMessage(r, func(fields []field) []bodyForm {
-		if key == nil {
-			return []bodyForm{ours}
-		}
-		e = examine(fields)
-		return append(e.forms(), ours)
-	})
+	m, err := readHead(r)
+	if errors.Is(err, ErrHeader) { // it was let in, and so it goes out
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	var fields []byte
-	switch {
-	case o.Own:
-		fields, err = s.dkim(o, m)
-	case key != nil:
-		fields, err = s.seal(ctx, key, o, m, e)
+	vouch := s.seal
+	if o.Own {
+		vouch = s.dkim
 	}
+	fields, err := vouch(ctx, o, m)
 	return append(fields, deliveredTo(o.Via, m.fields)...), err
 }
 
-// sealingKey returns the key for a seal, or nil when there is nothing to seal, or nothing to do it with.
-func (s *Signer) sealingKey(o Outbound) (*SigningKey, error) {
-	if s.cfg.NoSeals || o.Own || o.Via.IsZero() {
+// seal makes a set of ARC that tells what was found of a message before it is changed by whoever gets it next; nothing when
+// the domain that forwards it has no key.
+func (s *Signer) seal(ctx context.Context, o Outbound, m *message) ([]byte, error) {
+	if s.cfg.NoSeals {
 		return nil, nil
 	}
 	keys, err := s.keysOf(o.Via.Domain)
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}
-	return keys[0], nil
-}
-
-// seal makes a set of ARC that tells what was found of a message before it is changed by whoever gets it next.
-func (s *Signer) seal(ctx context.Context, key *SigningKey, o Outbound, m *message, e *examination) ([]byte, error) {
+	e := examine(m.fields)
+	if err := m.readBody(append(e.forms(), ours)...); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	found := e.results(ctx, s.cfg.Resolver, s.cfg.Now(), m)
@@ -110,13 +104,16 @@ func (s *Signer) seal(ctx context.Context, key *SigningKey, o Outbound, m *messa
 		names = append(names, "dkim-signature")
 	}
 	words := describe(s.cfg.Hostname, found, spf, o.Client, o.From)
-	return seal(key, e.chain, found.ARC.Verdict, m.fields, names, m.hash(ours).hash.Sum(nil), words, s.cfg.Now())
+	return seal(keys[0], e.chain, found.ARC.Verdict, m.fields, names, m.hash(ours).hash.Sum(nil), words, s.cfg.Now())
 }
 
 // dkim makes a signature with each key of who the message says it is from, or else of who sends it.
-func (s *Signer) dkim(o Outbound, m *message) (fields []byte, err error) {
+func (s *Signer) dkim(_ context.Context, o Outbound, m *message) (fields []byte, err error) {
 	keys, err := s.keysOf(authorDomain(m.fields), o.From.Domain)
-	if err != nil {
+	if err != nil || len(keys) == 0 {
+		return nil, err
+	}
+	if err := m.readBody(ours); err != nil {
 		return nil, err
 	}
 	names := signedNames(m.fields)

@@ -156,34 +156,37 @@ func (k *SigningKey) sign(digest []byte) ([]byte, error) {
 	return value, nil
 }
 
-// message is a message that was read: its header, and hashes of its body.
+// message is a message that is being read: its header, and then hashes of its body.
 type message struct {
 	fields []field
+	body   *bufio.Reader
 	hashes []*bodyHash
 }
 
-// readMessage reads r to its end. forms says, by the header, which hashes of the body are wanted; each is made once.
-func readMessage(r io.Reader, forms func([]field) []bodyForm) (*message, error) {
-	br := bufio.NewReaderSize(r, 8*blockSize)
-	m := &message{}
+// readHead reads the header of a message.
+func readHead(r io.Reader) (*message, error) {
+	m := &message{body: bufio.NewReaderSize(r, 4*blockSize)}
 	var err error
-	if m.fields, err = readHeader(br); err != nil {
-		return nil, err
-	}
+	m.fields, err = readHeader(m.body)
+	return m, err
+}
+
+// readBody reads the rest, for its hashes in some forms; each is made once.
+func (m *message) readBody(forms ...bodyForm) error {
 	var all []io.Writer
-	for _, form := range forms(m.fields) {
+	for _, form := range forms {
 		if m.hash(form) == nil {
 			h := newBodyHash(form)
 			m.hashes, all = append(m.hashes, h), append(all, h)
 		}
 	}
-	if _, err := io.Copy(io.MultiWriter(all...), br); err != nil {
-		return nil, err
+	if _, err := io.Copy(io.MultiWriter(all...), m.body); err != nil {
+		return err
 	}
 	for _, h := range m.hashes {
 		h.Close()
 	}
-	return m, nil
+	return nil
 }
 
 // hash returns the hash in a form, or nil.

@@ -54,12 +54,12 @@ type Results struct {
 // Verify reads a message to its end and verifies its signatures. An error is r's, or of a header that is too large; trouble
 // with the DNS is in the results.
 func Verify(ctx context.Context, resolver dns.Resolver, now time.Time, r io.Reader) (Results, error) {
-	var e *examination
-	m, err := readMessage(r, func(fields []field) []bodyForm {
-		e = examine(fields)
-		return e.forms()
-	})
+	m, err := readHead(r)
 	if err != nil {
+		return Results{}, err
+	}
+	e := examine(m.fields)
+	if err := m.readBody(e.forms()...); err != nil {
 		return Results{}, err
 	}
 	return e.results(ctx, resolver, now, m), nil
