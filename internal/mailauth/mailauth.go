@@ -2,7 +2,7 @@
 // SPF (RFC 7208) of who brought it. What is promised:
 //
 //   - A message is read in one pass, whatever number of signatures it has or gets. Of its body nothing is kept but hashes.
-//   - What a stranger's message, or the DNS, can make this do is bounded: 1 MiB of header, 10 DKIM signatures, 50 sets of
+//   - What a stranger's message, or the DNS, can make this do is bounded: 1 MiB of header and a little more, 10 DKIM signatures, 50 sets of
 //     ARC, keys of 1024 to 4096 bits.
 //   - What is signed is what leaves, and what our signatures name cannot be added to: each field that a reader sees is
 //     signed once more than it is there.
@@ -31,9 +31,9 @@ const (
 
 // Bounds of what a message of strangers may have us do.
 const (
-	maxHeader     = 1 << 20
-	maxSignatures = 10 // of DKIM
-	maxSets       = 50 // of ARC (RFC 8617, 4.2.1)
+	maxHeader     = 1<<20 + 64<<10 // as much as is let in, and what servers add
+	maxSignatures = 10             // of DKIM
+	maxSets       = 50             // of ARC (RFC 8617, 4.2.1)
 	maxNames      = 500
 	minRSA        = 1024
 	maxRSA        = 4096
