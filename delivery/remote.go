@@ -25,13 +25,14 @@ const (
 // attempt is one try to hand one message to one destination, for recipients that
 // belong together. One goroutine.
 type attempt struct {
-	r    *Runner
-	lane *lane
-	msg  *spool.Message
-	done []outcome // one for each recipient; those in left may still change
-	left []int     // not settled: another host may take them
-	mark *mark     // nil until a transaction begins
-	said smtpc.Transcript
+	r       *Runner
+	lane    *lane
+	msg     *spool.Message
+	done    []outcome // one for each recipient; those in left may still change
+	left    []int     // not settled: another host may take them
+	probing bool      // nothing is sent, and nothing is learned from it
+	mark    *mark     // nil until a transaction begins
+	said    smtpc.Transcript
 
 	reached  bool // a host was ready for a transaction, or there is none to reach
 	last     envelope.Reply

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -17,10 +18,11 @@ import (
 
 // security is what an attempt knows of the TLS that its hosts must show.
 type security struct {
-	policy *tlspolicy.Policy // of the domain; nil: mail does not go by MX, or there are no policies
-	need   tlspolicy.Need    // of the present host
-	local  net.Addr          // our end of the last connection
-	bad    error             // what was wrong with the certificate that the last connection showed
+	policy *tlspolicy.Policy   // of the domain; nil: mail does not go by MX, or there are no policies
+	need   tlspolicy.Need      // of the present host
+	local  net.Addr            // our end of the last connection
+	chain  []*x509.Certificate // that the last connection showed, of a probe
+	bad    error               // what was wrong with the certificate that the last connection showed
 
 	tries int       // hosts and addresses that were tried
 	never int       // those that will never do, for a message with REQUIRETLS
@@ -104,6 +106,9 @@ func (a *attempt) options() smtpc.Options {
 	c, need := &a.r.cfg, &a.tls.need
 	o := smtpc.Options{Hostname: c.Hostname, Config: c.TLS, Timeouts: c.Timeouts, Now: c.Now}
 	o.TLS, o.ServerName = levels[need.Level], need.ServerName
+	if a.probing {
+		o.Shown = a.tls.shows
+	}
 	if need.Verify != nil {
 		o.Verify = func(state tls.ConnectionState) error {
 			a.tls.bad = need.Verify(state)
@@ -163,7 +168,7 @@ func (a *attempt) untrusted(e *smtpc.Error) error {
 
 // report tells the domain's policy how a session began, if it came to TLS.
 func (a *attempt) report(host string, ip netip.Addr, conn *smtpc.Conn, err error) {
-	if a.tls.policy == nil || tlsrpt.IsReport(a.msg) { // RFC 8460, 3: reports are not about themselves
+	if a.tls.policy == nil || a.probing || tlsrpt.IsReport(a.msg) { // RFC 8460, 3: reports are not about themselves
 		return
 	}
 	s := tlspolicy.Session{Host: host, IP: ip, Local: addrOf(a.tls.local), Need: a.tls.need}

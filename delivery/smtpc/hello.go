@@ -1,6 +1,7 @@
 package smtpc
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -62,3 +63,13 @@ func (c *Conn) Param(keyword string) string { return c.ext[keyword] }
 
 // Greeted is the name that the server gave itself in its answer to EHLO.
 func (c *Conn) Greeted() string { return c.greeted }
+
+// Extensions are what the server offers, each with what it said behind the keyword, in order of keywords.
+func (c *Conn) Extensions() []string {
+	var all []string
+	for keyword, param := range c.ext {
+		all = append(all, strings.TrimSpace(keyword+" "+param))
+	}
+	slices.Sort(all)
+	return all
+}

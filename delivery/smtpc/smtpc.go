@@ -56,7 +56,8 @@ type Options struct {
 	// Verify decides whether the server's certificate is good; nil asks the roots in Config for the host's name.
 	// Opportunistic and Encrypted ask too, and go on whatever the answer: Conn.Verified has it.
 	Verify     func(tls.ConnectionState) error
-	ServerName string // sent in the TLS handshake, and held against the certificate; empty is the host
+	Shown      func(tls.ConnectionState) // told what the server shows in a handshake, before it is judged; nil is nobody
+	ServerName string                    // sent in the TLS handshake, and held against the certificate; empty is the host
 
 	Username, Password string // to log in with; empty for none
 

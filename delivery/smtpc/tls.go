@@ -128,6 +128,9 @@ func (c *Conn) serverName() string {
 
 // check judges the server's certificate.
 func (c *Conn) check(state tls.ConnectionState, config *tls.Config) error {
+	if c.opts.Shown != nil {
+		c.opts.Shown(state)
+	}
 	if c.opts.Verify != nil {
 		return c.opts.Verify(state)
 	}
