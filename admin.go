@@ -45,6 +45,7 @@ type AdminConfig struct {
 	TLS       *tlspolicy.Policies
 	Rules     *delivery.Rules
 	Runner    *delivery.Runner // the server's, or one that does not run
+	Prober    *delivery.Runner // nil without a running server
 	Certs     *certs.Certs     // nil without a running server
 	Now       func() time.Time // nil is time.Now
 

@@ -154,41 +154,54 @@ func (s *Server) imapConfig(o Options, cert *tls.Config) imapd.Config {
 }
 
 func (s *Server) deliveryConfig(o Options) delivery.Config {
-	d := s.cfg.Delivery
+	c := outward(s.cfg, o)
+	c.Store, c.Spool, c.Mailboxes, c.Accounts = s.house.store, s.house.spool, s.house.mailboxes, s.house.accounts
+	c.CreateMailboxes = s.cfg.Recipients.DetailMailbox == "create"
+	c.Policies, c.Own, c.Signer = s.policies, s.isOwn, s.house.signer(s.cfg, o.Resolver)
+	c.Proven = (&proof{s.house.store, o.Resolver, o.Now}).proven
+	c.Webhooks, c.Events = s.hooks, s.events
+	c.Rules, c.SuppressFor = s.house.rules, s.cfg.Submission.SuppressFor.Std()
+	c.Log = s.log
+	return c
+}
+
+// outward is what of delivery has to do with other servers.
+func outward(cfg config.Config, o Options) delivery.Config {
+	d := cfg.Delivery
 	return delivery.Config{
-		Store: s.house.store, Spool: s.house.spool, Mailboxes: s.house.mailboxes, Accounts: s.house.accounts,
-		Resolver: o.Resolver, Dial: o.Dial, Hostname: s.cfg.Hostname, Port: o.MXPort, CreateMailboxes: s.cfg.Recipients.DetailMailbox == "create", AllowPrivate: o.AllowPrivate,
-		Policies: s.policies, TLS: &tls.Config{RootCAs: o.RootCAs},
-		Source: addresses(s.cfg.Delivery.Source), Own: s.isOwn,
-		Signer:   s.house.signer(s.cfg, o.Resolver),
-		Proven:   (&proof{s.house.store, o.Resolver, o.Now}).proven,
-		Schedule: schedule(s.cfg.Retry), Routes: routes(s.cfg),
-		Webhooks: s.hooks, Events: s.events,
+		Resolver: o.Resolver, Dial: o.Dial, Hostname: cfg.Hostname, Port: o.MXPort, AllowPrivate: o.AllowPrivate,
+		TLS: &tls.Config{RootCAs: o.RootCAs}, Source: addresses(d.Source),
+		Schedule: schedule(cfg.Retry), Routes: routes(cfg),
 		Limits: delivery.Limits{
 			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
-			Connect: d.ConnectTimeout.Std(), Drain: s.cfg.ShutdownTimeout.Std(),
+			Connect: d.ConnectTimeout.Std(), Drain: cfg.ShutdownTimeout.Std(),
 		},
 		Timeouts: smtpc.Timeouts{Command: d.CommandTimeout.Std()},
-		Rules:    s.house.rules, SuppressFor: s.cfg.Submission.SuppressFor.Std(),
-		Now: o.Now, Log: s.log,
+		Now:      o.Now,
 	}
 }
 
 // openPolicies opens what is known of the TLS of other servers.
 func (s *Server) openPolicies(o Options) (*tlspolicy.Policies, error) {
-	c := tlspolicy.Config{
-		Store: s.house.store, Resolver: o.Resolver, RootCAs: o.RootCAs, AllowPrivate: o.AllowPrivate,
-		SMTPPort: o.MXPort, HTTPSPort: o.PolicyPort, Memory: s.cfg.Delivery.TLSMemory.Std(), Now: o.Now, Log: s.log,
-	}
+	c := policyConfig(s.cfg, s.house.store, o)
+	c.Log = s.log
 	if s.reports != nil {
 		c.Recorder = s.reports
+	}
+	return tlspolicy.Open(c)
+}
+
+func policyConfig(cfg config.Config, st tlspolicy.Store, o Options) tlspolicy.Config {
+	c := tlspolicy.Config{
+		Store: st, Resolver: o.Resolver, RootCAs: o.RootCAs, AllowPrivate: o.AllowPrivate,
+		SMTPPort: o.MXPort, HTTPSPort: o.PolicyPort, Memory: cfg.Delivery.TLSMemory.Std(), Now: o.Now,
 	}
 	if o.Dial != nil {
 		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return o.Dial(ctx, netip.Addr{}, network, addr)
 		}
 	}
-	return tlspolicy.Open(c)
+	return c
 }
 
 func (s *Server) openKeys(o Options) *mailauth.Keys {
@@ -199,7 +212,7 @@ func (s *Server) openKeys(o Options) *mailauth.Keys {
 
 func (s *Server) adminConfig(o Options) AdminConfig {
 	c := s.house.adminConfig(s.cfg.DataDir, s.runner)
-	c.Certs, c.TLS, c.Now, c.Hostname, c.Started = s.certs, s.policies, o.Now, s.cfg.Hostname, s.started
+	c.Prober, c.Certs, c.TLS, c.Now, c.Hostname, c.Started = s.prober, s.certs, s.policies, o.Now, s.cfg.Hostname, s.started
 	c.Listeners = func() map[string]string {
 		open := map[string]string{}
 		for _, v := range s.serving {

@@ -70,6 +70,7 @@ type Server struct {
 	runner   *delivery.Runner
 	reports  *tlsrpt.Reports // nil: none are sent
 	policies *tlspolicy.Policies
+	prober   *delivery.Runner
 	gate     *gate.Gate
 	certs    *certs.Certs
 	admin    *Admin
@@ -217,6 +218,9 @@ func (s *Server) build(o Options) error {
 		return err
 	}
 	s.runner = delivery.New(s.deliveryConfig(o))
+	if s.prober, err = newProber(s.cfg, s.house.store, s.house.rules, o); err != nil {
+		return err
+	}
 	s.gate = s.newGate(o)
 	if err := s.listen(o); err != nil {
 		return err

@@ -80,6 +80,9 @@ func (r *Runner) Probe(ctx context.Context, from, to envelope.Address) Finding {
 	return p.Finding
 }
 
+// Hostname is the name by which the Runner introduces itself.
+func (r *Runner) Hostname() string { return r.cfg.Hostname }
+
 // probe is a Probe under way.
 type probe struct {
 	Finding
@@ -267,6 +270,7 @@ func (p *probe) goodWords() string {
 		fmt.Fprintf(&b, " (%s)", c.Address)
 	}
 	switch {
+	case !c.Address.IsValid(): // it stays on this machine
 	case c.TLS == "":
 		b.WriteString(", in the clear")
 	case c.Unverified != "":

@@ -93,7 +93,7 @@ func (a *app) root() *cobra.Command {
 	root := a.group("postroad", "a whole mail server: SMTP in, a durable spool, delivery, IMAP",
 		a.quickstart(), a.serve(), a.configCommands(),
 		a.domainCommands(), a.accountCommands(), a.aliasCommands(), a.listCommands(), a.banCommands(), a.certCommands(), a.dkimCommands(), a.tlsCommands(), a.webhookCommands(),
-		a.queueCommands(), a.destinationCommands(), a.holdRuleCommands(), a.suppressionCommands(), a.mailboxCommands(), a.messageCommands(),
+		a.queueCommands(), a.destinationCommands(), a.holdRuleCommands(), a.suppressionCommands(), a.probeCommand(), a.mailboxCommands(), a.messageCommands(),
 		a.traceCommand(), a.statusCommand(), a.checkCommand(), a.compactCommand(), a.indexCommands(), a.benchCommands(), a.versionCommand(),
 	)
 	root.Long = `postroad is a whole mail server in one program and one data directory.

@@ -156,6 +156,9 @@ type Service interface {
 	// ForgetDestination forgets what a running server has learned of a destination, and tries it anew.
 	ForgetDestination(ctx context.Context, name string) error
 
+	// Probe finds out what sending mail somewhere would meet, without sending any.
+	Probe(ctx context.Context, q ProbeQuery) (Probe, error)
+
 	// HoldRules lists the rules by which new mail is put on hold. RemoveHoldRule removes one by its number; what it holds
 	// stays on hold.
 	HoldRules(ctx context.Context) iter.Seq2[HoldRule, error]

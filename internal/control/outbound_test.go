@@ -55,6 +55,10 @@ func (echo) AddSuppression(_ context.Context, n NewSuppression) (Suppression, er
 }
 func (echo) RemoveSuppression(_ context.Context, s Suppression) error { return fails(s.Address) }
 
+func (echo) Probe(_ context.Context, q ProbeQuery) (Probe, error) {
+	return Probe{Domain: q.To, Verdict: q.From, Hosts: []ProbeHost{{Name: "h", Calls: []ProbeCall{{TLS: "t"}}}}}, fails(q.To)
+}
+
 // outbound adds what goes out to a transcript.
 func outbound(ctx context.Context, svc Service, n string, say func(string, ...any), one func(string) func(any, error)) {
 	f := QueueFilter{IDs: []string{"1"}, Sender: n, Destination: n, Account: "a"}
@@ -76,6 +80,8 @@ func outbound(ctx context.Context, svc Service, n string, say func(string, ...an
 	c, err = svc.ResumeDestination(ctx, n)
 	one("resume")(c, err)
 	say("forget", describe(svc.ForgetDestination(ctx, n)))
+	p, err := svc.Probe(ctx, ProbeQuery{n, "f"})
+	one("probe")(p, err)
 	drain(say, "hold rules", svc.HoldRules(ctx))
 	h, err := svc.AddHoldRule(ctx, HoldRule{Sender: "s", Reason: n})
 	one("add hold rule")(h, err)

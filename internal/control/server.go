@@ -100,6 +100,7 @@ func operations(s Service) map[string]operation {
 		"SuspendDestination": call(s.SuspendDestination),
 		"ResumeDestination":  call(s.ResumeDestination),
 		"ForgetDestination":  do(s.ForgetDestination),
+		"Probe":              call(s.Probe),
 		"HoldRules":          list(func(ctx context.Context, _ none) iter.Seq2[HoldRule, error] { return s.HoldRules(ctx) }),
 		"AddHoldRule":        call(s.AddHoldRule),
 		"RemoveHoldRule":     do(s.RemoveHoldRule),
