@@ -28,7 +28,9 @@ func TestWebhookAndRoute(t *testing.T) {
 			came <- got{"mail", string(body)}
 			return
 		}
-		var batch struct{ Events []struct{ Type, Recipient string } }
+		var batch struct {
+			Events []struct{ Type, Recipient string }
+		}
 		if err := json.Unmarshal(body, &batch); err != nil {
 			t.Errorf("%q: %v", body, err)
 		}

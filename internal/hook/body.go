@@ -12,9 +12,8 @@ import (
 // answer, until end.
 type body struct {
 	// Set when it is made, never changed.
-	block, rest time.Duration // until the next read, and until the end once all was read
-	before      func() error
-	timer       *time.Timer // breaks the request off
+	before func() error
+	timer  *time.Timer // breaks the request off
 
 	mu   sync.Mutex // guards what follows
 	in   io.ReadCloser
@@ -24,14 +23,13 @@ type body struct {
 }
 
 // body opens what is sent.
-func (c *Client) body(r *Request, breakOff context.CancelCauseFunc) (*body, error) {
+func newBody(r *Request, breakOff context.CancelCauseFunc) (*body, error) {
 	in, err := r.Open()
 	if err != nil {
 		return nil, err
 	}
-	t := c.cfg.Timeouts
-	b := &body{block: t.Block, rest: t.Block + t.Answer, before: r.Before, in: in, left: r.Size}
-	b.timer = time.AfterFunc(2*t.Connect+b.rest, func() { breakOff(errSlow) })
+	b := &body{before: r.Before, in: in, left: r.Size}
+	b.timer = time.AfterFunc(2*connectWithin+blockWithin+answerWithin, func() { breakOff(errSlow) })
 	if r.Size == 0 && r.Before != nil {
 		if err := r.Before(); err != nil {
 			b.end()
@@ -53,7 +51,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case len(p) == 0:
 		return 0, nil
 	}
-	b.timer.Reset(b.block)
+	b.timer.Reset(blockWithin)
 	if b.left == 1 {
 		return b.last(p)
 	}
@@ -80,7 +78,7 @@ func (b *body) last(p []byte) (int, error) {
 		return 0, b.err
 	}
 	p[0], b.left = octets[0], 0
-	b.timer.Reset(b.rest)
+	b.timer.Reset(blockWithin + answerWithin)
 	return 1, nil
 }
 

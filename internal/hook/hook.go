@@ -28,30 +28,20 @@ import (
 
 // Config is what New needs; the zero value is ready for use.
 type Config struct {
-	Dial     func(ctx context.Context, network, addr string) (net.Conn, error) // nil is the operating system's
-	TLS      *tls.Config                                                       // the roots; nil is the system's
-	Timeouts Timeouts
-	Agent    string // User-Agent
-	Direct   bool   // whatever proxy the environment names, it is not used
-	Now      func() time.Time
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // nil is the operating system's
+	TLS    *tls.Config                                                       // the roots; nil is the system's
+	Agent  string                                                            // User-Agent
+	Direct bool                                                              // whatever proxy the environment names, it is not used
+	Now    func() time.Time
 }
 
-// Timeouts bound a request. Zero fields have the values given here.
-type Timeouts struct {
-	Connect time.Duration // a connection, and its TLS handshake: 30 s each
-	Block   time.Duration // some octets to be taken: 1 minute
-	Answer  time.Duration // the answer, once all was sent: 2 minutes
-	All     time.Duration // all together: 15 minutes
-}
-
-func (t Timeouts) withDefaults() Timeouts {
-	return Timeouts{
-		Connect: cmp.Or(t.Connect, 30*time.Second),
-		Block:   cmp.Or(t.Block, time.Minute),
-		Answer:  cmp.Or(t.Answer, 2*time.Minute),
-		All:     cmp.Or(t.All, 15*time.Minute),
-	}
-}
+// How long things may take.
+const (
+	connectWithin = 30 * time.Second // a connection, and then TLS
+	blockWithin   = time.Minute      // some octets to be taken
+	answerWithin  = 2 * time.Minute  // the answer, once all was sent
+	allWithin     = 15 * time.Minute
+)
 
 // The bounds on answers.
 const (
@@ -88,7 +78,6 @@ type Client struct {
 
 // New returns a client without connections.
 func New(cfg Config) *Client {
-	cfg.Timeouts = cfg.Timeouts.withDefaults()
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
@@ -98,7 +87,7 @@ func New(cfg Config) *Client {
 	c := &Client{cfg: cfg}
 	c.transport = &http.Transport{
 		DialContext: c.dial, TLSClientConfig: cfg.TLS.Clone(), ForceAttemptHTTP2: true,
-		TLSHandshakeTimeout: cfg.Timeouts.Connect, ResponseHeaderTimeout: cfg.Timeouts.Answer,
+		TLSHandshakeTimeout: connectWithin, ResponseHeaderTimeout: answerWithin,
 		MaxResponseHeaderBytes: maxHeader, MaxIdleConnsPerHost: 4, MaxIdleConns: 64, IdleConnTimeout: 30 * time.Second,
 		DisableCompression: true, ExpectContinueTimeout: time.Second,
 	}
@@ -109,7 +98,7 @@ func New(cfg Config) *Client {
 }
 
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeouts.Connect)
+	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
 	return c.cfg.Dial(ctx, network, addr)
 }
@@ -149,13 +138,13 @@ type Answer struct {
 func (c *Client) Post(ctx context.Context, r *Request) (Answer, error) {
 	ctx, breakOff := context.WithCancelCause(ctx)
 	defer breakOff(nil)
-	all := time.AfterFunc(c.cfg.Timeouts.All, func() { breakOff(errSlow) })
+	all := time.AfterFunc(allWithin, func() { breakOff(errSlow) })
 	defer all.Stop()
 	req, err := c.request(ctx, r)
 	if err != nil {
 		return Answer{}, &LocalError{err}
 	}
-	body, err := c.body(r, breakOff)
+	body, err := newBody(r, breakOff)
 	if err != nil {
 		return Answer{}, &LocalError{err}
 	}
