@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -20,13 +21,13 @@ import (
 )
 
 // newProber returns what finds the way of mail that cfg sends. What it does is not counted for TLS reports.
-func newProber(cfg config.Config, st tlspolicy.Store, rules *delivery.Rules, o Options) (*delivery.Runner, error) {
+func newProber(cfg config.Config, st tlspolicy.Store, rules *delivery.Rules, own func(netip.AddrPort) bool, o Options) (*delivery.Runner, error) {
 	policies, err := tlspolicy.Open(policyConfig(cfg, st, o))
 	if err != nil {
 		return nil, err
 	}
 	c := outward(cfg, o)
-	c.Policies, c.Rules = policies, rules
+	c.Policies, c.Rules, c.Own = policies, rules, own
 	return delivery.New(c), nil
 }
 
@@ -46,7 +47,7 @@ func Probe(ctx context.Context, cfg config.Config, q control.ProbeQuery) (p cont
 		return p, err
 	}
 	defer st.Close()
-	prober, err := newProber(cfg, st, nil, o)
+	prober, err := newProber(cfg, st, nil, nil, o)
 	if err != nil {
 		return p, err
 	}

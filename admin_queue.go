@@ -317,5 +317,6 @@ func showEvent(e trace.Event) control.Event {
 		Time: e.Time, Kind: string(e.Kind), From: e.From, To: e.To, Given: e.Given, MessageID: e.MessageID, Size: e.Size,
 		Protocol: e.Protocol, Peer: e.Peer, TLS: e.TLS, Account: e.Account,
 		Reply: e.Reply, Mailbox: e.Mailbox, UID: e.UID, By: e.By, Next: e.Next, Related: e.Related,
+		Dialogue: text(e.Dialogue),
 	}
 }

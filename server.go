@@ -218,7 +218,7 @@ func (s *Server) build(o Options) error {
 		return err
 	}
 	s.runner = delivery.New(s.deliveryConfig(o))
-	if s.prober, err = newProber(s.cfg, s.house.store, s.house.rules, o); err != nil {
+	if s.prober, err = newProber(s.cfg, s.house.store, s.house.rules, s.isOwn, o); err != nil {
 		return err
 	}
 	s.gate = s.newGate(o)

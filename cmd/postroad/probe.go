@@ -133,8 +133,8 @@ func showProbeCall(w io.Writer, c control.ProbeCall, dialogue bool) {
 		}
 	}
 	if dialogue {
-		for line := range strings.Lines(c.Dialogue) {
-			fmt.Fprintf(w, "      %s\n", clean(strings.TrimRight(line, "\r\n")))
+		for _, line := range dialogueLines(c.Dialogue) {
+			fmt.Fprintf(w, "      %s\n", clean(line))
 		}
 	}
 }

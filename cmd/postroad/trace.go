@@ -14,14 +14,18 @@ import (
 
 func (a *app) traceCommand() *cobra.Command {
 	var limit int
+	var dialogue bool
 	cmd := command{
 		use: "trace ID | MESSAGE-ID | ADDRESS", short: "tell the life of messages", args: cobra.ExactArgs(1),
 		long: `Tell the life of messages, the newest first: who brought them, each attempt with
 the other side's reply, and where they ended. Name one by its id or its Message-ID,
-or several by the address of their sender or a recipient.`,
+or several by the address of their sender or a recipient. --dialogue shows what was said
+in each attempt: "> " by us, "< " by the other side, "= " what happened meanwhile. Passwords
+and the message itself are left out.`,
 		complete: a.completing(false, accountNames),
 		example: `postroad trace 01k8q2c4rw7xf
 postroad trace '<20261120.1@example.org>'
+postroad trace 01k8q2c4rw7xf --dialogue
 postroad trace alice@example.test --limit 5`,
 		run: a.on(func(ctx context.Context, svc control.Service, args []string) error {
 			seen := false
@@ -33,7 +37,7 @@ postroad trace alice@example.test --limit 5`,
 					fmt.Fprintln(a.out)
 				}
 				seen = true
-				if err := a.show(life, func(w io.Writer) { showLife(w, life) }); err != nil {
+				if err := a.show(life, func(w io.Writer) { showLife(w, life, dialogue) }); err != nil {
 					return err
 				}
 			}
@@ -41,14 +45,20 @@ postroad trace alice@example.test --limit 5`,
 		}),
 	}.cobra()
 	cmd.Flags().IntVar(&limit, "limit", 0, "tell of at most so many messages (default 20)")
+	cmd.Flags().BoolVar(&dialogue, "dialogue", false, "show what was said in each attempt")
 	return cmd
 }
 
-func showLife(w io.Writer, l control.Life) {
+func showLife(w io.Writer, l control.Life, dialogue bool) {
 	fmt.Fprintln(w, "message", clean(l.ID))
 	t := newTable(w)
 	for _, e := range l.Events {
 		t.row("  "+when(e.Time), e.Kind, eventText(e))
+		if dialogue {
+			for _, line := range dialogueLines(e.Dialogue) {
+				t.row("", "", line)
+			}
+		}
 	}
 	if l.Queue != nil {
 		for _, r := range l.Queue.Recipients {
@@ -56,6 +66,19 @@ func showLife(w io.Writer, l control.Life) {
 		}
 	}
 	flush(t)
+}
+
+// dialogueLines are the lines of a dialogue, those that are too long in several.
+func dialogueLines(dialogue string) (lines []string) {
+	const width = 110
+	for line := range strings.Lines(dialogue) {
+		rest := []rune(strings.TrimRight(line, "\r\n"))
+		for ; len(rest) > width; rest = append([]rune("    "), rest[width:]...) {
+			lines = append(lines, string(rest[:width]))
+		}
+		lines = append(lines, string(rest))
+	}
+	return lines
 }
 
 func waitingText(r control.QueueRecipient) string {

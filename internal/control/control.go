@@ -703,4 +703,5 @@ type Event struct {
 	By        string    `json:"by,omitempty"`
 	Next      string    `json:"next,omitempty"`
 	Related   string    `json:"related,omitempty"`
+	Dialogue  string    `json:"dialogue,omitempty"` // what was said in an attempt, a line each, "> " ours and "< " theirs
 }
