@@ -20,6 +20,7 @@ const (
 	backOff     = 5 * time.Minute     // after a fetch that failed (RFC 8461, 3.3)
 	refreshers  = 8                   // policies that are refreshed at the same time
 	maxFailed   = 10_000              // failures that are remembered
+	askTime     = 30 * time.Second    // of one question to the DNS
 )
 
 const recordVersion = 1
@@ -102,6 +103,8 @@ func (p *Policies) discover(ctx context.Context, domain string, now time.Time) (
 
 // announced returns the id that the domain's text record tells of; empty when there is no good one, or no answer.
 func (p *Policies) announced(ctx context.Context, domain string) string {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	answer, err := p.cfg.Resolver.LookupTXT(ctx, "_mta-sts."+domain)
 	if err != nil {
 		return ""

@@ -67,6 +67,8 @@ func (d *Policy) tlsa(ctx context.Context, host, canonical string) (base string,
 // tlsaAt returns the validated TLSA records of a name. Without an answer the host is not used, whatever an attacker makes
 // of the question (RFC 7672, 2.1.2).
 func (d *Policy) tlsaAt(ctx context.Context, host, base string) ([]dns.TLSA, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	answer, err := d.p.cfg.Resolver.LookupTLSA(ctx, fmt.Sprintf("_%d._tcp.%s", d.p.cfg.SMTPPort, base))
 	switch {
 	case dns.Temporary(err):

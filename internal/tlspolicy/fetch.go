@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	fetchTime     = time.Minute // of one policy, from the first look-up to the last octet (RFC 8461, 3.3)
-	maxPolicyHead = 16 << 10    // octets of the response's header
-	maxPolicyHost = 4           // addresses of a policy host that are tried
+	fetchTime     = time.Minute      // of one policy, from the first look-up to the last octet (RFC 8461, 3.3)
+	dialTime      = 10 * time.Second // to connect to one address
+	maxPolicyHead = 16 << 10         // octets of the response's header
+	maxPolicyHost = 4                // addresses of a policy host that are tried
 )
 
 // errPrivate means that a policy host is none that a stranger may have us ask.
@@ -107,11 +108,17 @@ func (p *Policies) dialHost(ctx context.Context, network, addr string) (net.Conn
 			break
 		}
 		var conn net.Conn
-		if conn, err = p.cfg.Dial(ctx, network, net.JoinHostPort(ip.String(), port)); err == nil {
+		if conn, err = p.dial(ctx, network, net.JoinHostPort(ip.String(), port)); err == nil {
 			return conn, nil
 		}
 	}
 	return nil, err
+}
+
+func (p *Policies) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	return p.cfg.Dial(ctx, network, addr)
 }
 
 // allowed are the addresses that may be asked; when there is none of many, why says so.

@@ -133,6 +133,9 @@ func (d *Policy) Required(host string, n Need) (Need, error) {
 	if !d.authentic(host) {
 		return n, fmt.Errorf("%s cannot be used for a message with REQUIRETLS: %w", host, ErrUnauthentic)
 	}
+	if n.Kind != DANE || n.unusable { // neither what is only remembered nor what is only tested says more
+		n.Verify, n.pkix = d.p.pkix(n.ServerName), true
+	}
 	n.Level, n.Kind = Verified, RequireTLS
 	n.Words = "the sender requires TLS (REQUIRETLS), on top of: " + n.Words
 	return n, nil

@@ -115,13 +115,16 @@ func (t *table) get(st Store, domain string) (value []byte, err error) {
 	return value, nil
 }
 
-// walk calls fn with each record, a copy, and drops those for which it says so.
+// walk calls fn with each record, a copy, and drops those for which it says so. Then it knows again how many there are,
+// whoever else writes here.
 func (t *table) walk(ctx context.Context, st Store, fn func(domain string, record []byte) (drop bool)) error {
+	n := 0
 	for after := ""; ctx.Err() == nil; {
 		domains, values, err := t.page(st, after)
 		if err != nil {
 			return err
 		}
+		n += len(domains)
 		old := make(map[string][]byte)
 		for i, domain := range domains {
 			if fn(domain, values[i]) {
@@ -131,7 +134,9 @@ func (t *table) walk(ctx context.Context, st Store, fn func(domain string, recor
 		if err := t.dropUnchanged(st, old); err != nil {
 			return err
 		}
+		n -= len(old)
 		if len(domains) < pageSize {
+			t.count.Store(int64(n))
 			return nil
 		}
 		after = domains[len(domains)-1]
