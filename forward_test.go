@@ -7,12 +7,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-smtp"
 
 	"postroad"
 	"postroad/internal/control"
 	"postroad/internal/dns/dnstest"
+	"postroad/internal/mailauth"
 )
 
 // country has three servers that mail each other. Two forwards its mail for fwd to cy, who is at three, and for gone to
@@ -124,4 +126,67 @@ func mailAs(t *testing.T, s *embedded, from, to, text string) error {
 	}
 	defer client.Close()
 	return client.SendMail(from, []string{to}, strings.NewReader(text))
+}
+
+// sign gives a server keys for a domain, whose records the DNS has.
+func (c *country) sign(t *testing.T, s *embedded, domain string) {
+	t.Helper()
+	keys, err := s.Admin().AddDKIMKeys(t.Context(), control.NewDKIMKeys{Domain: domain, Algorithm: "both"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		c.TXT(k.Name, k.Record)
+	}
+	if keys, err = s.Admin().CheckDKIMKeys(t.Context(), domain); err != nil || len(keys) != 2 || keys[0].State != "active" {
+		t.Fatalf("%+v, %v", keys, err)
+	}
+}
+
+// A message is signed where it is sent, and sealed where it is forwarded; both hold where it arrives, whatever was in it.
+func TestSignedAndSealedOnTheWay(t *testing.T) {
+	c := newCountry(t)
+	c.sign(t, c.one, "one.test")
+	c.sign(t, c.two, "two.test")
+	c.TXT("one.test", "v=spf1 ip4:127.0.0.0/8 -all")
+	text := strings.Replace(hills, "text\r\n", "gr\xc3\xbc\xc3\x9fe \t \r\n..\r\n.\r\n"+strings.Repeat("long ", 1000)+"\r\n\r\n\r\n", 1)
+	if err := submit(t, c.one, c.ann, []string{"fwd@two.test"}, text); err != nil {
+		t.Fatal(err)
+	}
+	got := newest(t, login(t, c.three.Addr("imap"), c.cy, "INBOX", nil), 2)
+	found, err := mailauth.Verify(t.Context(), c.Resolver, time.Now(), strings.NewReader(got))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found.DKIM) != 2 || found.ARC.Verdict != mailauth.Pass || found.ARC.Sealers[0] != "two.test" {
+		t.Errorf("%+v:\n%s", found, got)
+	}
+	for _, d := range found.DKIM {
+		if d.Verdict != mailauth.Pass || d.Domain != "one.test" {
+			t.Errorf("%+v", d)
+		}
+	}
+	for _, want := range []string{"mx.two.test;\r\n\tarc=none;", "spf=pass smtp.mailfrom=ann@one.test smtp.remote-ip=127.0.0.1;", "dkim=pass header.d=one.test"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}
+
+// What is for an account that forwards, and comes back to it, is not sent round.
+func TestC09ForwardsInACircle(t *testing.T) {
+	c := newCountry(t)
+	keep := false
+	if _, err := c.three.Admin().AddForward(t.Context(), control.Forward{Account: "cy@three.test", Targets: []string{"fwd@two.test"}, Keep: &keep}); err != nil {
+		t.Fatal(err)
+	}
+	if err := submit(t, c.one, c.ann, []string{"fwd@two.test"}, hills); err != nil {
+		t.Fatal(err)
+	}
+	report := newest(t, login(t, c.one.Addr("imap"), c.ann, "INBOX", nil), 2)
+	for _, want := range []string{"multipart/report", "5.4.6"} {
+		if !strings.Contains(report, want) {
+			t.Errorf("the report has no %q:\n%s", want, report)
+		}
+	}
 }

@@ -189,6 +189,53 @@ func TestWhoForwards(t *testing.T) {
 	}
 }
 
+// reverser leads "back-local" in any domain to local@far.test, and knows of one that is too old.
+type reverser struct{}
+
+func (reverser) Reverse(_ store.Reader, a envelope.Address) (envelope.Address, bool, error) {
+	local, ok := strings.CutPrefix(a.Local, "back-")
+	switch {
+	case !ok:
+		return envelope.Address{}, false, nil
+	case local == "old":
+		return envelope.Address{}, true, fmt.Errorf("too old: %w", ErrUnknown)
+	}
+	return addr(strings.ReplaceAll(local, "=", "@")), true, nil
+}
+
+func TestWaysBack(t *testing.T) {
+	d := townWith(t, Subaddress{"+", true})
+	d.LeadBack(reverser{})
+	setAlias(t, d, "@x.test", "a@x.test")
+	setAlias(t, d, "back-set=far.test@x.test", "b@x.test")
+	for _, c := range []struct {
+		name, addr, want string
+		back             bool
+		err              error
+	}{
+		{"to a stranger", "back-Ann=far.test@x.test", "Ann@far.test", true, nil},
+		{"before its subaddress", "back-ann+x=far.test@x.test", "ann+x@far.test", true, nil},
+		{"in a domain alias", "back-ann=far.test@y.test", "ann@far.test", true, nil},
+		{"not in a foreign domain", "back-ann=far.test@far.test", "back-ann=far.test@far.test", false, nil},
+		{"to one of ours", "back-b=x.test@x.test", "b@x.test", false, nil},
+		{"after what was set", "back-set=far.test@x.test", "b@x.test", false, nil},
+		{"too old, whatever catches", "back-old@x.test", "", false, ErrUnknown},
+		{"none", "other@x.test", "a@x.test", false, nil},
+	} {
+		got, err := d.Resolve(addr(c.addr))
+		if !errors.Is(err, c.err) || err == nil && (show(got) != c.want || got[0].Return != c.back || !got[0].Via.IsZero()) {
+			t.Errorf("%s: %+v, %v; want %q, %v", c.name, got, err, c.want, c.err)
+		}
+	}
+	b, err := d.Get(addr("b@x.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if may, err := d.MaySend(b.ID, addr("back-b=x.test@x.test")); may || err != nil {
+		t.Errorf("an account may send as a way back to it: %v, %v", may, err)
+	}
+}
+
 // Loops are refused when they are set, and found where they came to be all the same.
 func TestC09AliasLoops(t *testing.T) {
 	d := townWith(t, Subaddress{"+", true})
