@@ -57,6 +57,18 @@ func (r *Runner) deadlines(ctx context.Context, due []spool.Due) []spool.Due {
 	return rest
 }
 
+// watchDeadlines settles those whose deadline passes while their destination takes nothing.
+func (r *Runner) watchDeadlines(ctx context.Context) {
+	for ctx.Err() == nil && r.cfg.Store.Failed() == nil {
+		due, next, err := r.cfg.Spool.ClaimOverdue(claimSize)
+		if err != nil {
+			r.cfg.Log.Error("deadlines cannot be read", "err", err)
+		}
+		r.cfg.Spool.GiveBack(r.deadlines(ctx, due)...)
+		r.cfg.Spool.WaitOverdue(ctx, next)
+	}
+}
+
 // overdue is the outcome for a recipient that has missed its deadline.
 func (r *Runner) overdue(d spool.Due, now time.Time) outcome {
 	by := d.Message.Envelope.DeliverBy

@@ -165,3 +165,34 @@ func TestValidSince(t *testing.T) {
 		})
 	}
 }
+
+// TestDeadlineOfASuspendedDestination: a destination that takes nothing does not keep senders from hearing in time.
+func TestDeadlineOfASuspendedDestination(t *testing.T) {
+	for mode, want := range map[string][]string{"R": {"failed 5.4.7"}, "N": {"delayed 4.4.7"}} {
+		bubble(t, func(t *testing.T, f *fixture) {
+			p := f.site("y.test", public(1), &peer{})
+			f.cfg.Rules = openRules(t, f.st)
+			if _, err := f.cfg.Rules.Suspend("y.test", "their request", "root"); err != nil {
+				t.Fatal(err)
+			}
+			f.start()
+			f.accept(by(5*time.Hour, mode), letter, f.rcpts("one@y.test")...)
+			f.submit("<alice@a.test>", "two@y.test")
+			f.pass(5*time.Hour - time.Second)
+			if got := f.reports(); len(got) != 0 {
+				t.Errorf("%s: too early: %q", mode, got)
+			}
+			f.pass(time.Minute)
+			if got := f.reports(); !slices.Equal(got, want) || len(p.got()) != 0 {
+				t.Errorf("%s: alice has %q, the peer %q", mode, got, p.got())
+			}
+			if n := len(f.queue()); n != map[string]int{"R": 1, "N": 2}[mode] {
+				t.Errorf("%s: %d are queued", mode, n)
+			}
+			f.pass(time.Hour)
+			if got := f.reports(); !slices.Equal(got, want) {
+				t.Errorf("%s: alice has %q", mode, got)
+			}
+		})
+	}
+}

@@ -207,6 +207,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		})
 	}
 	locals.Go(func() { r.cfg.Events.Run(ctx) })
+	locals.Go(func() { r.watchDeadlines(ctx) })
 	r.claim(ctx, batches)
 	close(batches)
 	locals.Wait()

@@ -284,6 +284,7 @@ func (s *Spool) Check(ctx context.Context) ([]store.Problem, error) {
 		c.recipients(ctx)
 		c.turns(ctx)
 		c.marks(ctx)
+		c.deadlines(ctx)
 		c.counts(ctx)
 		return ctx.Err()
 	})

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"postroad/internal/envelope"
 	"postroad/internal/store"
 )
 
@@ -80,4 +81,53 @@ func TestCheckFindsStrayMarks(t *testing.T) {
 		t.Errorf("found %v, %v", problems, err)
 	}
 	f.update(func(tx store.Tx) { tx.Delete(sendingKey(7, 3)) })
+}
+
+// TestClaimOverdue: what has missed its deadline is claimed whatever its lane has room for, unless it is held or claimed,
+// and once it is put off it is not found again.
+func TestClaimOverdue(t *testing.T) {
+	f := open(t, t.TempDir())
+	defer func() { f.close() }()
+	f.s.Lanes(func(m *Message, r *Recipient) string { return r.To.Domain })
+	accept := func(by time.Duration, to ...string) store.ID {
+		m := &Message{Envelope: envelope.Envelope{DeliverBy: envelope.DeliverBy{Deadline: f.now.Add(by)}}}
+		var rcpts []Recipient
+		for _, a := range to {
+			rcpts = append(rcpts, Recipient{Recipient: envelope.Recipient{To: addr(a)}})
+		}
+		d := f.st.NewDraft()
+		d.Write([]byte("x"))
+		if err := f.s.Accept(m, rcpts, d, nil); err != nil {
+			t.Fatal(err)
+		}
+		return m.ID
+	}
+	accept(time.Hour, "one@y.test", "two@y.test")
+	held := accept(time.Hour, "held@y.test")
+	later := f.now.Add(2 * time.Hour)
+	accept(2*time.Hour, "later@y.test")
+	f.accept("never@y.test")
+	if _, err := f.s.Hold(context.Background(), Filter{ID: held}, "me", ""); err != nil {
+		t.Fatal(err)
+	}
+	if due, next, err := f.s.ClaimOverdue(10); err != nil || len(due) != 0 || !next.Equal(f.now.Add(time.Hour)) {
+		t.Errorf("too early: %v %v %v", due, next, err)
+	}
+	f.now = f.now.Add(time.Hour)
+	due, next, err := f.s.ClaimOverdue(10)
+	if err != nil || len(due) != 2 || !next.Equal(later) {
+		t.Fatalf("claimed %v %v %v", due, next, err)
+	}
+	if again, _, _ := f.s.ClaimOverdue(10); len(again) != 0 {
+		t.Errorf("claimed twice: %v", again)
+	}
+	f.expect("others", f.claims(), "later@y.test", "never@y.test")
+	f.update(func(tx store.Tx) {
+		f.s.Settle(tx, due[0])
+		f.s.Defer(tx, due[1], f.now)
+	})
+	if again, _, _ := f.s.ClaimOverdue(10); len(again) != 0 {
+		t.Errorf("found again: %v", again)
+	}
+	f.expect("who was put off", f.claims(), "two@y.test")
 }

@@ -5,6 +5,7 @@
 //	qm  message id                                  the message: envelope, origin
 //	qr  message id, number                          one recipient that is not settled
 //	qd  lane, class, due time, message id, number   the order in which recipients fall due
+//	qb  deadline, message id, number                 those that are to leave by a time
 //	qs  message id, number                          when an attempt was about to send it to its end
 //	qc                                              how many there are
 //
@@ -123,9 +124,10 @@ type ref struct {
 // Spool is the queue of one store. Any number of goroutines.
 type Spool struct {
 	// Set by Open, never changed.
-	st   *store.Store
-	now  func() time.Time
-	wake chan struct{} // capacity 1: something may be due
+	st       *store.Store
+	now      func() time.Time
+	wake     chan struct{} // capacity 1: something may be due
+	deadline chan struct{} // capacity 1: there is another deadline
 
 	claiming sync.Mutex // one Claim at a time
 
@@ -152,7 +154,7 @@ func Open(st *store.Store, now func() time.Time) *Spool {
 	if now == nil {
 		now = time.Now
 	}
-	s := &Spool{st: st, now: now, wake: make(chan struct{}, 1), busy: map[ref]spot{}, freed: map[ref]bool{}, queues: newQueues()}
+	s := &Spool{st: st, now: now, wake: make(chan struct{}, 1), deadline: make(chan struct{}, 1), busy: map[ref]spot{}, freed: map[ref]bool{}, queues: newQueues()}
 	s.Lanes(byDomain)
 	s.wake <- struct{}{} // what earlier processes left may be due
 	return s
@@ -206,6 +208,7 @@ func (s *Spool) Add(tx store.Tx, m *Message, rcpts []Recipient, kind trace.Kind)
 		r.State, r.Next = m.turn(m.Arrived)
 		s.hold(m, r)
 		s.file(tx, m, r)
+		s.putDeadline(tx, m, r)
 	}
 	count(tx, func(c *Counts) { c.arrived(rcpts) })
 	trace.Record(tx, m.ID, received(m, rcpts, kind))
@@ -289,6 +292,7 @@ func (s *Spool) drop(tx store.Tx, m *Message, n int) (Recipient, bool) {
 	}
 	tx.Delete(recipientKey(m.ID, n))
 	unmark(tx, m.ID, &now)
+	dropDeadline(tx, m, n)
 	if now.State != Hold {
 		tx.Delete(spotOf(m, &now).key())
 	}
@@ -330,6 +334,9 @@ func anyRecipient(r store.Reader, id store.ID) bool {
 // stays there. It reports false as Settle does.
 func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
 	unmark(tx, d.Message.ID, &d.Recipient)
+	if !s.now().Before(d.Message.Envelope.DeliverBy.Deadline) {
+		dropDeadline(tx, d.Message, d.Recipient.N)
+	}
 	return s.change(tx, d, func(r *Recipient) {
 		r.Attempts, r.Last, r.Delayed = d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Delayed
 		if r.State != Hold {
