@@ -101,7 +101,7 @@ func probed(s string) (envelope.Address, error) {
 func showFinding(f delivery.Finding) control.Probe {
 	p := control.Probe{
 		Domain: f.Domain, Verdict: text(f.Verdict), Route: f.Route, DNSSEC: f.Secure, Alias: f.Alias,
-		MTASTS: stsWords(f.STS), Memory: memoryWords(f.Memory),
+		MTASTS: stsWords(f.STS), Memory: memoryWords(f.Memory), Reports: f.Reports,
 	}
 	for _, mx := range f.MX {
 		p.MX = append(p.MX, control.ProbeMX{Host: text(mx.Host), Preference: int(mx.Preference)})

@@ -185,6 +185,7 @@ func (a *attempt) postTo(ctx context.Context, group []int, named string) {
 		a.conclude(group, a.r.ours("4.3.5", "the route "+a.lane.route.Name+": "+err.Error()), hook.Answer{})
 		return
 	}
+	a.said.Note(fmt.Sprintf("POST to %s: %d octets, Webhook-Id %s", a.postHost(), req.Size, req.ID))
 	answer, err := a.client().Post(ctx, req)
 	switch local, ok := errors.AsType[*hook.LocalError](err); {
 	case ok && a.stopped == nil:
@@ -194,8 +195,10 @@ func (a *attempt) postTo(ctx context.Context, group []int, named string) {
 		a.conclude(group, envelope.Reply{}, hook.Answer{})
 	case err != nil:
 		a.reached = a.reached || answer.Peer != ""
+		a.said.Note("no answer: " + err.Error())
 		a.conclude(group, a.r.ours("4.4.1", "no answer from "+a.postHost()+": "+err.Error()), answer)
 	default:
+		a.said.Note(fmt.Sprintf("HTTP %d %s", answer.Code, answer.Text))
 		a.reached = !busy(answer.Code)
 		a.conclude(group, a.postReply(&answer), answer)
 	}

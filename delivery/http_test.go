@@ -23,6 +23,7 @@ import (
 	"postroad/internal/envelope"
 	"postroad/internal/listen/listentest"
 	"postroad/internal/tlsrpt"
+	"postroad/internal/trace"
 	"postroad/spool"
 )
 
@@ -180,6 +181,10 @@ func TestHTTPRoute(t *testing.T) {
 		}
 		if p.header.Get("Content-Type") != "message/rfc822" || p.header.Get("Webhook-Id") != id.String()+"-0-1-2" {
 			t.Errorf("the header is %q", p.header)
+		}
+		list, err := trace.New(f.st, trace.Limits{}).Message(id)
+		if last := list[len(list)-1]; err != nil || !strings.Contains(last.Dialogue, "= POST to app.test:") || strings.Contains(last.Dialogue, "hidden") {
+			t.Errorf("the dialogue is %q, %v", last.Dialogue, err)
 		}
 		if all := strings.Join(f.events(id), "\n"); strings.Count(all, "relayed") != 1 || !strings.Contains(all, "250 2.0.0 HTTP 200") || strings.Contains(all, "hidden") {
 			t.Errorf("the trace says\n%s", all)

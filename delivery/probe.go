@@ -16,6 +16,7 @@ import (
 	"postroad/internal/dns"
 	"postroad/internal/envelope"
 	"postroad/internal/tlspolicy"
+	"postroad/internal/tlsrpt"
 	"postroad/spool"
 )
 
@@ -29,6 +30,7 @@ type Finding struct {
 	Alias   string // where CNAMEs led from the domain; empty for nowhere else
 	STS     *tlspolicy.STS
 	Memory  *tlspolicy.Memory
+	Reports []string    // where TLS reports about it go; none are asked for when it is empty
 	Hosts   []FoundHost // in the order in which they are tried
 	Verdict string      // what would become of mail, in a sentence
 	Reply   envelope.Reply
@@ -151,6 +153,7 @@ func (p *probe) records(ctx context.Context) {
 	if mx.Name != p.Domain {
 		p.Alias = mx.Name
 	}
+	p.Reports, _ = tlsrpt.Asks(ctx, p.a.r.cfg.Resolver, p.Domain) // mail goes without
 }
 
 // policy shows what is stored of the domain's TLS by now.

@@ -68,6 +68,7 @@ func showProbe(w io.Writer, p control.Probe, dialogue bool) {
 	for _, f := range [][2]string{
 		{"route", p.Route}, {"alias of", p.Alias}, {"mx", mxWords(p)},
 		{"mta-sts", cmp.Or(p.MTASTS, ifAny(p.Route == "", "none"))}, {"tls memory", p.Memory},
+		{"tls reports", strings.Join(p.Reports, " ")},
 	} {
 		if f[1] != "" {
 			t.row(f[0], f[1])

@@ -20,9 +20,10 @@ type Probe struct {
 	MX       []ProbeMX   `json:"mx,omitempty"`
 	DNSSEC   bool        `json:"dnssec"` // the MX records, or that there are none, were validated
 	Alias    string      `json:"alias,omitempty"`
-	MTASTS   string      `json:"mta_sts,omitempty"`    // in words
-	Memory   string      `json:"tls_memory,omitempty"` // in words
-	Hosts    []ProbeHost `json:"hosts,omitempty"`      // in the order in which they would be tried
+	MTASTS   string      `json:"mta_sts,omitempty"`     // in words
+	Memory   string      `json:"tls_memory,omitempty"`  // in words
+	Reports  []string    `json:"tls_reports,omitempty"` // where they go, as URIs
+	Hosts    []ProbeHost `json:"hosts,omitempty"`       // in the order in which they would be tried
 	Duration float64     `json:"seconds"`
 }
 

@@ -25,7 +25,7 @@ const (
 	lookEvery  = 5 * time.Minute
 	firstAfter = 15 * time.Minute
 	spread     = 4 * time.Hour
-	keepFor    = 3 * 24 * time.Hour // when nobody can be asked where reports go, after the day
+	keepFor    = 3 * 24 * time.Hour // after the day: nobody could be asked where reports go, or the server was off
 	askFor     = 30 * time.Second   // one question to the DNS
 	maxTrouble = 5                  // domains in trouble, after which all others wait until the next look
 	againAfter = time.Hour          // a domain in trouble waits
@@ -100,11 +100,11 @@ func (r *Reports) send(ctx context.Context, d day, domain string) error {
 	ask, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
 	targets, err := lookup(ask, r.cfg.Resolver, domain)
-	switch old := r.cfg.Now().Sub((d + 1).start()) > keepFor; {
+	switch {
 	case errors.Is(err, ErrNotAsked):
 		return r.commit(d, domain, nil)
-	case err != nil && old:
-		r.cfg.Log.Warn("a TLS report is dropped: nobody can tell where it goes", "domain", domain, "err", err)
+	case r.cfg.Now().Sub((d + 1).start()) > keepFor:
+		r.cfg.Log.Warn("a TLS report is dropped: it is too old", "domain", domain, "day", d.start().Format(time.DateOnly), "err", err)
 		return r.commit(d, domain, nil)
 	case err != nil:
 		return err

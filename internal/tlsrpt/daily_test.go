@@ -382,6 +382,22 @@ func TestSendUnderFaults(t *testing.T) {
 	}
 }
 
+// A report is no news any more when the server was off for days.
+func TestOldReports(t *testing.T) {
+	inBubble(t, func(h *house) {
+		h.asks("b.example", "mailto:tls@b.example")
+		h.r.Record(result("b.example", ""))
+		time.Sleep(time.Minute)
+		h.halt()
+		time.Sleep(7 * 24 * time.Hour)
+		h.start()
+		time.Sleep(time.Hour)
+		if n := len(h.sent()); n != 0 || h.left() > 1 {
+			t.Errorf("%d reports, and %d records are left", n, h.left())
+		}
+	})
+}
+
 func TestNilReports(t *testing.T) {
 	var r *Reports
 	r.Record(result("b.example", ""))
