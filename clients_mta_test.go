@@ -47,43 +47,66 @@ func relayPostfix(t *testing.T, h *mailHouse, hops []hop) *postfix {
 	needs(t, "postfix")
 	needsRoot(t)
 	p := &postfix{mailHouse: h, dir: publicDir(t), addr: listentest.FreeAddress(t)}
-	for _, dir := range []string{"queue", "data"} {
-		if err := os.Mkdir(filepath.Join(p.dir, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	h.run(t, "", "chown", "postfix", filepath.Join(p.dir, "data"))
 	transport := fmt.Sprintf("example.test back:[127.0.0.1]:%s\n", port(h.SMTP))
 	services := "back unix - - n - - smtp\n"
 	for _, x := range hops {
 		transport += fmt.Sprintf("%s %s:%s\n%s %s:%s\n", x.to(), x.name, x.nexthop, strings.Replace(x.to(), "bob", "nobody", 1), x.name, x.nexthop)
 		services += fmt.Sprintf("%s unix - - n - - %s %s\n", x.name, x.service, x.options)
 	}
-	for name, text := range map[string]string{
-		"main.cf": fmt.Sprintf(postfixMain, p.dir, h.publicCert(t), h.alice.address, h.alice.password), "master.cf": fmt.Sprintf(postfixMaster, p.addr) + services,
+	p.start(t, map[string]string{
+		"main.cf":   fmt.Sprintf(postfixMain, p.dir, h.publicCert(t), h.alice.address, h.alice.password),
+		"master.cf": fmt.Sprintf(postfixMaster, p.addr) + services,
 		"transport": transport,
-	} {
+	})
+	return p
+}
+
+// start starts Postfix with the files of its directory, until the test ends.
+func (p *postfix) start(t *testing.T, files map[string]string) {
+	t.Helper()
+	for _, dir := range []string{"queue", "data"} {
+		if err := os.Mkdir(filepath.Join(p.dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.run(t, "", "postfix", "-c", p.dir, "start")
+	execute(t, "chown", "postfix", filepath.Join(p.dir, "data"))
 	t.Cleanup(func() {
-		if out, err := exec.Command("postfix", "-c", p.dir, "stop").CombinedOutput(); err != nil {
-			t.Errorf("Postfix does not stop: %v\n%s", err, out)
-		}
 		if t.Failed() {
 			t.Log(p.logged(""))
 		}
 	})
-	eventually(t, "Postfix answering", func() bool {
-		conn, err := net.Dial("tcp", p.addr)
+	execute(t, "postfix", "-c", p.dir, "start")
+	t.Cleanup(func() {
+		if out, err := exec.Command("postfix", "-c", p.dir, "stop").CombinedOutput(); err != nil {
+			t.Errorf("Postfix does not stop: %v\n%s", err, out)
+		}
+	})
+	answering(t, "Postfix", p.addr)
+}
+
+// execute runs a command that must not fail.
+func execute(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// answering waits for a server.
+func answering(t *testing.T, name, addr string) {
+	t.Helper()
+	eventually(t, name+" answering", func() bool {
+		conn, err := net.Dial("tcp", addr)
 		if err == nil {
 			conn.Close()
 		}
 		return err == nil
 	})
-	return p
 }
 
 // publicCert is a copy of the server's certificate for those who have no right to read its directory.
@@ -276,7 +299,7 @@ func needsExim(t *testing.T, h *mailHouse) *exim {
 	}
 	e := &exim{mailHouse: h, dir: publicDir(t)}
 	e.path = filepath.Join(e.dir, "exim4") // it runs itself again as its user, who may not get to where it is
-	h.run(t, "", "install", "-m", "755", path, e.path)
+	execute(t, "install", "-m", "755", path, e.path)
 	for file, line := range map[string]string{"passwd": "Debian-exim:x:65000:65000::/nonexistent:/bin/false\n", "group": "Debian-exim:x:65000:\n"} {
 		all, err := os.ReadFile("/etc/" + file)
 		if err != nil {
