@@ -11,7 +11,7 @@ import (
 )
 
 func (a *app) benchCommands() *cobra.Command {
-	return a.group("bench", "load a mail server, this or another, and report what it did", a.benchSMTP(), a.benchE2E(), a.benchIMAP())
+	return a.group("bench", "load a mail server, this or another, and report what it did", a.benchSMTP(), a.benchE2E(), a.benchRelay(), a.benchSink(), a.benchIMAP())
 }
 
 // targetFlags name a port of the server.
@@ -143,6 +143,65 @@ func (a *app) benchE2E() *cobra.Command {
 	cmd.Flags().StringArrayVar(&accounts, "account", nil, "address:password of a test account to send to and watch (repeatable)")
 	cmd.Flags().DurationVar(&e.Poll, "poll", 0, "least time between two looks at a mailbox (default 20ms)")
 	cmd.Flags().DurationVar(&e.Drain, "drain", 0, "wait for mail not yet visible when sending ended (default 1m)")
+	return cmd
+}
+
+func (a *app) benchRelay() *cobra.Command {
+	var s sendFlags
+	var o bench.RelayOptions
+	var to string
+	var destinations int
+	cmd := command{
+		use: "relay --addr HOST:PORT --sink HOST:PORT --to ADDRESS -n MESSAGES", short: "how fast mail is sent on", args: cobra.NoArgs,
+		example: `postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test -n 3000 -c 10
+postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test --destinations 1000 -n 20000 -c 10 \
+    --release 'postroad destination resume sink'`,
+		run: func(ctx context.Context, _ *cobra.Command, _ []string) (err error) {
+			if s.o.Messages == 0 {
+				return usagef("how many messages? say it with --messages")
+			}
+			if to == "" || o.Listen == "" {
+				return usagef("the recipient (--to) and where the sink listens (--sink) are needed")
+			}
+			if o.SMTP, err = s.options(); err != nil {
+				return err
+			}
+			o.SMTP.To = bench.Destinations(to, destinations)
+			return a.bench(func(progress func(bench.Progress)) (bench.Report, error) { return bench.Relay(ctx, o, progress) })
+		},
+	}.cobra()
+	s.register(cmd, "")
+	s.registerLogin(cmd)
+	f := cmd.Flags()
+	f.StringVar(&to, "to", "", "the recipient, whose domain the server sends to the sink")
+	f.IntVar(&destinations, "destinations", 1, "send to so many domains below that, in turn")
+	f.StringVar(&o.Listen, "sink", "", "where this command takes the mail that is sent on, as host:port")
+	f.StringVar(&o.Release, "release", "", "command that lets the server send what it held; the clock of the drain starts with it")
+	f.DurationVar(&o.Delay, "delay", 0, "time the sink takes for each message")
+	f.DurationVar(&o.Drain, "drain", 0, "wait for the last message (default 5m)")
+	return cmd
+}
+
+func (a *app) benchSink() *cobra.Command {
+	var listen string
+	var delay time.Duration
+	var messages int64
+	cmd := command{
+		use: "sink --listen HOST:PORT", short: "take any mail and count it, as the next hop of a server that is measured", args: cobra.NoArgs,
+		example: "postroad bench sink --listen 127.0.0.1:2626 -n 3000",
+		run: func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			if listen == "" {
+				return usagef("where to listen? say it with --listen host:port")
+			}
+			return a.bench(func(progress func(bench.Progress)) (bench.Report, error) {
+				return bench.RunSink(ctx, listen, delay, messages, progress)
+			})
+		},
+	}.cobra()
+	f := cmd.Flags()
+	f.StringVar(&listen, "listen", "", "where to take mail, as host:port")
+	f.Int64VarP(&messages, "messages", "n", 0, "end after so many messages; 0 goes on until it is interrupted")
+	f.DurationVar(&delay, "delay", 0, "time for each message")
 	return cmd
 }
 

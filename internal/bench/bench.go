@@ -4,6 +4,7 @@
 //
 //	SMTP    how fast mail is accepted
 //	E2E     how fast mail sent by SMTP becomes visible over IMAP
+//	Relay   how fast mail is sent on, to a sink that takes everything
 //	IMAP    how fast a large mailbox is filled, read, searched, changed, watched
 //
 // The generator usually shares the processors with the server it measures. So it

@@ -13,7 +13,7 @@ import (
 
 // A Report is what a run measured.
 type Report struct {
-	Kind       string       `json:"kind"` // smtp, e2e or imap
+	Kind       string       `json:"kind"` // smtp, e2e, relay, sink or imap
 	Addr       string       `json:"addr"`
 	Started    time.Time    `json:"started"`
 	Seconds    float64      `json:"seconds"` // of the main phase
