@@ -23,11 +23,12 @@ type lane struct {
 
 	// Guarded by Runner.mu.
 	queue     [spool.Classes][]spool.Due
-	turn      [spool.Classes]bool // it stands in Runner.turns
-	active    int                 // attempts under way
-	limit     pace                // of active
-	next      time.Time           // no attempt begins before: the lane's rate
-	timer     *time.Timer         // runs until next, while something waits
+	turn      [spool.Classes]bool      // it stands in Runner.turns
+	marks     map[*spool.Message]*mark // of those in queue that are marked ahead of their turn
+	active    int                      // attempts under way
+	limit     pace                     // of active
+	next      time.Time                // no attempt begins before: the lane's rate
+	timer     *time.Timer              // runs until next, while something waits
 	idle      []*idleConn
 	full      bool           // the spool set recipients aside that had no room here
 	last      envelope.Reply // of the last attempt
@@ -95,7 +96,7 @@ func (r *Runner) laneName(m *spool.Message, rcpt *spool.Recipient) string {
 func (r *Runner) lane(a way) *lane {
 	l := r.lanes[a.key]
 	if l == nil {
-		l = &lane{key: a.key, domain: a.domain, route: a.route, suspect: a.suspended, suspended: a.suspended != ""}
+		l = &lane{key: a.key, domain: a.domain, route: a.route, suspect: a.suspended, suspended: a.suspended != "", marks: map[*spool.Message]*mark{}}
 		most, perMinute := r.cfg.Limits.PerDestination, r.cfg.Limits.PerMinute
 		if a.route != nil {
 			most, perMinute = cmp.Or(a.route.PerDestination, most), cmp.Or(a.route.PerMinute, perMinute)
@@ -141,6 +142,7 @@ func (l *lane) takeAll() (all []spool.Due) {
 		all = append(all, l.queue[c]...)
 		l.queue[c] = nil
 	}
+	clear(l.marks)
 	return all
 }
 

@@ -46,12 +46,13 @@ type attempt struct {
 	stopped  error // the store does not take the mark
 }
 
-// attempt tries, and tells what became of it with the destination. settle records the outcomes.
-func (r *Runner) attempt(l *lane, batch []spool.Due) (c contact, settle func()) {
+// attempt tries, and tells what became of it with the destination. settle records the outcomes. m is the mark on the
+// batch, if it has one.
+func (r *Runner) attempt(l *lane, batch []spool.Due, m *mark) (c contact, settle func()) {
 	if batch = r.deadlines(r.hard, batch); len(batch) == 0 {
 		return contact{}, func() {}
 	}
-	a := &attempt{r: r, lane: l, msg: batch[0].Message}
+	a := &attempt{r: r, lane: l, mark: m, msg: batch[0].Message}
 	for i, d := range batch {
 		a.done = append(a.done, outcome{due: d})
 		a.left = append(a.left, i)

@@ -265,8 +265,9 @@ func (r *Runner) begin(l *lane, c spool.Class) {
 		l.next = r.cfg.Now().Add(l.gap)
 	}
 	r.roomAgain(l)
+	mark := r.markAhead(l, c, batch)
 	r.work.Go(func() {
-		contact, settle := r.attempt(l, batch)
+		contact, settle := r.attempt(l, batch, mark)
 		r.finish(l, c, contact)
 		settle()
 		r.settled()
@@ -350,7 +351,7 @@ func (r *Runner) stop() {
 		}
 	}
 	r.mu.Unlock()
-	r.cfg.Spool.GiveBack(back...)
+	r.giveBack(back)
 	for _, c := range idle {
 		if c.timer.Stop() {
 			go func() {
@@ -379,7 +380,7 @@ func (r *Runner) Reconsider() {
 		r.forget(l)
 	}
 	r.mu.Unlock()
-	r.cfg.Spool.GiveBack(back...)
+	r.giveBack(back)
 }
 
 // withdraw takes those out of a lane's queue whose destination is suspended by now. mu must be held.
@@ -388,6 +389,7 @@ func (r *Runner) withdraw(l *lane, c spool.Class) (out []spool.Due) {
 	for _, d := range l.queue[c] {
 		if a, _ := r.way(&d); a.suspended != "" {
 			out = append(out, d)
+			delete(l.marks, d.Message)
 		} else {
 			kept = append(kept, d)
 		}

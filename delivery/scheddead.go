@@ -53,6 +53,7 @@ func (r *Runner) died(l *lane, reply envelope.Reply) (off []putOff) {
 	d.last, d.reply, d.probing = now, reply, false
 	d.until = now.Add(r.outFor(l, now.Sub(d.since)))
 	l.limit.now = 1
+	clear(l.marks)
 	r.bury(l)
 	for c := range l.queue {
 		for _, due := range l.queue[c] {
