@@ -24,6 +24,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postroad/delivery/smtpc"
@@ -143,7 +144,8 @@ type Runner struct {
 	locals    int                    // batches of local recipients that are not delivered
 	localShut bool                   // the spool was told that there is no room for more
 	deaths    []obituary             // in the order of their times
-	idle      int                    // connections that wait for another message
+	idle      []*idleConn            // connections that wait for another message, in the order in which they began to
+	parting   atomic.Int64           // connections that are being closed to make room
 	stopped   bool                   // Run is ending: nothing new begins
 	work      sync.WaitGroup         // attempts, and connections that are idle
 }

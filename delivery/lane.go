@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"postroad/delivery/smtpc"
 	"postroad/internal/envelope"
 	"postroad/spool"
 )
@@ -34,14 +33,6 @@ type lane struct {
 	last      envelope.Reply // of the last attempt
 	dead      *death         // nil: it can be reached, as far as we know
 	suspended bool           // no attempt is made; only a lane with a suspect is
-}
-
-// idleConn is a connection that waits for another message.
-type idleConn struct {
-	conn  *smtpc.Conn
-	sent  int // messages
-	kept  kept
-	timer *time.Timer
 }
 
 // way is what decides which lane a recipient takes: recipients of one lane may share connections.
@@ -168,51 +159,4 @@ func (p *pace) answered() {
 
 func (p *pace) trouble() {
 	p.now, p.answers, p.troubled = max(p.now/2, 1), 0, true
-}
-
-// borrow returns a connection that waited for the lane's next message, or nil.
-func (r *Runner) borrow(l *lane) *idleConn {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(l.idle) > 0 {
-		c := l.idle[len(l.idle)-1]
-		l.idle = l.idle[:len(l.idle)-1]
-		if c.timer.Stop() { // otherwise its time is up, and expire has it
-			r.idle--
-			r.work.Done()
-			return c
-		}
-	}
-	return nil
-}
-
-// keep lets a connection wait for another message, or closes it. The caller is an attempt.
-func (r *Runner) keep(l *lane, c *idleConn) {
-	if !r.park(l, c) {
-		c.conn.Close()
-	}
-}
-
-func (r *Runner) park(l *lane, c *idleConn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stopped || c.conn.Broken() || c.sent >= r.cfg.Limits.MessagesPerConnection || r.idle >= r.cfg.Limits.Attempts {
-		return false
-	}
-	r.idle++
-	r.work.Add(1) // until it is borrowed or closed
-	c.timer = time.AfterFunc(r.cfg.Limits.Idle, func() { r.expire(l, c) })
-	l.idle = append(l.idle, c)
-	return true
-}
-
-// expire closes a connection that waited in vain.
-func (r *Runner) expire(l *lane, c *idleConn) {
-	defer r.work.Done()
-	r.mu.Lock()
-	r.idle--
-	l.idle = slices.DeleteFunc(l.idle, func(x *idleConn) bool { return x == c })
-	r.forget(l)
-	r.mu.Unlock()
-	c.conn.Close()
 }

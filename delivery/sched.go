@@ -248,14 +248,34 @@ func (r *Runner) schedule() {
 		r.turns[c] = r.turns[c][1:]
 		l.turn[c] = false
 		if len(l.queue[c]) > 0 && l.active < l.limit.now && !r.tooSoon(l) {
-			r.begin(l, c)
+			r.begin(l, c, stint{since: r.cfg.Now()})
 		}
 		r.giveTurn(l)
 	}
 }
 
+// stint is how long a lane has had its turn: it may go on with a connection that is open, for a while.
+type stint struct {
+	since    time.Time
+	messages int
+}
+
+// Bounds of one turn.
+const (
+	stintMessages = 10
+	stintTime     = time.Second
+)
+
+// goesOn reports whether a lane may use the rest of its turn for another message. mu must be held.
+func (r *Runner) goesOn(l *lane, c spool.Class, s stint) bool {
+	return !r.stopped && r.unsettled < unsettled && len(l.queue[c]) > 0 && len(l.idle) > 0 && l.active < l.limit.now && l.gap == 0 &&
+		s.messages < stintMessages && r.cfg.Now().Sub(s.since) < stintTime && r.active.open(c, r.cfg.Limits.Attempts) &&
+		(c == spool.Urgent || len(r.turns[spool.Urgent]) == 0)
+}
+
 // begin starts the attempt for the lane's next message of a class. mu must be held.
-func (r *Runner) begin(l *lane, c spool.Class) {
+func (r *Runner) begin(l *lane, c spool.Class, s stint) {
+	s.messages++
 	batch := l.take(c)
 	r.waiting.add(c, -len(batch))
 	r.active.add(c, 1)
@@ -268,7 +288,7 @@ func (r *Runner) begin(l *lane, c spool.Class) {
 	mark := r.markAhead(l, c, batch)
 	r.work.Go(func() {
 		contact, settle := r.attempt(l, batch, mark)
-		r.finish(l, c, contact)
+		r.finish(l, c, contact, s)
 		settle()
 		r.settled()
 	})
@@ -291,7 +311,7 @@ const (
 
 // finish ends the conversation of an attempt. When no host of the destination could be
 // reached, what waits for it is not tried one by one: it waits for a probe.
-func (r *Runner) finish(l *lane, c spool.Class, got contact) {
+func (r *Runner) finish(l *lane, c spool.Class, got contact, s stint) {
 	r.mu.Lock()
 	r.active.add(c, -1)
 	l.active--
@@ -314,6 +334,9 @@ func (r *Runner) finish(l *lane, c spool.Class, got contact) {
 		l.last = got.reply
 	}
 	r.roomAgain(l)
+	if got.kind == answered && r.goesOn(l, c, s) {
+		r.begin(l, c, s)
+	}
 	r.giveTurn(l)
 	r.forget(l)
 	r.schedule()
