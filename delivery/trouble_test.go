@@ -76,7 +76,7 @@ func failAt(t *testing.T, op int, fault storetest.Fault) bool {
 	disk := storetest.NewFaultFS()
 	f := newFixtureOn(t, disk)
 	p := f.site("y.test", public(1), &peer{say: map[string]string{"RCPT no@y.test": "550 5.1.1 no"}})
-	f.submit("<alice@a.test>", "bob@a.test", "no@y.test", "yes@y.test")
+	id := f.submit("<alice@a.test>", "bob@a.test", "no@y.test", "yes@y.test")
 	disk.FailAt(len(disk.Ops())+op, fault, true)
 	f.start()
 	f.pass(2 * time.Second)
@@ -91,6 +91,8 @@ func failAt(t *testing.T, op int, fault storetest.Fault) bool {
 	}
 	if n := len(p.got()); n != 1 && !tripped || n > 2 {
 		t.Errorf("%s at operation %d: the peer has %d", fault, op, n)
+	} else if doubt := strings.Contains(strings.Join(f.events(id), "\n"), "possibly delivered"); n == 2 && !doubt {
+		t.Errorf("%s at operation %d: the peer has it twice, and nothing says so: %q", fault, op, f.events(id))
 	}
 	return tripped
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
 	"net/mail"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -402,5 +404,33 @@ func TestCorpus(t *testing.T) {
 	t.Logf("%d reports about %d recipients, %d with an address, %d with a status; %d not read", reports, recipients, addresses, statuses, unread)
 	if err != nil || reports < 100 || unread > 12 || addresses*10 < recipients*9 || statuses*10 < recipients*9 {
 		t.Error("too little was read:", err)
+	}
+}
+
+// TestSecondReader: a program that knows nothing of us reads the same out of the golden reports as our own reader.
+func TestSecondReader(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("no python3 here")
+	}
+	files, err := filepath.Glob(filepath.Join("testdata", "*.eml"))
+	if err != nil || len(files) != len(samples) {
+		t.Fatal(files, err)
+	}
+	slices.Sort(files)
+	var want strings.Builder
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".eml")
+		r := samples[name]()
+		fmt.Fprintf(&want, "%s %s message/%s %s\n", name, r.reportType(), r.reportType(), r.originalType())
+		for _, rcpt := range r.Recipients {
+			if !r.UTF8 {
+				fmt.Fprintf(&want, "  %s; %s %s %s\n", addressType(rcpt.Final), r.fact(rcpt.Final.String()), rcpt.Action, rcpt.Status)
+			}
+		}
+	}
+	out, err := exec.Command(python, append([]string{"-I", "testdata/read.py"}, files...)...).CombinedOutput()
+	if err != nil || string(out) != want.String() {
+		t.Errorf("%v; read:\n%s\nwant:\n%s", err, out, want.String())
 	}
 }
