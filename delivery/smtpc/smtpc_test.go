@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -17,7 +18,7 @@ import (
 )
 
 // dialogue is a conversation as it must go: lines "C: ..." are awaited from the
-// client, lines "S: ..." are said to it. "C: *" takes all up to the final dot.
+// client, lines "S: ..." are said to it. "C: *" takes all up to the final dot, "C: #5" five octets.
 type dialogue []string
 
 // play runs the other side of a conversation. What it heard of the message is sent
@@ -32,6 +33,12 @@ func (d dialogue) play(t *testing.T, c net.Conn, heard chan<- string) {
 		case !awaited:
 			if _, err := io.WriteString(c, strings.TrimPrefix(line, "S: ")+"\r\n"); err != nil {
 				t.Errorf("cannot say %q: %v", line, err)
+				return
+			}
+		case strings.HasPrefix(want, "#"):
+			n, _ := strconv.Atoi(want[1:])
+			if _, err := io.CopyN(&text, r, int64(n)); err != nil {
+				t.Errorf("of %d octets came %q: %v", n, text.String(), err)
 				return
 			}
 		case want == "*":
