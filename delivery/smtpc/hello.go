@@ -34,7 +34,8 @@ func (c *Conn) hello() error {
 	return nil
 }
 
-// extensions reads what EHLO's lines offer; keywords are matched in any case. Some servers write "AUTH=PLAIN".
+// extensions reads what EHLO's lines offer; keywords are matched in any case. Some servers write "AUTH=PLAIN", and some of them
+// "AUTH PLAIN" besides.
 func (c *Conn) extensions(lines []string) {
 	c.greeted, _, _ = strings.Cut(lines[0], " ")
 	c.ext = make(map[string]string)
@@ -43,12 +44,11 @@ func (c *Conn) extensions(lines []string) {
 		if i := strings.IndexAny(line, " \t="); i >= 0 {
 			word = line[:i]
 		}
-		keyword := strings.ToUpper(word)
-		if _, twice := c.ext[keyword]; !twice || keyword != "AUTH" {
-			c.ext[keyword] = strings.TrimLeft(line[len(word):], " \t=")
-		} else {
-			c.ext[keyword] += " " + strings.TrimLeft(line[len(word):], " \t=")
+		param := strings.Trim(line[len(word):], " \t=")
+		if word = strings.ToUpper(word); word == "AUTH" {
+			param = strings.Trim(c.ext[word]+" "+param, " ")
 		}
+		c.ext[word] = param
 	}
 }
 
