@@ -174,6 +174,9 @@ func (r *Runner) route(d *spool.Due) (*Route, bool) {
 		}
 		return reportRoute(name)
 	}
+	if len(r.routes.choose) == 0 {
+		return nil, true
+	}
 	to, _ := d.Recipient.To.ASCII()
 	return r.routes.find(d.Message.Envelope.From, to.Domain), true
 }

@@ -1,9 +1,13 @@
 package delivery
 
 import (
+	"crypto/tls"
 	"testing"
+	"time"
 
+	"postroad/delivery/smtpc"
 	"postroad/internal/envelope"
+	"postroad/internal/listen/listentest"
 	"postroad/spool"
 )
 
@@ -106,5 +110,38 @@ func TestRoutesHaveTheirDefaults(t *testing.T) {
 		if r := tt.give.withDefaults(); r.Name != tt.name || r.Port != tt.port {
 			t.Errorf("%+v: %q, %d", tt.give, r.Name, r.Port)
 		}
+	}
+}
+
+// What a route by MX says of TLS is asked of the hosts that DNS names, and never less than their domain asks for.
+func TestRoutesByMXAskForTLS(t *testing.T) {
+	good, pool := listentest.Certificate(t, "mx.y.test")
+	other, _ := listentest.Certificate(t, "other.test")
+	for _, tt := range []struct {
+		mode   smtpc.TLS
+		server *tls.Config
+		sent   bool
+		secure int
+	}{
+		{smtpc.Opportunistic, nil, true, 0},
+		{smtpc.Opportunistic, other, true, 1},
+		{smtpc.None, good, true, 0},
+		{smtpc.Encrypted, nil, false, 0},
+		{smtpc.Encrypted, other, true, 1},
+		{smtpc.Required, nil, false, 0},
+		{smtpc.Required, other, false, 0},
+		{smtpc.Required, good, true, 1},
+	} {
+		bubble(t, func(t *testing.T, f *fixture) {
+			p := f.site("y.test", public(1), &peer{tls: tt.server})
+			f.cfg.TLS = &tls.Config{RootCAs: pool}
+			f.cfg.Routes = []Route{{Domain: "y.test", Kind: MX, TLS: tt.mode}}
+			f.start()
+			f.submit("<alice@a.test>", "one@y.test")
+			f.pass(time.Minute)
+			if sent := len(p.got()) == 1; sent != tt.sent || sent && p.secure != tt.secure {
+				t.Errorf("%v, %v: sent %v, over TLS %d", tt.mode, tt.server != nil, sent, p.secure)
+			}
+		})
 	}
 }

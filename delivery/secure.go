@@ -100,6 +100,9 @@ var levels = [...]smtpc.TLS{
 	tlspolicy.Opportunistic: smtpc.Opportunistic, tlspolicy.Encrypted: smtpc.Encrypted, tlspolicy.Verified: smtpc.Required,
 }
 
+// strength orders the ways to secure a connection, as a route may name them.
+var strength = [...]int{smtpc.None: 0, smtpc.Opportunistic: 1, smtpc.Encrypted: 2, smtpc.Required: 3, smtpc.Implicit: 4}
+
 // options are those of a connection to the present host. The administrator's word on a route's TLS counts, but is not
 // enough for a message that must go by TLS.
 func (a *attempt) options() smtpc.Options {
@@ -117,7 +120,7 @@ func (a *attempt) options() smtpc.Options {
 	}
 	if route := a.lane.route; route != nil {
 		o.Username, o.Password = route.Username, route.Password
-		if !a.lane.byMX() && (need.Level == tlspolicy.Opportunistic || route.TLS == smtpc.Implicit) {
+		if need.Level == tlspolicy.Opportunistic || strength[route.TLS] > strength[o.TLS] {
 			o.TLS = route.TLS
 		}
 	}
