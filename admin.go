@@ -44,10 +44,11 @@ type AdminConfig struct {
 	Keys      *mailauth.Keys
 	TLS       *tlspolicy.Policies
 	Rules     *delivery.Rules
-	Runner    *delivery.Runner // the server's, or one that does not run
-	Prober    *delivery.Runner // nil without a running server
-	Certs     *certs.Certs     // nil without a running server
-	Now       func() time.Time // nil is time.Now
+	Runner    *delivery.Runner  // the server's, or one that does not run
+	Daily     account.Allowance // that is configured for all
+	Prober    *delivery.Runner  // nil without a running server
+	Certs     *certs.Certs      // nil without a running server
+	Now       func() time.Time  // nil is time.Now
 
 	Hostname  string
 	Started   time.Time
@@ -92,7 +93,7 @@ func OpenAdmin(cfg config.Config) (*Admin, io.Closer, error) {
 		return nil, nil, adminError(errors.Join(err, h.store.Close()))
 	}
 	c := h.adminConfig(dir, h.idleRunner(cfg))
-	c.TLS = policies
+	c.TLS, c.Daily = policies, allowance(cfg.Submission)
 	return NewAdmin(c), h.store, nil
 }
 
@@ -282,6 +283,11 @@ func (a *Admin) Status(ctx context.Context) (control.Status, error) {
 		},
 	}
 	s.Suspended, s.Trouble = a.inTrouble()
+	spent, err := a.c.Accounts.SpentToday(a.c.Daily, mostTrouble)
+	if err != nil {
+		return s, adminError(err)
+	}
+	s.Spent = texts(spent)
 	s.Bans, s.Troubled = len(a.c.Bans.List()), a.troubled()
 	if s.DKIM, err = a.dkimStatus(); err != nil {
 		return s, adminError(err)

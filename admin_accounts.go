@@ -76,6 +76,7 @@ func (a *Admin) show(acct account.Account) (control.Account, error) {
 		ID: uint64(acct.ID), Address: acct.Address.String(), Disabled: acct.Disabled, Admin: acct.Admin, AppOnly: acct.AppOnly, Created: acct.Created,
 		Quota: acct.Quota.Octets, MaxMessages: acct.Quota.Messages, Octets: octets, Messages: messages, Hidden: acct.Hidden,
 		SaveSent: string(acct.SaveSent), Daily: control.DailyLimits(acct.Daily), SentToday: control.SentToday(sent),
+		DailyMost: control.SentToday(acct.Daily.Over(a.c.Daily)),
 	}, adminError(errors.Join(err, failed))
 }
 

@@ -83,6 +83,9 @@ func (a *Admin) EditQueue(ctx context.Context, e control.EditQueue) (control.Cha
 // running reports whether a server is at work on the data directory.
 func (a *Admin) running() bool { return !a.c.Started.IsZero() }
 
+// mostExplained bounds an explanation.
+const mostExplained = 100
+
 // ExplainQueue says why the recipients of a message are not yet delivered.
 func (a *Admin) ExplainQueue(ctx context.Context, id string) (control.Explanation, error) {
 	parsed, err := parseID(id)
@@ -93,9 +96,10 @@ func (a *Admin) ExplainQueue(ctx context.Context, id string) (control.Explanatio
 	if err != nil {
 		return control.Explanation{}, adminError(err)
 	}
-	x := control.Explanation{ID: e.Message.ID.String(), Recipients: make([]control.RecipientExplanation, len(e.Recipients))}
-	for i := range e.Recipients {
-		x.Recipients[i] = a.explain(&e.Message, &e.Recipients[i])
+	few := e.Recipients[:min(len(e.Recipients), mostExplained)]
+	x := control.Explanation{ID: e.Message.ID.String(), More: len(e.Recipients) - len(few), Recipients: make([]control.RecipientExplanation, len(few))}
+	for i := range few {
+		x.Recipients[i] = a.explain(&e.Message, &few[i])
 	}
 	return x, nil
 }
@@ -114,9 +118,28 @@ func (a *Admin) explain(m *spool.Message, r *spool.Recipient) control.RecipientE
 		if s, ok := a.c.Runner.Suspension(m, r); ok {
 			suspend(&shown, s)
 		}
+		if route, _ := a.c.Runner.RouteOf(m, r); route == nil || route.Kind == delivery.MX {
+			shown.TLS = a.tlsWords(r.To)
+		}
 		x.Destination = &shown
 	}
 	return x
+}
+
+// tlsWords tell what is stored of the TLS of an address' domain.
+func (a *Admin) tlsWords(to envelope.Address) (words []string) {
+	ascii, _ := to.ASCII()
+	s, err := a.c.TLS.Show(ascii.Domain)
+	if err != nil {
+		return []string{text("what is known of its TLS cannot be read: " + err.Error())}
+	}
+	if sts := stsWords(s.STS); sts != "" {
+		words = append(words, "MTA-STS policy: "+sts)
+	}
+	if memory := memoryWords(s.Memory); memory != "" {
+		words = append(words, memory)
+	}
+	return words
 }
 
 func (a *Admin) showDestination(d delivery.Destination) control.Destination {

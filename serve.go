@@ -123,10 +123,13 @@ func (s *Server) outgoing() smtpd.Outgoing {
 	c := s.cfg.Submission
 	return smtpd.Outgoing{
 		HideClient: c.HideClient, SaveSent: c.SaveSent, SentCopy: s.house.sentCopy,
-		Daily: account.Allowance{
-			Messages: int64(c.DailyMessages), Recipients: int64(c.DailyRecipients), New: int64(c.DailyNew),
-		},
+		Daily: allowance(c),
 	}
+}
+
+// allowance is what all accounts may send in a day.
+func allowance(c config.Submission) account.Allowance {
+	return account.Allowance{Messages: int64(c.DailyMessages), Recipients: int64(c.DailyRecipients), New: int64(c.DailyNew)}
 }
 
 // flush makes mail that waits for a domain due now.
@@ -212,6 +215,7 @@ func (s *Server) openKeys(o Options) *mailauth.Keys {
 
 func (s *Server) adminConfig(o Options) AdminConfig {
 	c := s.house.adminConfig(s.cfg.DataDir, s.runner)
+	c.Daily = allowance(s.cfg.Submission)
 	c.Prober, c.Certs, c.TLS, c.Now, c.Hostname, c.Started = s.prober, s.certs, s.policies, o.Now, s.cfg.Hostname, s.started
 	c.Listeners = func() map[string]string {
 		open := map[string]string{}

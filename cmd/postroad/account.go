@@ -199,10 +199,19 @@ func showSettings(w io.Writer, acct control.Account) {
 	showSending(w, acct)
 }
 
+// ofMost is a number and what it may be: "3 of 1000 messages".
+func ofMost(n, most int64, noun string) string {
+	if most == 0 {
+		return fmt.Sprintf("%d %s", n, noun)
+	}
+	return fmt.Sprintf("%d of %d %s", n, most, noun)
+}
+
 // showSending tells what an account has sent today, and what was set for it.
 func showSending(w io.Writer, acct control.Account) {
-	if sent := acct.SentToday; sent.Messages > 0 {
-		fmt.Fprintf(w, "sent today: %s to %s, of which %d new\n", count(sent.Messages, "message"), count(sent.Recipients, "recipient"), sent.New)
+	if sent, most := acct.SentToday, acct.DailyMost; most != (control.SentToday{}) {
+		fmt.Fprintf(w, "sent today: %s, to %s, of which %s\n", ofMost(sent.Messages, most.Messages, "messages"),
+			ofMost(sent.Recipients, most.Recipients, "recipients"), ofMost(sent.New, most.New, "new"))
 	}
 	for _, x := range []struct {
 		limit *int64

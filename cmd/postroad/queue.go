@@ -38,7 +38,7 @@ type queueFlags struct {
 	older, younger string
 }
 
-func (f *queueFlags) register(c *cobra.Command) {
+func (f *queueFlags) register(a *app, c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.Sender, "sender", "", "of this sender: an address, @domain, or <> for reports")
 	flags.StringVar(&f.Recipient, "recipient", "", "for this recipient: an address or @domain")
@@ -48,6 +48,8 @@ func (f *queueFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.State, "state", "", "in this state: active, deferred or hold")
 	flags.StringVar(&f.older, "older-than", "", "that arrived longer ago than this, as in 2h or 3d")
 	flags.StringVar(&f.younger, "younger-than", "", "that arrived within this time")
+	_ = c.RegisterFlagCompletionFunc("account", a.completing(true, accountNames))
+	_ = c.RegisterFlagCompletionFunc("destination", a.completing(true, destinationNames))
 	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"active", "deferred", "hold"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -92,7 +94,7 @@ postroad queue list --sender alice@example.test --json`,
 			})
 		},
 	}.cobra()
-	f.register(cmd)
+	f.register(a, cmd)
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "list at most so many messages")
 	return cmd
 }
@@ -289,7 +291,7 @@ func (a *app) queueOrder(o order) *cobra.Command {
 			})
 		},
 	}.cobra()
-	f.register(cmd)
+	f.register(a, cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "all recipients in the queue")
 	if o.flags != nil {
 		o.flags(cmd)
@@ -342,7 +344,24 @@ on hold. Mail for accounts of this server takes no route.`,
 			return svc.RerouteQueue(ctx, control.RerouteQueue{QueueFilter: f, Route: route})
 		},
 	})
+	_ = cmd.RegisterFlagCompletionFunc("route", a.completeRoute)
 	return cmd
+}
+
+// completeRoute offers the routes of the configuration that have a name or a domain.
+func (a *app) completeRoute(_ *cobra.Command, _ []string, word string) (found []string, _ cobra.ShellCompDirective) {
+	names := []string{"mx", "default"}
+	if cfg, err := a.directory(); err == nil {
+		for _, r := range cfg.Routes {
+			names = append(names, cmp.Or(r.Name, r.Domain))
+		}
+	}
+	for _, name := range names {
+		if name != "" && strings.HasPrefix(name, word) {
+			found = append(found, name)
+		}
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
 }
 
 // tlsNeeds are what `queue edit --tls` knows.
@@ -416,5 +435,8 @@ func showExplanation(w io.Writer, x control.Explanation) {
 				wrapped(w, "    ", clean(words))
 			}
 		}
+	}
+	if x.More > 0 {
+		fmt.Fprintf(w, "\nand %s more\n", count(x.More, "recipient"))
 	}
 }

@@ -288,6 +288,35 @@ func (d *Directory) SentToday(id ID) (sent Sent, err error) {
 	return sent, err
 }
 
+// reached reports whether one of the limits leaves nothing today.
+func (a Allowance) reached(s Sent) bool {
+	at := func(sent, most int64) bool { return most > 0 && sent >= most }
+	return at(s.Messages, a.Messages) || at(s.Recipients, a.Recipients) || at(s.New, a.New)
+}
+
+// SpentToday lists accounts that have reached a daily limit, where configured is what all may send; at most so many.
+func (d *Directory) SpentToday(configured Allowance, most int) (list []envelope.Address, err error) {
+	day, _ := dayOf(d.now())
+	err = d.st.View(func(r store.Reader) error {
+		list = nil
+		for k := range r.Scan(store.NewKey("au"), store.NewKey("au").End()) {
+			id, _ := store.TakeUint(k[2:])
+			t, err := loadTally(r, ID(id), day)
+			if err != nil || t.Sent == (Sent{}) {
+				continue // who sends meets the error
+			}
+			a, _, err := byID(r, ID(id))
+			if err == nil && a.Daily.Over(configured).reached(t.Sent) {
+				if list = append(list, a.Address); len(list) == most {
+					break
+				}
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
 // dropTally forgets what an account has sent, and to whom.
 func dropTally(tx store.Tx, id ID) {
 	tx.Delete(tallyKey(id))

@@ -282,3 +282,32 @@ func BenchmarkSending(b *testing.B) {
 		})
 	}
 }
+
+// Those are listed that may send no more today, by their own limit or that of all.
+func TestSpentToday(t *testing.T) {
+	s := newSender(t)
+	spent := func(may Allowance) int {
+		t.Helper()
+		list, err := s.SpentToday(may, 10)
+		if err != nil || len(list) > 0 && list[0] != s.Address {
+			t.Fatal(list, err)
+		}
+		return len(list)
+	}
+	may := Allowance{Messages: 2}
+	for i, want := range []int{0, 0, 1} {
+		if i > 0 {
+			s.send(may, "x@far.test")
+		}
+		if got := spent(may); got != want {
+			t.Errorf("after %d messages: %d", i, got)
+		}
+	}
+	if spent(Allowance{Messages: 3}) != 0 || spent(Allowance{}) != 0 || spent(Allowance{Recipients: 2}) != 1 {
+		t.Error("it does not go by the limits")
+	}
+	s.at = s.at.Add(2 * time.Hour) // tomorrow
+	if spent(may) != 0 {
+		t.Error("it holds on the next day")
+	}
+}

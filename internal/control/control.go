@@ -216,6 +216,7 @@ type Status struct {
 	Store     StoreStats        `json:"store"`
 	Suspended []Destination     `json:"suspended_destinations,omitempty"`
 	Trouble   []Destination     `json:"destinations_in_trouble,omitempty"` // the worst, at most 20
+	Spent     []string          `json:"accounts_at_daily_limit,omitempty"` // at most 20
 	Bans      int               `json:"bans"`                              // networks that are kept out
 	Troubled  []Certificate     `json:"certificates_in_trouble,omitempty"` // those that have expired, or are not renewed
 	DKIM      DKIMStatus        `json:"dkim"`
@@ -324,6 +325,7 @@ type Account struct {
 	SaveSent string `json:"save_sent,omitempty"` // "on", "off"; empty is as configured
 	// Daily is what was set for this account; what is nil is as configured, and 0 is no limit.
 	Daily     DailyLimits `json:"daily_limits,omitzero"`
+	DailyMost SentToday   `json:"daily_limits_in_force"` // what counts for it now; 0 is no limit
 	SentToday SentToday   `json:"sent_today"`
 }
 

@@ -35,7 +35,8 @@ type EditQueue struct {
 // Explanation says why each recipient of a message is not yet delivered.
 type Explanation struct {
 	ID         string                 `json:"id"`
-	Recipients []RecipientExplanation `json:"recipients"`
+	Recipients []RecipientExplanation `json:"recipients"`     // at most 100
+	More       int                    `json:"more,omitempty"` // others that wait too
 }
 
 // RecipientExplanation is what is known of one recipient.
