@@ -22,6 +22,12 @@ import (
 
 const tableReports = "rp"
 
+// Defaults of Limits.
+const (
+	reportsPerSender   = 10
+	reportsToStrangers = 1000
+)
+
 // known reports whether we know who has sent a message.
 func known(m *spool.Message) bool {
 	o := &m.Origin

@@ -118,8 +118,8 @@ func (l Limits) WithDefaults() Limits {
 		Drain:                 cmp.Or(l.Drain, 10*time.Second),
 		ReturnSize:            cmp.Or(l.ReturnSize, 50_000),
 		ReturnMost:            cmp.Or(l.ReturnMost, 10_000_000),
-		ReportsPerSender:      cmp.Or(l.ReportsPerSender, 10),
-		ReportsToStrangers:    cmp.Or(l.ReportsToStrangers, 1000),
+		ReportsPerSender:      cmp.Or(l.ReportsPerSender, reportsPerSender),
+		ReportsToStrangers:    cmp.Or(l.ReportsToStrangers, reportsToStrangers),
 	}
 }
 
