@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 
 	"postroad/internal/envelope"
 	"postroad/internal/listen/listentest"
+	"postroad/internal/store"
 	"postroad/internal/tlsrpt"
 	"postroad/internal/trace"
 	"postroad/spool"
@@ -371,6 +373,111 @@ func TestHTTPCrash(t *testing.T) {
 			t.Errorf("the trace says\n%s", all)
 		}
 	})
+}
+
+// Whatever an application and a crash do, each message is settled once, and comes a second time only where the first
+// answer was lost. The seed replays a failure.
+func TestHTTPAudit(t *testing.T) {
+	for seed := range uint64(5) {
+		bubble(t, func(t *testing.T, f *fixture) { testHTTPAudit(t, f, seed) })
+	}
+}
+
+func testHTTPAudit(t *testing.T, f *fixture, seed uint64) {
+	random, fates := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
+	a := f.httpRoute()
+	var mu sync.Mutex
+	took, lost := map[string]int{}, map[string]int{} // by Webhook-Id: the answers that took it, and of these those that were lost
+	crash, dir, again := 5+random.IntN(20), "", false
+	a.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		id := r.Header.Get("Webhook-Id")
+		fate := fates.IntN(6)
+		if fate == 0 {
+			io.CopyN(io.Discard, r.Body, 1000)
+			panic(http.ErrAbortHandler)
+		}
+		body, err := io.ReadAll(r.Body)
+		switch {
+		case err != nil || int64(len(body)) != r.ContentLength:
+			return
+		case fate == 1:
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		took[id]++
+		if crash--; crash == 0 {
+			dir = f.crashed()
+		}
+		if fate == 2 || dir != "" && !again { // after the copy was made, all that is learned is lost
+			lost[id]++
+		}
+		if fate == 2 {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	f.start()
+	ids := map[string]store.ID{}
+	for i := range 30 {
+		text := letter + strings.Repeat("a line\r\n", random.IntN(3000))
+		m := &spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>")}}
+		id := f.accept(m, text, f.rcpts(fmt.Sprintf("n%d@app.test", i))...)
+		ids[id.String()+"-0"] = id
+		f.pass(time.Duration(random.IntN(60)) * time.Second)
+		mu.Lock()
+		now, over := dir, again
+		mu.Unlock()
+		if now != "" && !over {
+			f.restart(now)
+			mu.Lock()
+			again = true
+			mu.Unlock()
+			f.start()
+		}
+	}
+	f.pass(5 * 24 * time.Hour)
+	f.drained()
+	mu.Lock()
+	defer mu.Unlock()
+	for hookID, id := range ids {
+		events := f.events(id)
+		if len(events) == 0 {
+			continue // accepted after the copy of the crash was made
+		}
+		relayed := 0
+		for _, e := range events {
+			if strings.HasPrefix(e, "relayed ") {
+				relayed++
+			}
+		}
+		if relayed != 1 || took[hookID] != 1+lost[hookID] {
+			t.Errorf("seed %d: %s was taken %d times, and %d of the answers were lost: %q", seed, hookID, took[hookID], lost[hookID], events)
+		}
+	}
+	for hookID := range took {
+		if _, ok := ids[hookID]; !ok {
+			t.Errorf("seed %d: %s is no message of ours", seed, hookID)
+		}
+	}
+}
+
+// A message that is damaged is not handed over, and waits for a person.
+func TestHTTPDamaged(t *testing.T) {
+	for _, key := range []string{secret, ""} { // without one, it is found when all but the end is sent
+		bubble(t, func(t *testing.T, f *fixture) {
+			a := f.httpRoute()
+			f.cfg.Routes[0].Secret = key
+			f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<alice@a.test>")}}, strings.Replace(letter, "body", "UNIQUE-MARK", 1), f.rcpts("one@app.test")...)
+			flip(t, f.dir, "UNIQUE-MARK")
+			f.start()
+			f.pass(time.Minute)
+			if q := f.queue(); len(q) != 1 || q[0] != "one@app.test hold" || len(a.got()) != 0 {
+				t.Errorf("the queue holds %q, and %d posts came", q, len(a.got()))
+			}
+			flip(t, f.dir, "uNIQUE-MARK")
+		})
+	}
 }
 
 // What needs TLS does not go where there is none.

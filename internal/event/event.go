@@ -33,9 +33,6 @@ const (
 	Discarded  Kind = "discarded"  // dropped by a route that says so
 )
 
-// Kinds are all of them.
-func Kinds() []Kind { return []Kind{Accepted, Delivered, Deferred, Bounced, Suppressed, Discarded} }
-
 // Hook says which events an application wants.
 type Hook struct {
 	Name     string

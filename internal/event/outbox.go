@@ -164,15 +164,8 @@ func (o *Outbox) queue(hook string, keys []store.Key, events [][]byte) error {
 	}, draft)
 }
 
-const transportPrefix = "webhook "
-
 // Transport is the spool.Recipient.Transport of what is for a hook.
-func Transport(hook string) string { return transportPrefix + hook }
-
-// HookOf returns the hook that a Transport names.
-func HookOf(transport string) (name string, ok bool) {
-	return strings.CutPrefix(transport, transportPrefix)
-}
+func Transport(hook string) string { return "webhook " + hook }
 
 // Address stands for a hook where an address has to be, in a domain that no mail can go to (RFC 2606).
 func Address(hook string) envelope.Address {

@@ -15,13 +15,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"strconv"
 	"time"
 )
@@ -52,22 +50,6 @@ const (
 	// expectFrom is how many octets are not sent before the other side has had a look at the header.
 	expectFrom = 1 << 20
 )
-
-// ErrURL refuses an address to post to.
-var ErrURL = errors.New("not an address to post to")
-
-// CheckURL reports whether address is one to post to: ErrURL. https is for any host, http for those whose network the
-// administrator trusts.
-func CheckURL(address string) error {
-	u, err := url.Parse(address)
-	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		return fmt.Errorf("%w: %q; write it as \"https://app.example.org/mail\"", ErrURL, address)
-	case u.User != nil || u.Fragment != "":
-		return fmt.Errorf("%w: %q has a password or a fragment, which do not belong there", ErrURL, address)
-	}
-	return nil
-}
 
 // Client posts. Any number of goroutines.
 type Client struct {

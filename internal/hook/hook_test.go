@@ -110,18 +110,6 @@ func TestParseKey(t *testing.T) {
 	}
 }
 
-func TestCheckURL(t *testing.T) {
-	for url, ok := range map[string]bool{
-		"https://app.test/mail?x=y": true, "http://127.0.0.1:8080/": true, "https://[::1]:8443/x": true,
-		"": false, "app.test": false, "ftp://app.test/": false, "https://": false, "https://:80/": false,
-		"https://me:secret@app.test/": false, "https://app.test/#x": false,
-	} {
-		if err := CheckURL(url); (err == nil) != ok {
-			t.Errorf("%q: %v", url, err)
-		}
-	}
-}
-
 // The last octet comes after Before has agreed, and never when it has not.
 func TestBefore(t *testing.T) {
 	for _, text := range []string{"", "x", "xy", strings.Repeat("a line\r\n", 20_000)} {
