@@ -567,6 +567,21 @@ func TestNextHopGreylisting(t *testing.T) {
 	}
 }
 
+// Mail for a domain whose mail host is this server, by an address alone, is returned and not sent round.
+func TestMailThatComesBack(t *testing.T) {
+	h := newNextHops(t)
+	h.config.Listen.SMTP = config.Addr(h.at(tlsAddress))
+	h.zone.Add("round.test. 300 IN MX 10 mx.round.test.", "mx.round.test. 300 IN A "+tlsAddress)
+	h.start(t)
+	if err := submit(t, h.embedded, h.ann, []string{"bob@round.test"}, oddLetter("bob@round.test", "round", plainBody)); err != nil {
+		t.Fatal(err)
+	}
+	anns := login(t, h.Addr("imap"), h.ann, "INBOX", nil)
+	if report := newest(t, anns, 2); !strings.Contains(report, "5.4.6") || !strings.Contains(report, "address of this server") {
+		t.Errorf("the report is\n%s", report)
+	}
+}
+
 // farDovecot starts a Dovecot that takes mail for anybody by LMTP, and returns its socket and where the Maildirs are.
 func farDovecot(t *testing.T) (socket, home string) {
 	t.Helper()

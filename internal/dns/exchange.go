@@ -47,7 +47,8 @@ func (t *trouble) Error() string {
 }
 
 // ask goes through the servers until one has an answer: records, or that there are none. Who has said that he cannot
-// tell is not asked again; who has said nothing is.
+// tell is not asked again; who has said nothing is. Their order does not change with experience: who makes a name
+// answer late could otherwise turn us away from the server that validates, for other names, too.
 func (s *setup) ask(ctx context.Context, q question) (*dns.Msg, bool, error) {
 	said := make([]bool, len(s.servers))
 	var last error
