@@ -1,6 +1,8 @@
 package postroad
 
 import (
+	"net"
+	"net/netip"
 	"reflect"
 	"testing"
 
@@ -32,6 +34,24 @@ func TestDefaultsAgree(t *testing.T) {
 	} {
 		if !reflect.DeepEqual(test.config, test.fromPackage) {
 			t.Errorf("%s: the config says\n%+v, the package\n%+v", test.name, test.config, test.fromPackage)
+		}
+	}
+}
+
+// The addresses of this machine are known as such.
+func TestIsOfThisMachine(t *testing.T) {
+	for ip, want := range map[string]bool{"127.0.0.1": true, "127.1.2.3": true, "::1": true, "192.0.2.1": false, "2001:db8::1": false} {
+		if isOfThisMachine(netip.MustParseAddr(ip)) != want {
+			t.Errorf("%s is of this machine: %v", ip, !want)
+		}
+	}
+	interfaces, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, i := range interfaces {
+		if ip := netip.MustParsePrefix(i.String()).Addr(); !isOfThisMachine(ip) {
+			t.Errorf("%s is not of this machine", ip)
 		}
 	}
 }

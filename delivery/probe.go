@@ -66,7 +66,7 @@ const probeTime = 2 * time.Minute
 // Probe finds out what would become of mail from a sender to an address, without sending any. It needs no Run, and of the
 // Config only what has to do with hosts. At most 10 addresses are dialled, as by an attempt.
 func (r *Runner) Probe(ctx context.Context, from, to envelope.Address) Finding {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	ctx, cancel := context.WithTimeout(dns.NotBefore(ctx, r.cfg.Now()), probeTime)
 	defer cancel()
 	p := r.newProbe(from, to)
 	switch p.a.kind() {
@@ -138,7 +138,7 @@ func (p *probe) hosts(ctx context.Context) {
 	}
 }
 
-// records shows what DNS says, which hosts has too: it is not asked twice within the time that an answer holds.
+// records shows what DNS says, which hosts then has from memory.
 func (p *probe) records(ctx context.Context) {
 	if _, literal := envelope.Literal(p.Domain); literal {
 		return

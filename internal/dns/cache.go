@@ -17,6 +17,7 @@ const failTTL = time.Second
 type known struct {
 	found
 	err   error
+	since time.Time // when it was heard
 	until time.Time
 	size  int
 }
@@ -36,12 +37,12 @@ func newCache(now func() time.Time) *cache {
 	return &cache{now: now, known: make(map[question]*known), asking: make(map[question]chan struct{})}
 }
 
-// begin returns the answer, or a channel that is closed when another has it; with neither, the caller asks, and ends with give.
-func (c *cache) begin(of *setup, q question) (*known, chan struct{}) {
+// begin returns the answer that was heard at a time or later, or a channel that is closed when another has it; with neither, the caller asks, and ends with give.
+func (c *cache) begin(of *setup, q question, since time.Time) (*known, chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgetOthers(of)
-	if k := c.known[q]; k != nil && c.now().Before(k.until) {
+	if k := c.known[q]; k != nil && !k.since.Before(since) && c.now().Before(k.until) {
 		return k, nil
 	}
 	if others := c.asking[q]; others != nil {
@@ -67,7 +68,8 @@ func (c *cache) give(of *setup, q question, k *known) {
 		k.ttl = failTTL
 	}
 	if k.ttl > 0 {
-		k.until, k.size = c.now().Add(k.ttl), sizeOf(q, k)
+		k.since = c.now()
+		k.until, k.size = k.since.Add(k.ttl), sizeOf(q, k)
 		c.known[q] = k
 		c.size += k.size
 		c.makeRoom()

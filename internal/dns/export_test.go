@@ -13,7 +13,7 @@ var NewCache = newCache
 
 func (c *cache) Put(name string, rr dns.RR) {
 	q := question{name, rr.Header().Rrtype}
-	c.begin(c.of, q)
+	c.begin(c.of, q, time.Time{})
 	c.give(c.of, q, &known{found: found{records: []dns.RR{rr}, ttl: time.Hour}})
 }
 

@@ -44,7 +44,6 @@ type Stub struct {
 	hosts  *file[map[string][]netip.Addr]
 	system *net.Resolver // for names of one label, which the operating system may complete; nil with Options.Servers
 	cache  *cache
-	anew   bool
 }
 
 // New returns a resolver. It fails when a server's address is none.
@@ -77,15 +76,12 @@ func System() *Stub {
 	return s
 }
 
-// Fresh returns a resolver that asks anew what it remembers, if r is one that remembers; else it returns r.
-func Fresh(r Resolver) Resolver {
-	s, ok := r.(*Stub)
-	if !ok {
-		return r
-	}
-	fresh := *s
-	fresh.anew = true
-	return &fresh
+// notBefore is the key of a context's time.
+type notBefore struct{}
+
+// NotBefore returns a context in which a Stub makes no use of what it has heard before a time.
+func NotBefore(ctx context.Context, t time.Time) context.Context {
+	return context.WithValue(ctx, notBefore{}, t)
 }
 
 // LookupMX is Resolver's.
@@ -205,8 +201,9 @@ func (s *Stub) resolve(ctx context.Context, q question) (found, error) {
 		return found{}, fmt.Errorf("%w: it is no name", ErrNotFound)
 	}
 	setup := s.resolv.get()
-	for !s.anew {
-		known, others := s.cache.begin(setup, q)
+	since, _ := ctx.Value(notBefore{}).(time.Time)
+	for {
+		known, others := s.cache.begin(setup, q, since)
 		if known != nil {
 			return known.found, known.err
 		}
