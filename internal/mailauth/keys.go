@@ -102,7 +102,9 @@ type KeysConfig struct {
 
 // Keys are the DKIM keys of one store. Any number of goroutines.
 type Keys struct {
-	cfg KeysConfig // set by OpenKeys, never changed
+	// Set by OpenKeys, never changed.
+	cfg  KeysConfig
+	wake chan struct{} // capacity 1: there are other keys than Run knows
 
 	mu      sync.Mutex // guards all below
 	signing map[string][]*SigningKey
@@ -120,7 +122,7 @@ func OpenKeys(c KeysConfig) *Keys {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Keys{cfg: c, signing: map[string][]*SigningKey{}}
+	return &Keys{cfg: c, wake: make(chan struct{}, 1), signing: map[string][]*SigningKey{}}
 }
 
 // Signing returns the keys that sign for a domain, RSA first: its own, or those of the next domain above it that has some
@@ -180,6 +182,10 @@ const maxRemembered = 10_000
 
 // changed forgets what was read.
 func (k *Keys) changed() {
+	select {
+	case k.wake <- struct{}{}:
+	default: // Run will look anyway
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.changes++
@@ -272,6 +278,7 @@ func (k *Keys) Import(domain, selector string, text []byte) (Key, error) {
 
 // insert stores new keys, all or none.
 func (k *Keys) insert(rows []row) (list []Key, err error) {
+	defer k.changed()
 	err = k.cfg.Store.Update(func(tx store.Tx) error {
 		list = nil
 		for i := range rows {

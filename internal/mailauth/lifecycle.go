@@ -24,58 +24,71 @@ var every = map[KeyState]time.Duration{
 }
 
 const (
-	round     = time.Minute
+	longest   = 24 * time.Hour // without a look at what there is
+	shortest  = time.Second
 	oneLookup = 20 * time.Second
 )
 
 // Run looks for the records of keys until ctx is done, and moves keys on: those that wait, once the DNS has them; those that
 // are old, once their time is up; those that are retired, once their record is gone.
 func (k *Keys) Run(ctx context.Context) {
-	tick := time.NewTicker(round)
-	defer tick.Stop()
 	for {
-		if err := k.check(ctx, "", false); err != nil && ctx.Err() == nil {
+		next, err := k.check(ctx, "", false)
+		if err != nil && ctx.Err() == nil {
 			k.cfg.Log.Error("DKIM keys cannot be looked after", "err", err)
 		}
+		t := time.NewTimer(min(max(next.Sub(k.cfg.Now()), shortest), longest))
 		select {
 		case <-ctx.Done():
+			t.Stop()
 			return
-		case <-tick.C:
+		case <-k.wake:
+			t.Stop()
+		case <-t.C:
 		}
 	}
 }
 
 // Check looks for the records of a domain's keys now, of all domains when it is empty, and returns what they are then.
 func (k *Keys) Check(ctx context.Context, domain string) ([]Key, error) {
-	if err := k.check(ctx, domain, true); err != nil {
+	if _, err := k.check(ctx, domain, true); err != nil {
 		return nil, err
 	}
 	return k.List(domain)
 }
 
-func (k *Keys) check(ctx context.Context, domain string, all bool) error {
+// check looks for the records that are due, or for all, and returns when the next one is.
+func (k *Keys) check(ctx context.Context, domain string, all bool) (next time.Time, err error) {
+	next = k.cfg.Now().Add(longest)
 	rows, err := k.rows(domain)
 	if err != nil {
-		return err
+		return k.cfg.Now().Add(time.Minute), err
 	}
 	for _, r := range rows {
-		if !all && !k.due(&r.Key) {
-			continue
+		key := r.Key
+		if all || !k.cfg.Now().Before(due(&key)) {
+			seen := k.look(ctx, &key)
+			if ctx.Err() != nil {
+				return next, ctx.Err()
+			}
+			if key, err = k.note(key, seen); err != nil {
+				return k.cfg.Now().Add(time.Minute), err
+			}
 		}
-		seen := k.look(ctx, &r.Key)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if _, err := k.note(r.Key, seen); err != nil {
-			return err
+		if at := due(&key); at.Before(next) {
+			next = at
 		}
 	}
-	return nil
+	return next, nil
 }
 
-func (k *Keys) due(key *Key) bool {
-	now := k.cfg.Now()
-	return !now.Before(key.Checked.Add(every[key.State])) || key.State == Old && !now.Before(key.Until)
+// due is when a key's record is looked for again.
+func due(k *Key) time.Time {
+	at := k.Checked.Add(every[k.State])
+	if k.State == Old && k.Until.Before(at) {
+		return k.Until
+	}
+	return at
 }
 
 // sight is what a look at the DNS showed.

@@ -148,11 +148,13 @@ func TestARecordIsLost(t *testing.T) {
 			t.Errorf("%+v", list[0])
 		}
 		time.Sleep(20 * time.Hour)
+		synctest.Wait()
 		if n := strings.Count(log.String(), "nobody can look up"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, log)
 		}
 		r.TXT(keys[0].Name(), keys[0].Record())
 		time.Sleep(7 * time.Hour)
+		synctest.Wait()
 		list, _ = k.List("example.test")
 		if list[0].Finding != "" || list[0].Trouble(time.Now()) != "" {
 			t.Errorf("%+v", list[0])

@@ -1,9 +1,12 @@
 package mailauth
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,18 +55,41 @@ func (f *fixture) publish(keys ...Key) {
 // activeKeys makes keys of both kinds that sign.
 func (f *fixture) activeKeys(domain string) []Key {
 	f.t.Helper()
-	keys, err := f.keys.Add(domain, "", RSA, Ed25519)
-	if err != nil {
-		f.t.Fatal(err)
+	var keys []Key
+	for selector, text := range map[string][]byte{"20261120-rsa": someRSA(), "20261120-ed": someEd25519()} {
+		k, err := f.keys.Import(domain, selector, text)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		keys = append(keys, k)
 	}
 	f.publish(keys...)
-	if keys, err = f.keys.Activate(f.t.Context(), domain, "", false); err != nil || len(keys) != 2 {
+	keys, err := f.keys.Activate(f.t.Context(), domain, "", false)
+	if err != nil || len(keys) != 2 {
 		f.t.Fatalf("%+v, %v", keys, err)
 	}
 	if keys[0].State != Active {
 		f.t.Fatal(keys[0].State, keys[0].Finding)
 	}
 	return keys
+}
+
+// Making a key of RSA takes its time: these are made once.
+var (
+	someRSA     = sync.OnceValue(func() []byte { return newPEM(RSA) })
+	someEd25519 = sync.OnceValue(func() []byte { return newPEM(Ed25519) })
+)
+
+func newPEM(a Algorithm) []byte {
+	signer, err := generate(a)
+	if err != nil {
+		panic(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(signer)
+	if err != nil {
+		panic(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 func addr(s string) envelope.Address {
