@@ -300,6 +300,10 @@ func TestREQUIRETLS(t *testing.T) {
 		{"MTA-STS", []func(*secured){sts}, "sent"},
 		{"MTA-STS in testing", []func(*secured){sts, func(s *secured) { s.file = strings.Replace(enforced, "enforce", "testing", 1) }}, "sent"},
 		{"no word of who the host is", nil, "5.7.10"},
+		{"a policy that cannot be had now", []func(*secured){sts, func(s *secured) { s.webDead = true }}, "waits"},
+		{"no answer whether there is a policy", []func(*secured){func(s *secured) {
+			s.dns.Fail("_mta-sts.y.test", errors.New("SERVFAIL"))
+		}}, "waits"},
 		{"no MX, but a certificate of the domain", []func(*secured){func(s *secured) {
 			s.dns.MX("y.test")
 			s.dns.Host("y.test", public(1))

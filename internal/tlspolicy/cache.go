@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"postroad/internal/dns"
 	"postroad/internal/store"
 	"postroad/internal/tlsrpt"
 )
@@ -80,37 +81,38 @@ func (p *Policies) stored(domain string) (*STS, error) {
 
 // discover returns the policy that is to be applied to a domain's mail; nil when there is none (RFC 8461, 3.3 and 5.1).
 // As long as a stored one holds, only another one that was fetched takes its place.
-func (p *Policies) discover(ctx context.Context, domain string, now time.Time) (*STS, error) {
+//
+// unsure says that there may be one which cannot be had now.
+func (p *Policies) discover(ctx context.Context, domain string, now time.Time) (policy *STS, unsure bool, err error) {
 	if isLiteral(domain) {
-		return nil, nil
+		return nil, false, nil
 	}
-	policy, err := p.load(domain, now)
-	if err != nil {
-		return nil, err
+	if policy, err = p.load(domain, now); err != nil {
+		return nil, false, err
 	}
-	id := p.announced(ctx, domain)
+	id, err := p.announced(ctx, domain)
 	if id != "" && (policy == nil || policy.ID != id && now.Sub(policy.Fetched) >= minAge) {
 		if fresh := p.fetch(ctx, domain, id, policy); fresh != nil {
 			policy = fresh
 		}
 	}
 	if policy == nil || policy.Mode == Off {
-		return nil, nil
+		return nil, policy == nil && (id != "" || dns.Temporary(err)), nil
 	}
 	p.use(domain, policy, now)
-	return policy, nil
+	return policy, false, nil
 }
 
 // announced returns the id that the domain's text record tells of; empty when there is no good one, or no answer.
-func (p *Policies) announced(ctx context.Context, domain string) string {
+func (p *Policies) announced(ctx context.Context, domain string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	answer, err := p.cfg.Resolver.LookupTXT(ctx, "_mta-sts."+domain)
 	if err != nil {
-		return ""
+		return "", err
 	}
 	id, _ := recordID(answer.Records)
-	return id
+	return id, nil
 }
 
 // flight is a fetch that is under way, for all who want it.
@@ -328,6 +330,7 @@ func (s *STS) due(now time.Time) bool {
 func (p *Policies) refresh(ctx context.Context, domain string) {
 	old, err := p.load(domain, p.cfg.Now())
 	if err == nil && old != nil {
-		p.fetch(ctx, domain, cmp.Or(p.announced(ctx, domain), old.ID), old)
+		id, _ := p.announced(ctx, domain)
+		p.fetch(ctx, domain, cmp.Or(id, old.ID), old)
 	}
 }

@@ -128,9 +128,14 @@ func (n Need) Waived() Need {
 }
 
 // Required strengthens the need of a host for a message that must go by TLS all the way (RFC 8689, 4.2.1): its name comes
-// from validated DNS or an MTA-STS policy, and its certificate is good. ErrUnauthentic.
+// from validated DNS or an MTA-STS policy, and its certificate is good. ErrUnauthentic, or another error when a policy may
+// say so that cannot be had now.
 func (d *Policy) Required(host string, n Need) (Need, error) {
-	if !d.authentic(host) {
+	switch {
+	case d.authentic(host):
+	case d.unsure:
+		return n, fmt.Errorf("%s cannot be used for a message with REQUIRETLS now: the MTA-STS policy of %s cannot be had", host, d.domain)
+	default:
 		return n, fmt.Errorf("%s cannot be used for a message with REQUIRETLS: %w", host, ErrUnauthentic)
 	}
 	if n.Kind != DANE || n.unusable { // neither what is only remembered nor what is only tested says more

@@ -106,6 +106,7 @@ type Policy struct {
 	domain string
 	mx     dns.Answer[string]
 	sts    *STS    // nil: none, or one that says nothing
+	unsure bool    // there may be one that cannot be had now
 	memory *Memory // nil: nothing that is asked for
 	at     time.Time
 	stamp  uint32
@@ -117,7 +118,7 @@ func (p *Policies) Domain(ctx context.Context, domain string, mx dns.Answer[stri
 	now := p.cfg.Now()
 	d := &Policy{p: p, domain: domain, mx: mx, at: now, stamp: p.stamp(domain).Load()}
 	var err error
-	if d.sts, err = p.discover(ctx, domain, now); err != nil {
+	if d.sts, d.unsure, err = p.discover(ctx, domain, now); err != nil {
 		return nil, err
 	}
 	if d.memory, err = p.remember(domain, now); err != nil {
