@@ -49,6 +49,9 @@ type attempt struct {
 // attempt tries, and tells what became of it with the destination. settle records the outcomes. m is the mark on the
 // batch, if it has one.
 func (r *Runner) attempt(l *lane, batch []spool.Due, m *mark) (c contact, settle func()) {
+	if m != nil && !batch[0].Message.Envelope.DeliverBy.Deadline.IsZero() {
+		m.wait() // a mark that came after the record of a missed deadline would stay
+	}
 	if batch = r.deadlines(r.hard, batch); len(batch) == 0 {
 		return contact{}, func() {}
 	}
