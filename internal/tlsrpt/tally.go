@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	table         = "rp"
+	table         = "tl"
 	recordVersion = 1
 )
 

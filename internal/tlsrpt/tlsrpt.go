@@ -1,8 +1,8 @@
 // Package tlsrpt is SMTP TLS reporting (RFC 8460): what the sessions of a day showed of a domain's TLS, counted and
 // told to the domain when it asks for that; and the reports of others, read.
 //
-//	rp  day                      how many domains the day has
-//	rp  day, domain, policy      the sessions of a day (UTC) under one policy, which is named by a hash
+//	tl  day                      how many domains the day has
+//	tl  day, domain, policy      the sessions of a day (UTC) under one policy, which is named by a hash
 //
 // What is promised:
 //
