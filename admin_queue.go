@@ -235,6 +235,11 @@ func (a *Admin) changeQueue(ctx context.Context, f control.QueueFilter, change q
 	if err != nil {
 		return c, err
 	}
+	defer func() {
+		if c.Recipients > 0 { // what waits in memory is as it was
+			a.c.Runner.Recall()
+		}
+	}()
 	var missing error
 	for _, filter := range filters {
 		if filter.ID != 0 {

@@ -68,6 +68,27 @@ func (r *Runner) Forget(name string) {
 	r.schedule()
 }
 
+// Recall gives back to the spool what waits in memory for its turn: an administrator has changed what is to become of
+// some of it. Attempts under way go on.
+func (r *Runner) Recall() {
+	r.mu.Lock()
+	var back []spool.Due
+	for _, l := range r.lanes {
+		for c := range spool.Class(spool.Classes) {
+			r.waiting.add(c, -len(l.queue[c]))
+		}
+		all := l.takeAll()
+		if len(all) > 0 && l.dead != nil { // it may have been the probe
+			l.dead.probing = false
+		}
+		back = append(back, all...)
+		r.roomAgain(l)
+		r.forget(l)
+	}
+	r.mu.Unlock()
+	r.cfg.Spool.GiveBack(back...)
+}
+
 // shownFormat is how sentences for people name times.
 const shownFormat = "2006-01-02 15:04:05 MST"
 

@@ -33,14 +33,18 @@ const (
 	giveUpRecipients = 1000
 )
 
-// giveUp gives all that f chooses the same end.
+// giveUp gives all that f chooses the same end, and not the reports that it makes of this.
 func (r *Runner) giveUp(ctx context.Context, f spool.Filter, end outcome) (n int, err error) {
+	began := r.cfg.Store.NewID()
 	for after := store.ID(0); ctx.Err() == nil; {
 		entries, err := r.cfg.Spool.List(ctx, f, after, giveUpMessages)
 		if err != nil || len(entries) == 0 {
 			return n, err
 		}
 		for i := range entries {
+			if entries[i].Message.ID > began {
+				return n, nil
+			}
 			done, err := r.giveUpEntry(&entries[i], end)
 			if n += done; err != nil {
 				return n, err

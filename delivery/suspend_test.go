@@ -183,3 +183,46 @@ func TestExplain(t *testing.T) {
 		said("verified TLS only")
 	})
 }
+
+// What waits in memory for its turn, behind a slow attempt, is not tried once an administrator wants it otherwise.
+func TestRecall(t *testing.T) {
+	for what, change := range map[string]func(*fixture) (int, error){
+		"held":    func(f *fixture) (int, error) { return f.sp.Hold(f.t.Context(), spool.Filter{}, "root", "") },
+		"removed": func(f *fixture) (int, error) { return f.sp.Remove(f.t.Context(), spool.Filter{}, "root") },
+		"rerouted": func(f *fixture) (int, error) {
+			return f.sp.Reroute(f.t.Context(), spool.Filter{}, "root", "void")
+		},
+		"returned": func(f *fixture) (int, error) { return f.run.Bounce(f.t.Context(), spool.Filter{}, "root", "") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fixture) {
+				p := f.site("y.test", public(1), &peer{})
+				open := make(chan bool)
+				p.before = func(phase string) {
+					if phase == "MAIL" {
+						<-open
+					}
+				}
+				f.cfg.Limits.PerDestination = 1
+				f.cfg.Routes = []Route{{Name: "void", Kind: Discard}}
+				f.start()
+				for range 5 {
+					f.submit("<x@elsewhere.test>", "one@y.test")
+				}
+				settle()
+				if n, err := change(f); n != 5 || err != nil {
+					t.Fatal(n, err)
+				}
+				f.run.Recall()
+				close(open)
+				f.pass(time.Hour)
+				if got := p.got(); len(got) > 1 {
+					t.Errorf("%d of 5 were sent", len(got))
+				}
+				if d := f.run.waiting; d.sum != 0 {
+					t.Errorf("%+v wait", d)
+				}
+			})
+		})
+	}
+}
