@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,9 +50,12 @@ func (z *signedZone) reply(m *mdns.Msg) *mdns.Msg {
 	}
 	if len(m.Answer) == 0 {
 		soa, _ := mdns.NewRR(z.name + " 60 IN SOA ns." + z.name + " root." + z.name + " 1 3600 600 86400 60")
+		// All other types, or a server that draws conclusions would take none of them to be there.
+		types := slices.DeleteFunc([]uint16{mdns.TypeA, mdns.TypeMX, mdns.TypeAAAA, mdns.TypeRRSIG, mdns.TypeNSEC, mdns.TypeTLSA},
+			func(typ uint16) bool { return typ == q.Qtype })
 		nsec := &mdns.NSEC{
 			Hdr:        mdns.RR_Header{Name: q.Name, Rrtype: mdns.TypeNSEC, Class: mdns.ClassINET, Ttl: 60},
-			NextDomain: `\000.` + q.Name, TypeBitMap: []uint16{mdns.TypeRRSIG, mdns.TypeNSEC},
+			NextDomain: `\000.` + q.Name, TypeBitMap: types,
 		}
 		m.Rcode, m.Ns = mdns.RcodeSuccess, z.sign([]mdns.RR{soa}, []mdns.RR{nsec})
 		return m
