@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"cmp"
 	"container/heap"
 	"slices"
@@ -102,13 +103,14 @@ type queues struct {
 	aside  map[string][]*queue // by lane
 	turns  Turns
 
+	most    int       // of all: maxQueues, unless a test says otherwise
 	fresh   []*queue  // those with isFresh
 	partial bool      // some queues are on disk alone
 	beyond  time.Time // when the first of those falls due
 }
 
 func newQueues() queues {
-	return queues{all: map[string]*queue{}, aside: map[string][]*queue{}, partial: true}
+	return queues{all: map[string]*queue{}, aside: map[string][]*queue{}, most: maxQueues, partial: true}
 }
 
 // sleepers is a heap by next.
@@ -220,20 +222,20 @@ func (s *queues) forget(q *queue) {
 
 // shrink leaves a part of the queues to the disk when there are too many: those that fall due last.
 func (s *queues) shrink() {
-	if len(s.all) <= maxQueues {
+	if len(s.all) <= s.most {
 		return
 	}
 	slices.SortFunc(s.asleep, func(a, b *queue) int { return a.next.compare(b.next) })
 	for i, q := range s.asleep {
 		q.index = i // a sorted slice is a heap
 	}
-	for len(s.all) > maxQueues*3/4 && len(s.asleep) > 0 {
+	for len(s.all) > s.most*3/4 && len(s.asleep) > 0 {
 		last := s.asleep[len(s.asleep)-1]
 		heap.Remove(&s.asleep, last.index)
 		s.drop(last)
 	}
-	for c := Class(Classes); c > 0 && len(s.all) > maxQueues; c-- {
-		for list := &s.ready[c-1]; len(*list) > 0 && len(s.all) > maxQueues*3/4; *list = (*list)[:len(*list)-1] {
+	for c := Class(Classes); c > 0 && len(s.all) > s.most; c-- {
+		for list := &s.ready[c-1]; len(*list) > 0 && len(s.all) > s.most*3/4; *list = (*list)[:len(*list)-1] {
 			s.drop((*list)[len(*list)-1])
 		}
 	}
@@ -250,7 +252,7 @@ func (s *queues) drop(q *queue) {
 
 // incomplete reports whether queues that have something due are on disk alone, and there is room for them.
 func (s *queues) incomplete(now time.Time) bool {
-	return s.partial && !s.beyond.After(now) && len(s.all) <= maxQueues/2
+	return s.partial && !s.beyond.After(now) && len(s.all) <= s.most/2
 }
 
 // some reports whether a class has a queue that is ready.
@@ -285,17 +287,24 @@ func (s *Spool) load() error {
 	return err
 }
 
-// loadNext takes up the first queue from a key on and returns where the next may begin; nil at the end.
-func (s *Spool) loadNext(r store.Reader, from, end store.Key) store.Key {
+// loadNext takes up the first queue from a key on, if not all of it is busy, and returns where the next may begin; nil at
+// the end.
+func (s *Spool) loadNext(r store.Reader, from, end store.Key) (next store.Key) {
 	for k := range r.Scan(from, end) {
 		at, ok := readSpot(k)
 		if !ok { // Check names it
 			return append(slices.Clone(store.Key(k)), 0)
 		}
-		s.found(at)
-		return queueKey(at.lane, at.class).End()
+		if next != nil && bytes.Compare(k, next) >= 0 {
+			return next
+		}
+		next = queueKey(at.lane, at.class).End()
+		if !s.isBusy(at.ref()) {
+			s.found(at)
+			return next
+		}
 	}
-	return nil
+	return next
 }
 
 // found takes up a queue whose first entry is at.

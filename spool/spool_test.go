@@ -59,11 +59,13 @@ func (f *fixture) close() {
 	}
 }
 
-func (f *fixture) accept(to ...string) store.ID {
+func (f *fixture) accept(to ...string) store.ID { return f.acceptAs(0, to...) }
+
+func (f *fixture) acceptAs(priority int, to ...string) store.ID {
 	f.t.Helper()
 	d := f.st.NewDraft()
 	io.WriteString(d, "Return-Path: <a@x.test>\r\nSubject: x\r\n\r\nbody\r\n")
-	m := &Message{Envelope: envelope.Envelope{From: addr("a@x.test")}, Skip: 25, MessageID: "<m@x.test>"}
+	m := &Message{Envelope: envelope.Envelope{From: addr("a@x.test"), Priority: priority}, Skip: 25, MessageID: "<m@x.test>"}
 	var rcpts []Recipient
 	for _, a := range to {
 		rcpts = append(rcpts, Recipient{Recipient: envelope.Recipient{To: addr(a)}})
@@ -426,6 +428,15 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		f := open(t, t.TempDir())
 		defer func() { f.close() }()
+		most := rapid.SampledFrom([]int{3, maxQueues}).Draw(rt, "queues in memory")
+		f.s.queues.most = most
+		full := map[string]bool{} // lanes that take nothing
+		room := func(lane string, c Class) int {
+			if full[lane] {
+				return 0
+			}
+			return rapid.IntRange(-1, 4).Filter(func(n int) bool { return n != 0 }).Draw(rt, "room")
+		}
 		waiting := map[string]time.Time{} // due
 		claimed := map[string]Due{}
 		next := 0
@@ -445,13 +456,13 @@ func TestModel(t *testing.T) {
 				var to []string
 				for range rapid.IntRange(1, 3).Draw(rt, "recipients") {
 					next++
-					to = append(to, fmt.Sprintf("r%d@y.test", next))
+					to = append(to, fmt.Sprintf("r%d@d%d.test", next, rapid.IntRange(0, 5).Draw(rt, "domain")))
 					waiting[to[len(to)-1]] = f.now
 				}
-				f.accept(to...)
+				f.acceptAs(rapid.IntRange(-1, 1).Draw(rt, "priority"), to...)
 			},
 			"claim": func(rt *rapid.T) {
-				due, err := f.s.Claim(rapid.IntRange(1, 4).Draw(rt, "max"))
+				due, err := f.s.ClaimFor(rapid.IntRange(1, 4).Draw(rt, "max"), room)
 				if err != nil {
 					rt.Fatal(err)
 				}
@@ -489,12 +500,46 @@ func TestModel(t *testing.T) {
 					delete(claimed, name)
 				}
 			},
+			"fill": func(rt *rapid.T) {
+				full[fmt.Sprintf("d%d.test", rapid.IntRange(0, 5).Draw(rt, "lane"))] = true
+			},
+			"empty": func(rt *rapid.T) {
+				lane := fmt.Sprintf("d%d.test", rapid.IntRange(0, 5).Draw(rt, "lane"))
+				delete(full, lane)
+				f.s.Release(lane)
+			},
+			"other routes": func(rt *rapid.T) {
+				shift := rapid.IntRange(0, 5).Draw(rt, "shift")
+				f.s.Lanes(func(_ *Message, r *Recipient) string {
+					return fmt.Sprintf("d%d.test", (int(r.To.Domain[1]-'0')+shift)%6)
+				})
+			},
+			"refile": func(rt *rapid.T) {
+				if name, ok := pick(); ok {
+					f.update(func(tx store.Tx) { f.s.Refile(tx, claimed[name]) })
+					waiting[name] = claimed[name].Recipient.Next
+					delete(claimed, name)
+				}
+			},
+			"retry all": func(rt *rapid.T) {
+				if _, err := f.s.Retry(context.Background(), Filter{}, "root"); err != nil {
+					rt.Fatal(err)
+				}
+				for name := range waiting {
+					waiting[name] = f.now
+				}
+				for name, d := range claimed { // its turn has moved under it
+					d.Recipient.Next = f.now
+					claimed[name] = d
+				}
+			},
 			"time": func(rt *rapid.T) {
 				f.now = f.now.Add(time.Duration(rapid.IntRange(-30, 300).Draw(rt, "seconds")) * time.Second)
 			},
 			"reopen": func(rt *rapid.T) {
 				f.close()
 				f.open()
+				f.s.queues.most = most
 				for name, d := range claimed {
 					waiting[name] = d.Recipient.Next
 				}
@@ -502,8 +547,20 @@ func TestModel(t *testing.T) {
 			},
 		})
 		f.now = f.now.Add(time.Hour)
-		for _, d := range f.claim() {
-			delete(waiting, d.Recipient.To.String())
+		for lane := range full {
+			f.s.Release(lane)
+		}
+		for range 1000 { // as Run does: as long as Wait has no reason to wait
+			select {
+			case <-f.s.wake:
+			default:
+				if f.s.untilNext() > 0 {
+					continue
+				}
+			}
+			for _, d := range f.claim() {
+				delete(waiting, d.Recipient.To.String())
+			}
 		}
 		if len(waiting) > 0 {
 			rt.Fatalf("never due again: %v", waiting)

@@ -26,7 +26,7 @@ type Sink struct {
 
 // NewSink returns a sink that lets each message wait for a while before it is answered; 0 does not.
 func NewSink(delay time.Duration) *Sink {
-	return &Sink{delay: delay, open: map[net.Conn]bool{}, enough: make(chan struct{})}
+	return &Sink{delay: delay, open: map[net.Conn]bool{}}
 }
 
 // Serve answers connections until ctx is done, and returns when all have ended. It closes l.
@@ -65,17 +65,18 @@ func (s *Sink) closeAll() {
 	}
 }
 
-// Wait returns when n messages have come since the sink was made, or with ctx's error.
+// Wait returns when n messages have come since the sink was made, or with ctx's error. One at a time.
 func (s *Sink) Wait(ctx context.Context, n int64) error {
+	enough := make(chan struct{})
 	s.mu.Lock()
-	s.wanted = n
-	enough := s.messages.Load() >= n
-	s.mu.Unlock()
-	if enough {
-		return nil
+	s.wanted, s.enough = n, enough
+	if s.messages.Load() >= n {
+		s.wanted = 0
+		close(enough)
 	}
+	s.mu.Unlock()
 	select {
-	case <-s.enough:
+	case <-enough:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -102,9 +103,7 @@ func (s *Sink) took() {
 	now := time.Now().UnixNano()
 	s.first.CompareAndSwap(0, now)
 	s.last.Store(now)
-	if s.messages.Add(1) < 1 {
-		return
-	}
+	s.messages.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.wanted > 0 && s.messages.Load() >= s.wanted {
