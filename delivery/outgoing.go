@@ -92,14 +92,6 @@ func (s *source) outgoing(via envelope.Address) Outgoing {
 
 // open reads the message as it would leave if any next hop could take all: in lines, unless it is binary.
 func (s *source) open() (io.ReadCloser, error) {
-	body, err := s.raw()
-	if err != nil || s.binary() {
-		return body, err
-	}
-	return &outBody{smtpc.Lines(body), body}, nil
-}
-
-func (s *source) raw() (io.ReadCloser, error) {
 	if s.small != nil {
 		return io.NopCloser(bytes.NewReader(s.small)), nil
 	}
@@ -107,16 +99,29 @@ func (s *source) raw() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.msg.Size-s.msg.Skip > maxSmall {
+	if size := s.msg.Size - s.msg.Skip; size <= maxSmall {
+		defer body.Close()
+		if s.small, err = s.read(body, size); err != nil {
+			return nil, err
+		}
+		return io.NopCloser(bytes.NewReader(s.small)), nil
+	}
+	if s.binary() {
 		return body, nil
 	}
-	defer body.Close()
-	small := bytes.NewBuffer(make([]byte, 0, s.msg.Size-s.msg.Skip+bytes.MinRead)) // MinRead: up to EOF, where damage shows
-	if _, err = small.ReadFrom(body); err != nil {
+	return &outBody{smtpc.Lines(body), body}, nil
+}
+
+// read reads a small message to its end, where the checksum is held against it.
+func (s *source) read(body io.Reader, size int64) ([]byte, error) {
+	b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	if _, err := b.ReadFrom(body); err != nil {
 		return nil, err
 	}
-	s.small = small.Bytes()
-	return io.NopCloser(bytes.NewReader(s.small)), nil
+	if s.binary() || smtpc.InLines(b.Bytes()) {
+		return b.Bytes(), nil
+	}
+	return io.ReadAll(smtpc.Lines(b))
 }
 
 // form is what a message is made of when it leaves.

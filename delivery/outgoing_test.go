@@ -244,6 +244,9 @@ func TestLeavingIsBounded(t *testing.T) {
 // FuzzSurvey: what is found out of a message does not depend on the pieces in which it comes.
 func FuzzSurvey(f *testing.F) {
 	f.Add([]byte("A: b\r\nDKIM-Signature: x\r\n\r\n\xff"), 3)
+	for _, s := range []string{"", "\r", "\n", "\r\n", "\r\n\n\r", "\n\r", "a\r\r\n\n", "\r\nx", "x\r\n\r\ny\r\n"} {
+		f.Add([]byte(s), 1)
+	}
 	f.Add([]byte("ARC-Seal: x\nb: \xc3\xb6\n\nc"), 1)
 	f.Fuzz(func(t *testing.T, message []byte, size int) {
 		var whole, pieces surveyor
@@ -259,6 +262,9 @@ func FuzzSurvey(f *testing.F) {
 		even, err := io.ReadAll(smtpc.Lines(bytes.NewReader(message)))
 		if err != nil || bytes.ContainsAny(bytes.ReplaceAll(even, []byte("\r\n"), nil), "\r\n") {
 			t.Errorf("%q: %q, %v", message, even, err)
+		}
+		if smtpc.InLines(message) != bytes.Equal(message, even) || !smtpc.InLines(even) {
+			t.Errorf("%q is in lines: %v, and reads as %q", message, smtpc.InLines(message), even)
 		}
 	})
 }

@@ -89,6 +89,21 @@ func (l *lineWriter) write(p []byte) {
 	}
 }
 
+// InLines reports whether Lines would read b as it is.
+func InLines(b []byte) bool {
+	if n := len(b); n > 0 && b[n-1] != '\n' || bytes.Count(b, []byte{'\r'}) != bytes.Count(b, []byte{'\n'}) {
+		return false
+	}
+	for rest := b; len(rest) > 0; {
+		n := bytes.IndexByte(rest, '\n') // there is one, at the end
+		if n == 0 || rest[n-1] != '\r' {
+			return false
+		}
+		rest = rest[n+1:]
+	}
+	return true
+}
+
 // Lines reads a message as Send sends it, but for the dots: every bare CR or LF of r is a line end, and the last line has one.
 // What is signed, and what is measured, must be read through it. Errors are those of r.
 func Lines(r io.Reader) io.Reader {
