@@ -591,3 +591,20 @@ func TestSolicitationClasses(t *testing.T) {
 		}
 	}
 }
+
+// The examples of how mail goes out are configurations.
+func TestExamplesOfDelivery(t *testing.T) {
+	text, err := os.ReadFile("../../docs/delivery.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+	for _, block := range examples {
+		if _, err := Parse(strings.NewReader(block[1])); err != nil {
+			t.Errorf("%v in\n%s", err, block[1])
+		}
+	}
+	if len(examples) == 0 {
+		t.Error("there are no examples")
+	}
+}
