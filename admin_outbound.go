@@ -215,6 +215,14 @@ func (a *Admin) SuspendDestination(ctx context.Context, s control.SuspendDestina
 	if err != nil {
 		return control.Destination{}, err
 	}
+	ours, err := a.isOurs(name)
+	if err != nil {
+		return control.Destination{}, err
+	}
+	if ours {
+		return control.Destination{}, control.Errorf(control.Refused, "%s is one of our domains: mail for it goes nowhere else", name).
+			WithHint("postroad hold-rule add --to-domain %s puts new mail for it on hold", name)
+	}
 	suspension, err := a.c.Rules.Suspend(name, s.Reason, control.Caller(ctx))
 	if err != nil {
 		return control.Destination{}, adminError(err)
@@ -223,6 +231,11 @@ func (a *Admin) SuspendDestination(ctx context.Context, s control.SuspendDestina
 	var d control.Destination
 	suspend(&d, suspension)
 	return d, nil
+}
+
+func (a *Admin) isOurs(domain string) (bool, error) {
+	domains, err := a.c.Accounts.Domains()
+	return slices.ContainsFunc(domains, func(d account.Domain) bool { return d.Name == domain }), adminError(err)
 }
 
 // ResumeDestination ends a suspension, and makes what waits due.

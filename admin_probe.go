@@ -63,13 +63,10 @@ func (a *Admin) Probe(ctx context.Context, q control.ProbeQuery) (p control.Prob
 	if err != nil || p.Domain == "" {
 		return p, err
 	}
-	domains, err := a.c.Accounts.Domains()
-	for _, d := range domains {
-		if d.Name == p.Domain {
-			p.Local, p.Verdict = true, "the domain is one of ours: mail for it is delivered here. From elsewhere: "+p.Verdict
-		}
+	if p.Local, err = a.isOurs(p.Domain); p.Local {
+		p.Verdict = "the domain is one of ours: mail for it is delivered here. From elsewhere: " + p.Verdict
 	}
-	return p, adminError(err)
+	return p, err
 }
 
 func probeWith(ctx context.Context, prober *delivery.Runner, q control.ProbeQuery) (p control.Probe, err error) {

@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"postroad/internal/store"
@@ -27,6 +28,9 @@ func (s *Spool) hold(m *Message, r *Recipient) {
 
 // caught records which recipients of a new message were put on hold, an event for each reason.
 func caught(tx store.Tx, m *Message, rcpts []Recipient) {
+	if !slices.ContainsFunc(rcpts, func(r Recipient) bool { return r.State == Hold }) {
+		return
+	}
 	var reasons []string
 	to := map[string][]string{}
 	for _, r := range rcpts {
