@@ -154,8 +154,7 @@ func (a *app) benchRelay() *cobra.Command {
 	cmd := command{
 		use: "relay --addr HOST:PORT --sink HOST:PORT --to ADDRESS -n MESSAGES", short: "how fast mail is sent on", args: cobra.NoArgs,
 		example: `postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test -n 3000 -c 10
-postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test --destinations 1000 -n 20000 -c 10 \
-    --release 'postroad destination resume sink'`,
+postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test --destinations 1000 -n 20000 -c 10`,
 		run: func(ctx context.Context, _ *cobra.Command, _ []string) (err error) {
 			if s.o.Messages == 0 {
 				return usagef("how many messages? say it with --messages")
