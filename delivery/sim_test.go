@@ -242,7 +242,7 @@ func (w *sim) run() {
 			w.f.reopen()
 			w.f.start()
 		}
-		w.f.pass(w.began.Add(time.Duration(hours+1) * time.Hour).Sub(time.Now()))
+		w.f.pass(time.Until(w.began.Add(time.Duration(hours+1) * time.Hour)))
 	}
 	w.f.drained()
 	w.audit()
