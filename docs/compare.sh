@@ -13,9 +13,11 @@
 #                                     one table: the command POSTROAD, others like it (an older version) and Postfix
 #                                     accept mail, at each of CONNECTIONS (1 10 50 200), SIZES (4k 64k) and TLS (none
 #                                     starttls), for TIME (3s) each, one after the other; needs nothing started
+#   compare.sh relay POSTROAD         one table: the command POSTROAD and Postfix send a held backlog on to the same sink,
+#                                     for each of MESSAGES (3000 20000) of 4 KB and DESTINATIONS (1 1000)
 #
 # Ports: DISCARD_PORT (12525), MAIL_PORT (12526), IMAP_PORT (12143),
-# IMAPS_PORT (12993), the last with a certificate of its own. Neither server
+# IMAPS_PORT (12993), the last with a certificate of its own; of relay RELAY_PORT (12527) and SINK_PORT (12626). Neither server
 # keeps a log of the mail that goes through, which is in their favour; LOG=yes
 # makes them.
 #
@@ -291,6 +293,106 @@ point() { # name, address, process id
 	' "$work/point"
 }
 
+# relay prints one table of how servers send on what they held.
+relay() { # POSTROAD
+	generator=$(command -v "${1:?say which postroad}") || die "$1 is not a command"
+	case $generator in /*) ;; *) generator=$(pwd)/$generator ;; esac
+	relay_port=${RELAY_PORT:-12527} sink_port=${SINK_PORT:-12626} server=
+	for port in $relay_port $sink_port; do
+		if listens "$port"; then die "port $port is in use; choose others, see the head of this script"; fi
+	done
+	work=$(mktemp -d /var/tmp/compare.XXXXXX)
+	chmod 755 "$work"
+	trap 'relay_end' EXIT
+	trap 'exit 1' INT TERM
+	echo "server     messages  destinations  accepted/s  drained/s  cpu ms per message"
+	for messages in ${MESSAGES:-3000 20000}; do
+		for destinations in ${DESTINATIONS:-1 1000}; do
+			relay_postroad
+			if [ "$(id -u)" = 0 ] && command -v postfix >/dev/null; then relay_postfix; fi
+		done
+	done
+}
+
+relay_end() {
+	if [ -n "$server" ]; then kill "$server" || true; fi
+	dir=$work
+	end "$work/relay/queue/pid/master.pid" master
+	rm -rf "$work"
+}
+
+# relay_postroad measures a new server of the command, whose only route is suspended while it is filled.
+relay_postroad() {
+	rm -rf "$work/postroad"
+	mkdir "$work/postroad"
+	cat >"$work/postroad/postroad.toml" <<-END
+		hostname = "relay.example.test"
+		data_dir = "data"
+		[listen]
+		smtp = "off"
+		submission = "off"
+		submissions = "127.0.0.1:$relay_port"
+		imap = "off"
+		imaps = "off"
+		[[route]]
+		name = "sink"
+		domain = "*"
+		host = "127.0.0.1"
+		port = $sink_port
+		tls = "none"
+	END
+	command="$generator --config $work/postroad/postroad.toml"
+	$command serve >/dev/null 2>"$work/postroad/log" &
+	server=$!
+	wait_for_port "$relay_port"
+	{
+		$command domain add example.test
+		echo "bench bench bench" | $command account add bench@example.test
+		$command account set bench@example.test --daily-messages 0 --daily-recipients 0 --daily-new-recipients 0
+		$command destination suspend sink
+	} >"$work/postroad/made" 2>&1 || die "the account was not made: $(cat "$work/postroad/made")"
+	relay_point postroad $server "$command destination resume sink" --tls implicit --insecure --user bench@example.test \
+		--password "bench bench bench" --from bench@example.test
+	kill $server
+	wait $server || true
+	server=
+}
+
+# relay_postfix measures a new Postfix, which defers all that is to go by SMTP while it is filled. All destinations are
+# one to it, the relayhost, so that it may keep connections.
+relay_postfix() {
+	rm -rf "$work/relay"
+	dir=$work
+	postfix_config relay "$relay_port" smtp:
+	sed -i '/^virtual_/d' "$work/relay/main.cf"
+	cat >>"$work/relay/main.cf" <<-END
+		relayhost = [127.0.0.1]:$sink_port
+		defer_transports = smtp
+		smtp_tls_security_level = none
+		smtpd_relay_restrictions = permit_mynetworks, reject
+	END
+	postfix -c "$work/relay" start >"$work/relay/start" 2>&1 || die "Postfix did not start: $(cat "$work/relay/start")"
+	wait_for_port "$relay_port"
+	relay_point Postfix "$(pid "$work/relay/queue/pid/master.pid")" \
+		"postconf -c $work/relay -e defer_transports= && postfix -c $work/relay reload && postqueue -c $work/relay -f"
+	end "$work/relay/queue/pid/master.pid" master
+}
+
+# relay_point loads a server, releases what it held, and prints its row.
+relay_point() { # name, process id, how to release, options
+	name=$1 process=$2 release=$3
+	shift 3
+	"$generator" bench relay --addr "127.0.0.1:$relay_port" --sink "127.0.0.1:$sink_port" --to bench@sink.test \
+		--destinations "$destinations" -n "$messages" -c 10 --pid "$process" --settle 5s --release "$release" "$@" \
+		>"$work/point" 2>"$work/error" || cat "$work/error" >&2
+	awk -v name="$name" -v messages="$messages" -v destinations="$destinations" '
+		/ accepted$/ && !/recipients/ { accepted = $2 }
+		/ drained$/ { drained = $2 }
+		/^cpu per message/ { cpu = $5 }
+		END { printf "%-9s  %8s  %12s  %10s  %9s  %18s\n", name, messages, destinations, accepted, drained, cpu }
+	' "$work/point"
+}
+
 # end stops the process of a pid file, which still has to be the one named.
 end() { # pid file, name
 	[ -s "$1" ] || return 0
@@ -322,5 +424,9 @@ smtp)
 	shift
 	smtp "$@"
 	;;
-*) die "use: compare.sh start [DIR] | show DIR | measure DIR POSTROAD | stop DIR | smtp [--binary OTHER]... POSTROAD" ;;
+relay)
+	shift
+	relay "$@"
+	;;
+*) die "use: compare.sh start [DIR] | show DIR | measure DIR POSTROAD | stop DIR | smtp [--binary OTHER]... POSTROAD | relay POSTROAD" ;;
 esac
