@@ -176,7 +176,7 @@ func outward(cfg config.Config, o Options) delivery.Config {
 		TLS: &tls.Config{RootCAs: o.RootCAs}, Source: addresses(d.Source),
 		Schedule: schedule(cfg.Retry), Routes: routes(cfg),
 		Limits: delivery.Limits{
-			Attempts: d.Concurrency, PerDestination: d.PerDestination, MessagesPerConnection: d.MessagesPerConnection,
+			Attempts: d.Concurrency, PerDestination: d.PerDestination, PerMinute: d.PerMinute, MessagesPerConnection: d.MessagesPerConnection,
 			Connect: d.ConnectTimeout.Std(), Drain: cfg.ShutdownTimeout.Std(),
 		},
 		Timeouts: smtpc.Timeouts{Command: d.CommandTimeout.Std()},

@@ -179,6 +179,7 @@ type Retry struct {
 type Delivery struct {
 	Concurrency           int      `toml:"concurrency"`
 	PerDestination        int      `toml:"per_destination"`
+	PerMinute             int      `toml:"per_minute"`
 	MessagesPerConnection int      `toml:"messages_per_connection"`
 	ConnectTimeout        Duration `toml:"connect_timeout"`
 	CommandTimeout        Duration `toml:"command_timeout"`

@@ -220,6 +220,7 @@ those of a resolv.conf with "options trust-ad"), "all" (if nobody can get betwee
 		{"delivery", `Sending mail on.`, false, []setting{
 			{"concurrency", &c.Delivery.Concurrency, `Deliveries at a time.`, between(&c.Delivery.Concurrency, 1, 10_000)},
 			{"per_destination", &c.Delivery.PerDestination, `Those to one destination.`, between(&c.Delivery.PerDestination, 1, 1000)},
+			{"per_minute", &c.Delivery.PerMinute, `Messages to one destination in a minute; 0 is no limit. A route may have its own.`, between(&c.Delivery.PerMinute, 0, 1_000_000)},
 			{"messages_per_connection", &c.Delivery.MessagesPerConnection, `Messages sent over one connection before it is closed.`, between(&c.Delivery.MessagesPerConnection, 1, 100_000)},
 			{"connect_timeout", &c.Delivery.ConnectTimeout, `The time a server has to accept a connection.`, between(&c.Delivery.ConnectTimeout, Duration(time.Second), Duration(time.Hour))},
 			{"tls_memory", &c.Delivery.TLSMemory, `How long mail waits for a domain whose hosts always showed a good certificate and do not any
