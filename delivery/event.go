@@ -47,7 +47,7 @@ func Hooks(hooks []Webhook) []event.Hook {
 // eventKinds are the events that verdicts make.
 var eventKinds = map[verdict]event.Kind{
 	delivered: event.Delivered, relayed: event.Delivered, deferred: event.Deferred, failed: event.Bounced, expired: event.Bounced,
-	discarded: event.Discarded, suppressed: event.Suppressed,
+	discarded: event.Discarded, suppressed: event.Suppressed, expanded: event.Delivered,
 }
 
 // tell records in tx what webhooks hear of outcomes.

@@ -38,7 +38,7 @@ func (r *Runner) deliverLocal(ctx context.Context, due []spool.Due) {
 	batch := &batch{r: r, structures: make(map[store.ID]read), owners: make(map[uint64]string)}
 	var ready []arrival
 	for _, d := range due {
-		if d.Recipient.List {
+		if d.Recipient.List || d.Recipient.Expanded {
 			continue
 		}
 		a, err := batch.prepare(d)
@@ -55,8 +55,11 @@ func (r *Runner) deliverLocal(ctx context.Context, due []spool.Due) {
 		r.deliverAll(ctx, ready)
 	}
 	for _, d := range due {
-		if d.Recipient.List {
+		switch {
+		case d.Recipient.List:
 			r.expand(ctx, d)
+		case d.Recipient.Expanded:
+			r.record(ctx, []outcome{{due: d, verdict: expanded, reply: r.ours("2.1.5", "sent on to all that it leads to")}})
 		}
 	}
 }

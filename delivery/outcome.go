@@ -24,12 +24,13 @@ const (
 	expired            // tried for as long as the schedule lasts, or until its deadline
 	discarded          // dropped by a route's rule: nobody is told
 	suppressed         // not tried: the address is on the suppression list
+	expanded           // it led to others, who have the message or will
 )
 
 // kinds are the events that verdicts make, and the words for them in the log.
 var kinds = [...]trace.Kind{
 	delivered: trace.Delivered, relayed: trace.Relayed, deferred: trace.Attempt, failed: trace.Bounced, expired: trace.Expired,
-	discarded: trace.Discarded, suppressed: trace.Suppressed,
+	discarded: trace.Discarded, suppressed: trace.Suppressed, expanded: trace.Expanded,
 }
 
 // outcome is what one attempt brought for one recipient.
@@ -278,7 +279,7 @@ func (r *Runner) logOutcomes(outcomes []outcome) {
 
 // String returns the verdict's word.
 func (v verdict) String() string {
-	return [...]string{"undecided", "delivered", "relayed", "deferred", "failed", "expired", "discarded", "suppressed"}[v]
+	return [...]string{"undecided", "delivered", "relayed", "deferred", "failed", "expired", "discarded", "suppressed", "expanded"}[v]
 }
 
 func without(outcomes []outcome, removed []spool.Due) []outcome {

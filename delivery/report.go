@@ -77,8 +77,8 @@ func reportKind(o *outcome) verdict {
 		return delivered
 	case o.verdict == relayed && !o.final && (!o.reports && n.Wants(envelope.NotifySuccess) || tellsRelay(o)):
 		return relayed
-	case o.verdict == delivered && n.Wants(envelope.NotifySuccess):
-		return delivered
+	case (o.verdict == delivered || o.verdict == expanded) && n.Wants(envelope.NotifySuccess):
+		return o.verdict
 	}
 	return undecided
 }
@@ -94,7 +94,7 @@ func tellsRelay(o *outcome) bool {
 // of each kind.
 func (r *Runner) reports(outcomes []outcome) ([]*report, error) {
 	var reports []*report
-	for _, kind := range []verdict{failed, deferred, relayed, delivered} {
+	for _, kind := range []verdict{failed, deferred, relayed, delivered, expanded} {
 		var about []outcome
 		for i := range outcomes {
 			if reportKind(&outcomes[i]) == kind {
@@ -248,6 +248,8 @@ func (r *Runner) recipient(o *outcome) dsn.Recipient {
 		rcpt.Action = dsn.Delivered
 	case relayed:
 		rcpt.Action = dsn.Relayed
+	case expanded:
+		rcpt.Action = dsn.Expanded
 	case deferred:
 		rcpt.Action = dsn.Delayed
 		rcpt.RetryUntil = r.giveUpAt(&o.due)
@@ -267,7 +269,7 @@ func (r *Runner) giveUpAt(d *spool.Due) time.Time {
 // status is the code that fits the verdict (RFC 3463): the other side's where it
 // gave one of the right class.
 func status(o *outcome) string {
-	class := map[verdict]string{delivered: "2", relayed: "2", deferred: "4", failed: "5", suppressed: "5"}[o.verdict]
+	class := map[verdict]string{delivered: "2", relayed: "2", expanded: "2", deferred: "4", failed: "5", suppressed: "5"}[o.verdict]
 	switch said := o.reply.Enhanced; {
 	case o.verdict == expired && o.overdue:
 		return "5.4.7"

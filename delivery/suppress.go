@@ -41,7 +41,7 @@ func (r *Runner) suppressions(due []spool.Due) []*account.Suppression {
 	return all
 }
 
-func isLocal(d *spool.Due) bool { return d.Recipient.Account != 0 || d.Recipient.List }
+func isLocal(d *spool.Due) bool { return d.Recipient.Here() }
 
 // ownSend reports whether an account of ours sends the message to this very address: not to one that forwards to it.
 func ownSend(d *spool.Due) bool {

@@ -214,12 +214,13 @@ func TestEnvelopeReachesTheSpool(t *testing.T) {
 	}
 	var got []string
 	for _, r := range m.rcpts {
-		got = append(got, fmt.Sprint(r.To, " ", r.Account, " ", r.Original, " ", r.Notify))
+		got = append(got, fmt.Sprint(r.To, " ", r.Account, " ", r.Original, " ", r.Notify, " ", r.Expanded))
 	}
 	want := []string{
-		"alice@example.test 1 rfc822;First@old.test SUCCESS,DELAY",
-		"bob@example.test 2 rfc822;First@old.test DELAY",
-		"someone@elsewhere.test 0 rfc822;away@example.test ",
+		"both@example.test 0 rfc822;First@old.test SUCCESS true",
+		"alice@example.test 1 rfc822;First@old.test DELAY false",
+		"bob@example.test 2 rfc822;First@old.test DELAY false",
+		"someone@elsewhere.test 0 rfc822;away@example.test  false",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("recipients\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -192,8 +192,8 @@ func forward(path string, utf8 bool) (envelope.Address, error) {
 	return addr, nil
 }
 
-// add puts what addr leads to into the spool's list, each target once. The first of several alone reports success, as the
-// sender has named one recipient (RFC 3461, 5.2.7.3).
+// add puts what addr leads to into the spool's list, each target once. Of several none reports success: who asked for
+// that is told that the address was expanded (RFC 3461, 5.2.7.3).
 func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	targets, err := s.srv.Accounts.Resolve(addr)
 	if err == nil {
@@ -223,10 +223,10 @@ func (s *session) add(addr envelope.Address, r envelope.Recipient) error {
 	}
 	tx.given = append(tx.given, addr)
 	tx.ours = isOurs(addr, targets)
-	for i, t := range targets {
-		if i == 1 {
-			r.Notify = r.Notify.WithoutSuccess()
-		}
+	if len(targets) > 1 {
+		tx.expanded(addr, &r)
+	}
+	for _, t := range targets {
 		tx.fold(addr, t, r)
 	}
 	return nil
@@ -250,6 +250,17 @@ func (s *session) room(targets []account.Target) error {
 		return replyQuotaForGood
 	}
 	return replyQuota
+}
+
+// expanded leaves the report of success that r asks for to a recipient that stands for addr itself.
+func (tx *transaction) expanded(addr envelope.Address, r *envelope.Recipient) {
+	if !r.Notify.Wants(envelope.NotifySuccess) || tx.envelope.From.IsZero() {
+		return
+	}
+	tx.rcpts = append(tx.rcpts, spool.Recipient{
+		Recipient: envelope.Recipient{To: addr, Notify: envelope.NotifySuccess, Original: r.Original}, Expanded: true, State: spool.Active,
+	})
+	r.Notify = r.Notify.WithoutSuccess()
 }
 
 // place is where a target's copy goes, whatever leads there.

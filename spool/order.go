@@ -58,7 +58,7 @@ func (s *Spool) Reroute(ctx context.Context, f Filter, by, route string) (int, e
 	}
 	e := trace.Event{Kind: trace.Rerouted, By: by, Reply: words}
 	return s.changeAll(ctx, f, e, func(tx store.Tx, m *Message, r Recipient) bool {
-		if r.Account != 0 || r.List {
+		if r.Here() {
 			return false
 		}
 		s.put(tx, m, r, func(r *Recipient) {

@@ -73,6 +73,7 @@ func (r *Recipient) encode() []byte {
 	e.Uint(r.Account)
 	e.Text(r.Mailbox)
 	e.Bool(r.List)
+	e.Bool(r.Expanded)
 	e.Uint(uint64(r.State))
 	e.Time(r.Next)
 	e.Uint(uint64(r.Attempts))
@@ -97,7 +98,7 @@ func decodeRecipient(n int, b []byte) (Recipient, error) {
 	r := Recipient{N: n}
 	r.To, r.Notify, r.Original = takeAddress(d), envelope.Notify(d.Uint()), d.Text()
 	r.ValidSince, r.ValidContinue = d.Time(), d.Bool()
-	r.Account, r.Mailbox, r.List = d.Uint(), d.Text(), d.Bool()
+	r.Account, r.Mailbox, r.List, r.Expanded = d.Uint(), d.Text(), d.Bool(), d.Bool()
 	r.State, r.Next = State(d.Uint()), d.Time()
 	r.Attempts, r.Delayed = int(d.Uint()), d.Bool()
 	r.Via, r.Lane, r.Transport, r.Reason = takeAddress(d), d.Text(), d.Text(), d.Text()

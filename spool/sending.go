@@ -48,7 +48,7 @@ func sentAt(r store.Reader, id store.ID, n int) time.Time {
 
 // unmark takes a mark away. There is none on what is delivered here.
 func unmark(tx store.Tx, id store.ID, r *Recipient) {
-	if r.Account == 0 && !r.List {
+	if !r.Here() {
 		tx.Delete(sendingKey(id, r.N))
 	}
 }

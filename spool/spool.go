@@ -93,6 +93,7 @@ type Recipient struct {
 	Account  uint64 // the local account, or 0 when the mail goes elsewhere
 	Mailbox  string // into this mailbox of the account if it is there, else into the INBOX; empty is the INBOX
 	List     bool   // To is a list of ours: its members get the message, from its owner
+	Expanded bool   // To is an address of ours that led to several, who are recipients too: its sender is told that, no more
 	State    State
 	Next     time.Time      // the next attempt
 	Attempts int            // made so far
@@ -165,9 +166,12 @@ func (s *Spool) Lanes(name Lanes) { s.lanes.Store(&name) }
 
 func byDomain(_ *Message, r *Recipient) string { return strings.ToLower(r.To.Domain) }
 
+// Here reports whether delivery to the recipient ends in this server.
+func (r *Recipient) Here() bool { return r.Account != 0 || r.List || r.Expanded }
+
 // lane names the lane of a recipient.
 func (s *Spool) lane(m *Message, r *Recipient) string {
-	if r.Account != 0 || r.List {
+	if r.Here() {
 		return Local
 	}
 	return (*s.lanes.Load())(m, r)

@@ -38,6 +38,7 @@ const (
 	Edited     Kind = "edited"     // what it needs was changed by an administrator
 	Removed    Kind = "removed"    // taken out of the queue by an administrator
 
+	Expanded   Kind = "expanded"   // led to several addresses, as the sender was told
 	Discarded  Kind = "discarded"  // dropped by a named rule; nobody was told
 	Suppressed Kind = "suppressed" // not tried, as its address is on the suppression list; the sender was told
 )
