@@ -143,7 +143,6 @@ func (f *fixture) start() {
 	c := f.cfg
 	c.Store, c.Spool, c.Mailboxes, c.Accounts, c.Resolver = f.st, f.sp, f.mb, f.ac, f.dns
 	c.Hostname = "mx.a.test"
-	c.Hostname = "mx.a.test"
 	if c.Dial == nil {
 		c.Dial = f.net.Dial
 	}
