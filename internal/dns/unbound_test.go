@@ -1,7 +1,6 @@
 package dns_test
 
 import (
-	"bytes"
 	"crypto"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"postroad/internal/dns"
 	"postroad/internal/dns/dnstest"
+	"postroad/internal/listen/listentest"
 )
 
 // signedZone signs what a server says of one domain.
@@ -121,7 +121,8 @@ func unbound(t *testing.T, authority string, zones []string, anchors ...*mdns.DN
 		}
 	}
 	dir := t.TempDir()
-	_, port, _ := net.SplitHostPort(unused(t))
+	addr := listentest.FreeAddress(t)
+	_, port, _ := net.SplitHostPort(addr)
 	var keys, stubs strings.Builder
 	for _, key := range anchors {
 		fmt.Fprintf(&keys, "  trust-anchor: %q\n", strings.ReplaceAll(key.String(), "\t", " "))
@@ -133,7 +134,7 @@ func unbound(t *testing.T, authority string, zones []string, anchors ...*mdns.DN
 	if err := os.WriteFile(conf, fmt.Appendf(nil, unboundConf, port, dir, keys.String(), stubs.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var said bytes.Buffer
+	var said listentest.Book
 	cmd := exec.Command(path, "-c", conf)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -146,18 +147,8 @@ func unbound(t *testing.T, authority string, zones []string, anchors ...*mdns.DN
 			t.Log(said.String())
 		}
 	})
-	addr := "127.0.0.1:" + port
-	for ready := time.Now().Add(10 * time.Second); ; {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			c.Close()
-			return addr
-		}
-		if time.Now().After(ready) {
-			t.Fatalf("unbound does not answer: %v", err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	said.Await(t, 1, "start of service")
+	return addr
 }
 
 // A server that validates says what is signed, what is not, and what is signed wrongly: so do we.
