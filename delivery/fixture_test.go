@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -146,7 +147,7 @@ func (f *fixture) start() {
 	if c.Dial == nil {
 		c.Dial = f.net.Dial
 	}
-	c.Schedule.Jitter = -1
+	c.Schedule.Jitter = cmp.Or(c.Schedule.Jitter, -1)
 	if testing.Verbose() {
 		c.Log = slog.New(slog.NewTextHandler(f.t.Output(), nil))
 	}

@@ -97,8 +97,9 @@ func (r *Runner) scheduleOf(d *spool.Due) Schedule {
 // hop has taken is recorded as soon as the store lets us: it must not be sent twice.
 func (r *Runner) record(ctx context.Context, outcomes []outcome) {
 	now := r.cfg.Now()
+	chance := r.cfg.Schedule.Rand()
 	for i := range outcomes {
-		r.scheduleOf(&outcomes[i].due).judge(&outcomes[i], now)
+		r.scheduleOf(&outcomes[i].due).with(chance).judge(&outcomes[i], now)
 	}
 	for len(outcomes) > 0 {
 		removed, err := r.settle(outcomes)

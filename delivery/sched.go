@@ -165,7 +165,7 @@ func (r *Runner) admit(out *sorted, d spool.Due, now time.Time) {
 		out.back = append(out.back, d)
 		return
 	case l.dead != nil && now.Before(l.dead.until):
-		out.dead = append(out.dead, putOff{d, r.afterProbe(l), l.dead.reply})
+		out.dead = append(out.dead, putOff{d, r.afterProbe(l, d.Message.ID), l.dead.reply})
 		return
 	case l.dead != nil:
 		l.dead.probing = true

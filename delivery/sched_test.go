@@ -62,6 +62,40 @@ func TestDeadDestinationIsProbed(t *testing.T) {
 	})
 }
 
+// Recipients of a message that were put off together are tried together, however much of the wait is left to chance.
+func TestRecipientsStayTogether(t *testing.T) {
+	for name, trouble := range map[string]*peer{
+		"greylisted": {say: map[string]string{"RCPT": "450 4.2.0 greylisted"}},
+		"dead":       {blackhole: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fixture) {
+				f.cfg.Schedule.Jitter = 0.5
+				f.site("y.test", public(1), trouble)
+				f.start()
+				f.submit("<alice@a.test>", "probe@y.test") // of a dead destination, it alone is tried
+				settle()
+				var to []string
+				for i := range 30 {
+					to = append(to, fmt.Sprintf("r%d@y.test", i))
+				}
+				f.submit("<alice@a.test>", to...)
+				f.pass(time.Hour)
+				p := f.site("y.test", public(1), &peer{})
+				f.pass(6 * time.Hour)
+				f.drained()
+				var sizes []int
+				for _, m := range p.got() {
+					sizes = append(sizes, len(m.to))
+				}
+				if slices.Sort(sizes); len(sizes) > 3 || sizes[len(sizes)-1] < 29 {
+					t.Errorf("transactions of %d recipients", sizes)
+				}
+			})
+		})
+	}
+}
+
 // What waits for a destination that never lives is given up in time, although it is hardly ever tried.
 func TestDeadDestinationExpires(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {

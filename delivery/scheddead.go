@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"postroad/internal/envelope"
@@ -57,7 +58,7 @@ func (r *Runner) died(l *lane, reply envelope.Reply) (off []putOff) {
 	r.bury(l)
 	for c := range l.queue {
 		for _, due := range l.queue[c] {
-			off = append(off, putOff{due, r.afterProbe(l), reply})
+			off = append(off, putOff{due, r.afterProbe(l, due.Message.ID), reply})
 		}
 		r.waiting.add(spool.Class(c), -len(l.queue[c]))
 		l.queue[c] = nil
@@ -83,10 +84,12 @@ func (r *Runner) scheduleOfLane(l *lane) Schedule {
 	return r.cfg.Schedule
 }
 
-// afterProbe returns a time shortly after the next probe of a lane. mu must be held.
-func (r *Runner) afterProbe(l *lane) time.Time {
+// afterProbe returns a time shortly after the next probe of a lane: one time for all recipients of a message, which so go
+// in one transaction. mu must be held.
+func (r *Runner) afterProbe(l *lane, message store.ID) time.Time {
 	spread := min(afterward, l.dead.until.Sub(l.dead.last)/8)
-	return l.dead.until.Add(atOnce + time.Duration(r.cfg.Schedule.Rand()*float64(spread)))
+	chance := rand.New(rand.NewPCG(uint64(message), 0)).Float64()
+	return l.dead.until.Add(atOnce + time.Duration(chance*float64(spread)))
 }
 
 // lives forgets that a lane was dead. mu must be held.

@@ -63,7 +63,14 @@ func (s Schedule) Next(ready, now time.Time) (time.Time, bool) {
 	return now.Add(wait), true
 }
 
-// vary spreads what was deferred together.
+// with returns s with a chance that is drawn already: recipients of one attempt that share it are due together again, and
+// go in one transaction again.
+func (s Schedule) with(chance float64) Schedule {
+	s.Rand = func() float64 { return chance }
+	return s
+}
+
+// vary spreads what was deferred at the same time.
 func (s Schedule) vary(wait time.Duration) time.Duration {
 	if s.Jitter <= 0 {
 		return wait
