@@ -88,7 +88,7 @@ func TestRecipientsStayTogether(t *testing.T) {
 				for _, m := range p.got() {
 					sizes = append(sizes, len(m.to))
 				}
-				if slices.Sort(sizes); len(sizes) > 3 || sizes[len(sizes)-1] < 29 {
+				if slices.Sort(sizes); len(sizes) > 6 || sizes[len(sizes)-1] < 25 { // each probe parts one from the others
 					t.Errorf("transactions of %d recipients", sizes)
 				}
 			})
