@@ -36,7 +36,8 @@ func (a *attempt) exchange(conn *smtpc.Conn) smtpc.Result {
 
 // notSent is the result of a transaction that did not begin.
 func (a *attempt) notSent(err error) smtpc.Result {
-	res := smtpc.Result{Replies: make([]envelope.Reply, len(a.left))}
+	n := len(a.left)
+	res := smtpc.Result{Replies: make([]envelope.Reply, n), Own: make([]bool, n), PutOff: make([]bool, n)}
 	if !errors.Is(err, errNotSigned) {
 		res.BodyErr = err
 		return res

@@ -73,7 +73,7 @@ func (r *Runner) Probe(ctx context.Context, from, to envelope.Address) Finding {
 	case Discard, Reject:
 		p.a.run(ctx)
 	case HTTP:
-		p.Verdict = "mail is posted to " + p.a.lane.route.URL + "; an application is not probed, since each post is a message"
+		p.Verdict = "mail is posted to " + p.a.postHost() + "; an application is not probed, since each post is a message"
 		return p.Finding
 	default:
 		p.hosts(ctx)
@@ -136,6 +136,7 @@ func (p *probe) hosts(ctx context.Context) {
 	if p.good == nil && a.tried == 0 {
 		a.noHost(a.trouble)
 	}
+	a.noMail()
 }
 
 // records shows what DNS says, which hosts then has from memory.

@@ -62,8 +62,8 @@ func TestProbe(t *testing.T) {
 			f.cfg.Routes = []Route{{Domain: "y.test", Kind: Reject, Text: "not from here"}}
 		}, "mail goes back to its sender: 550 5.7.1 not from here"},
 		{"an application", func(f *fixture) {
-			f.cfg.Routes = []Route{{Domain: "y.test", Kind: HTTP, URL: "https://app.test/"}}
-		}, "mail is posted to https://app.test/"},
+			f.cfg.Routes = []Route{{Domain: "y.test", Kind: HTTP, URL: "https://app.test/?token=secret"}}
+		}, "mail is posted to app.test"},
 		{"a smarthost", func(f *fixture) {
 			f.cfg.Routes = []Route{{Sender: "@a.test", Host: public(1), Port: 2525}}
 			f.net.peer(public(1)+":2525", &peer{})

@@ -36,10 +36,12 @@ type attempt struct {
 
 	reached  bool // a host was ready for a transaction, or there is none to reach
 	last     envelope.Reply
-	tried    int           // addresses
-	wait     time.Duration // for a connection to the next of them
-	trouble  error         // why hosts before have no address to try
-	back     bool          // the last host is this server: those after it are no better
+	tried    int            // addresses
+	closed   int            // those where a host says that it takes no mail at all
+	parting  envelope.Reply // the last of them
+	wait     time.Duration  // for a connection to the next of them
+	trouble  error          // why hosts before have no address to try
+	back     bool           // the last host is this server: those after it are no better
 	sessions int
 	tls      security
 	damaged  error // the body cannot be read
@@ -179,6 +181,9 @@ func (a *attempt) converse(ctx context.Context) {
 		return
 	}
 	a.connectAndSend(ctx)
+	if ctx.Err() == nil {
+		a.noMail()
+	}
 }
 
 // lostHost reports whether the last host gave no answer of its own, so that another
@@ -277,7 +282,7 @@ func (a *attempt) looped(conn *smtpc.Conn) bool {
 
 // refusedAtDoor remembers why a host cannot be used. What it says before any
 // message was named is about us or itself, not about a recipient: even a 5yz there
-// defers, except for those by which a host says that it takes no mail (RFC 7504).
+// defers.
 func (a *attempt) refusedAtDoor(err error) {
 	reply := a.r.ours("4.4.1", err.Error())
 	if e, ok := errors.AsType[*insecure](err); ok {
@@ -286,12 +291,22 @@ func (a *attempt) refusedAtDoor(err error) {
 		reply.Text, reply.From = envelope.Sanitize(e.Error(), 1000), e.Reply.From
 		reply.Enhanced = "4.4.2"
 		if e.Reply.Code == 521 || e.Reply.Code == 556 {
-			reply = e.Reply
+			a.closed++
+			a.parting = e.Reply
 		}
 	} else {
 		a.said.Note(err.Error())
 	}
 	a.note(reply)
+}
+
+// noMail fails recipients when every host says that it takes no mail at all (RFC 7504, 4). As long as one of them did not
+// answer, or could not be looked up, what the others say of themselves ends nothing.
+func (a *attempt) noMail() {
+	if a.closed > 0 && a.closed == a.tried && a.sessions == 0 && !dns.Temporary(a.trouble) {
+		a.reached = true
+		a.settle(a.parting)
+	}
 }
 
 // note gives all recipients that are left a reply that may not be the last.
@@ -368,17 +383,24 @@ func (a *attempt) transact(conn *smtpc.Conn) (again bool) {
 		}
 		o.reply, o.tls, o.reports = res.Replies[n], conn.TLS(), conn.Offers("DSN")
 		o.keeps, o.final = conn.Offers("DELIVERBY"), a.final()
-		o.doubtful, o.refused = res.Doubtful && o.reply.Code == 0, res.Own != nil && res.Own[n]
+		o.doubtful, o.refused = res.Doubtful && o.reply.Code == 0, res.Own[n]
 		a.last = o.reply
 		progress = progress || o.reply.Code/100 == 2
 	}
-	a.left, a.stopped = nil, res.Stopped
+	a.stopped = res.Stopped
+	return a.remain(asked, &res, progress)
+}
+
+// remain leaves those who have no final word yet, and reports whether that is for another transaction with the same host. In
+// that nobody waits for those who were asked in vain: they may hear "later" for days.
+func (a *attempt) remain(asked []int, res *smtpc.Result, progress bool) (again bool) {
+	a.left = nil
 	for n, i := range asked {
 		switch reply := res.Replies[n]; {
 		case !reply.Temporary() || reply.Code/100 == 2 || res.Doubtful:
-		case progress && reply.Code == 452: // RFC 5321, 4.5.3.1.10
+		case res.PutOff[n], progress && reply.Code == 452: // RFC 9422, 4; RFC 5321, 4.5.3.1.10
 			a.left, again = append(a.left, i), true
-		case !progress: // another host may do better
+		case !progress && !slices.Contains(res.PutOff, true): // another host may do better
 			a.left = append(a.left, i)
 		}
 	}

@@ -174,6 +174,76 @@ func TestFallbackToTheNextHost(t *testing.T) {
 	}
 }
 
+// TestHostsThatTakeNoMail: what one host says of itself ends nothing as long as another may take the mail (RFC 7504).
+func TestHostsThatTakeNoMail(t *testing.T) {
+	no := map[string]string{"greeting": "521 5.3.2 not here"}
+	for name, tt := range map[string]struct {
+		first, second *peer // nil refuses connections
+		trouble       bool  // the first cannot be looked up
+		want          string
+	}{
+		"all of them":              {&peer{say: no}, &peer{say: no}, false, "Status: 5.3.2"},
+		"the best does not answer": {nil, &peer{say: no}, false, ""},
+		"the best says later":      {&peer{say: map[string]string{"RCPT": "450 4.2.0 later"}}, &peer{say: no}, false, ""},
+		"the best has no address":  {nil, &peer{say: no}, true, ""},
+		"the last does not answer": {&peer{say: no}, nil, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fixture) {
+				f.dns.MX("y.test", "mx1.y.test", "mx2.y.test")
+				f.dns.Host("mx1.y.test", public(1))
+				f.dns.Host("mx2.y.test", public(2))
+				if tt.trouble {
+					f.dns.Fail("mx1.y.test", dnstest.ErrServFail)
+				}
+				for i, p := range []*peer{tt.first, tt.second} {
+					if p != nil {
+						f.net.peer(public(i+1)+":25", p)
+					}
+				}
+				f.start()
+				f.submit("<alice@a.test>", "one@y.test")
+				f.pass(time.Minute)
+				got := f.mail("alice")
+				if tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)) {
+					t.Errorf("alice has %q", got)
+				}
+				if q := f.queue(); tt.want == "" && (len(got) > 0 || len(q) != 1 || q[0] != "one@y.test deferred") {
+					t.Errorf("alice has %q, the queue %q", got, q)
+				}
+			})
+		})
+	}
+}
+
+// TestTooManyAtOnce: whom a server would only hear of in another transaction waits for nobody who is put off, and a 552 of
+// one recipient too many fails nobody (RFC 9422, 4; RFC 5321, 4.5.3.1.10).
+func TestTooManyAtOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		peer *peer
+		want []string // deferred
+	}{
+		"the first is put off": {&peer{extensions: []string{"LIMITS RCPTMAX=1"}, say: map[string]string{"RCPT a@y.test": "450 4.2.0 later"}}, []string{"a@y.test deferred"}},
+		"all are put off":      {&peer{extensions: []string{"LIMITS RCPTMAX=1"}, say: map[string]string{"RCPT": "452 4.2.0 later"}}, []string{"a@y.test deferred", "b@y.test deferred", "c@y.test deferred"}},
+		"one at a time":        {&peer{extensions: []string{"LIMITS RCPTMAX=1"}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fixture) {
+				p := f.site("y.test", public(1), tt.peer)
+				f.start()
+				f.submit("<alice@a.test>", "a@y.test", "b@y.test", "c@y.test")
+				f.pass(time.Minute)
+				if q := f.queue(); !slices.Equal(q, tt.want) {
+					t.Errorf("the queue holds %q, want %q", q, tt.want)
+				}
+				if got := p.got(); len(got) != 3-len(tt.want) {
+					t.Errorf("the peer has %q", got)
+				}
+			})
+		})
+	}
+}
+
 func TestNames(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

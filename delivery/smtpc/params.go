@@ -74,6 +74,7 @@ func (t *transaction) refuse() {
 		}
 	}
 	for _, i := range t.tooMany() {
+		t.putOff[i] = true
 		t.replies[i] = t.ours(452, "4.5.3", "more recipients than "+t.c.name+" takes at once (LIMITS)")
 	}
 	t.asked = t.open()

@@ -118,6 +118,20 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestStorageOfOld: 552 for one recipient too many, and for a mailbox (RFC 5321, 4.5.3.1.10).
+func TestStorageOfOld(t *testing.T) {
+	d := after(offering(), "C: MAIL FROM:<s@x.test>", "S: 250 ok", "C: RCPT TO:<a@y.test>", "S: 552 full", "C: RCPT TO:<b@y.test>", "S: 250 ok",
+		"C: RCPT TO:<c@y.test>", "S: 552 too many", "C: RCPT TO:<d@y.test>", "S: 552 5.2.2 full", "C: DATA", "S: 354 go", "C: *", "S: 250 ok", "C: QUIT", "S: 221 bye")
+	_, err := converse(t, d, Options{}, func(c *Conn) {
+		if got := codes(c.Send(message("x\r\n", "a", "b", "c", "d"))); got != "552 250 452 552" {
+			t.Error(got)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMailMax(t *testing.T) {
 	one := []string{"C: MAIL FROM:<s@x.test>", "S: 250 ok", "C: RCPT TO:<a@y.test>", "S: 250 ok", "C: DATA", "S: 354 go", "C: *", "S: 250 ok"}
 	_, err := converse(t, after(after(after(offering("LIMITS MAILMAX=2"), one...), one...), "C: QUIT", "S: 221 bye"), Options{}, func(c *Conn) {

@@ -29,6 +29,8 @@ type Result struct {
 	Replies []envelope.Reply
 	// Own tells of which recipients the reply was to nothing but themselves: to RCPT or, in LMTP, to the whole message.
 	Own []bool
+	// PutOff tells which recipients the server has not heard of: they were too many for one transaction.
+	PutOff []bool
 	// Doubtful means that the whole message was sent and the reply to it is missing:
 	// recipients without a code may have it.
 	Doubtful bool
@@ -40,7 +42,7 @@ type Result struct {
 
 // Send runs one transaction. Afterwards Broken tells whether another may follow.
 func (c *Conn) Send(m Message) Result {
-	t := transaction{c: c, m: m, replies: make([]envelope.Reply, len(m.Recipients)), own: make([]bool, len(m.Recipients))}
+	t := transaction{c: c, m: m, replies: make([]envelope.Reply, len(m.Recipients)), own: make([]bool, len(m.Recipients)), putOff: make([]bool, len(m.Recipients))}
 	if t.refuse(); len(t.asked) == 0 {
 		return t.result()
 	}
@@ -59,6 +61,7 @@ type transaction struct {
 	m        Message
 	replies  []envelope.Reply
 	own      []bool
+	putOff   []bool
 	asked    []int          // recipients for which RCPT is sent
 	goodbye  envelope.Reply // a 421: what the server said before it closed the connection
 	accepted []int          // those whom the server took
@@ -68,7 +71,7 @@ type transaction struct {
 }
 
 func (t *transaction) result() Result {
-	return Result{Replies: t.replies, Own: t.own, Doubtful: t.doubtful, BodyErr: t.bodyErr, Stopped: t.stopped}
+	return Result{Replies: t.replies, Own: t.own, PutOff: t.putOff, Doubtful: t.doubtful, BodyErr: t.bodyErr, Stopped: t.stopped}
 }
 
 func (t *transaction) open() []int {
@@ -221,10 +224,19 @@ func (t *transaction) took(i int, rcpt envelope.Reply) {
 		// MAIL was refused. A server that takes recipients all the same would take an empty message for theirs.
 		t.c.broken = t.c.broken || rcpt.Code/100 == 2
 	case rcpt.Code/100 != 2:
-		t.replies[i], t.own[i] = t.refusal(rcpt), true
+		t.replies[i], t.own[i] = t.refusal(t.meant(rcpt)), true
 	default:
 		t.accepted = append(t.accepted, i)
 	}
+}
+
+// meant is a reply to RCPT as it is to be taken: a server of old says 552 where the recipients are too many for it, which
+// is what 452 stands for (RFC 5321, 4.5.3.1.10). Who is still told so as the first of a transaction is not one too many.
+func (t *transaction) meant(rcpt envelope.Reply) envelope.Reply {
+	if rcpt.Code == 552 && len(t.accepted) > 0 && (rcpt.Enhanced == "" || rcpt.Enhanced == "5.5.3") {
+		rcpt.Code, rcpt.Enhanced = 452, "4.5.3"
+	}
+	return rcpt
 }
 
 // refused settles all open recipients by a reply that is not the one that was hoped for.
