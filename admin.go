@@ -88,6 +88,11 @@ func OpenAdmin(cfg config.Config) (*Admin, io.Closer, error) {
 	if err != nil {
 		return nil, nil, adminError(err)
 	}
+	asked, err := resolver(cfg.DNS, h.now)
+	if err != nil {
+		return nil, nil, adminError(errors.Join(err, h.store.Close()))
+	}
+	h.keys = h.openKeys(cfg, asked, slog.New(slog.DiscardHandler))
 	policies, err := tlspolicy.Open(tlspolicy.Config{Store: h.store})
 	if err != nil {
 		return nil, nil, adminError(errors.Join(err, h.store.Close()))

@@ -142,9 +142,15 @@ func (a *Admin) dkimStatus() (s control.DKIMStatus, err error) {
 		return s, err
 	}
 	for _, d := range domains {
-		if slices.ContainsFunc(keys, func(k mailauth.Key) bool { return k.Domain == d.Name && k.State == mailauth.Active }) {
+		has := func(state mailauth.KeyState) bool {
+			return slices.ContainsFunc(keys, func(k mailauth.Key) bool { return k.Domain == d.Name && k.State == state })
+		}
+		switch {
+		case has(mailauth.Active):
 			s.Signing++
-		} else {
+		case has(mailauth.Waiting):
+			s.Waiting = append(s.Waiting, d.Name)
+		default:
 			s.Unsigned = append(s.Unsigned, d.Name)
 		}
 	}
@@ -153,6 +159,8 @@ func (a *Admin) dkimStatus() (s control.DKIMStatus, err error) {
 			s.Trouble = append(s.Trouble, words)
 		}
 	}
-	s.Unsigned, s.Trouble = s.Unsigned[:min(len(s.Unsigned), 20)], s.Trouble[:min(len(s.Trouble), 20)]
+	for _, list := range []*[]string{&s.Unsigned, &s.Waiting, &s.Trouble} {
+		*list = (*list)[:min(len(*list), 20)]
+	}
 	return s, nil
 }

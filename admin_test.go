@@ -18,6 +18,7 @@ import (
 	"postroad/internal/account"
 	"postroad/internal/config"
 	"postroad/internal/control"
+	"postroad/internal/dns/dnstest"
 	"postroad/internal/envelope"
 	"postroad/internal/trace"
 	"postroad/spool"
@@ -32,6 +33,7 @@ func newAdmin(t *testing.T) *Admin {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.keys = h.openKeys(config.Default(), &dnstest.Resolver{}, slog.New(slog.DiscardHandler))
 	a := NewAdmin(h.adminConfig(dir, h.idleRunner(config.Default())))
 	t.Cleanup(func() {
 		r, err := a.Check(context.Background(), nil)
@@ -405,6 +407,34 @@ func TestOpenAdminBesideAServer(t *testing.T) {
 	}
 }
 
+// Without a server, too, it is the DNS servers of the config that are asked for the records of keys.
+func TestOpenAdminAsksTheConfiguredDNS(t *testing.T) {
+	names := dnstest.NewServer(t)
+	cfg := config.Default()
+	cfg.DataDir, cfg.DNS.Servers = t.TempDir(), []string{names.Addr}
+	h, err := openHouse(cfg.DataDir, trace.Limits{}, account.Subaddress{}, time.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.store.Close()
+	a, closer, err := OpenAdmin(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closer.Close()
+	if _, err := a.AddDomain(t.Context(), "example.test"); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := a.AddDKIMKeys(t.Context(), control.NewDKIMKeys{Domain: "example.test", Algorithm: "ed25519"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names.Add(keys[0].Name + `. 60 IN TXT "` + keys[0].Record + `"`)
+	if keys, err = a.CheckDKIMKeys(t.Context(), ""); err != nil || keys[0].State != "active" {
+		t.Errorf("%+v, %v", keys, err)
+	}
+}
+
 func TestCheckTellsWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	h, err := openHouse(dir, trace.Limits{}, account.Subaddress{}, time.Now, slog.New(slog.DiscardHandler))
@@ -412,6 +442,7 @@ func TestCheckTellsWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.store.Close()
+	h.keys = h.openKeys(config.Default(), &dnstest.Resolver{}, slog.New(slog.DiscardHandler))
 	a := NewAdmin(h.adminConfig(dir, h.idleRunner(config.Default())))
 	accept(t, a, "<>")
 	var steps []string

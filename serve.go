@@ -3,6 +3,7 @@ package postroad
 import (
 	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -207,9 +208,10 @@ func policyConfig(cfg config.Config, st tlspolicy.Store, o Options) tlspolicy.Co
 	return c
 }
 
-func (s *Server) openKeys(o Options) *mailauth.Keys {
+// openKeys opens the keys as the config has them, and asks resolver for their records.
+func (h *house) openKeys(cfg Config, resolver Resolver, log *slog.Logger) *mailauth.Keys {
 	return mailauth.OpenKeys(mailauth.KeysConfig{
-		Store: s.house.store, Resolver: o.Resolver, Keep: s.cfg.DKIM.KeepOld.Std(), Now: o.Now, Log: s.log,
+		Store: h.store, Resolver: resolver, Keep: cfg.DKIM.KeepOld.Std(), Now: h.now, Log: log,
 	})
 }
 

@@ -30,7 +30,6 @@ import (
 	"postroad/internal/certs"
 	"postroad/internal/config"
 	"postroad/internal/control"
-	"postroad/internal/dns"
 	"postroad/internal/event"
 	"postroad/internal/gate"
 	"postroad/internal/mailauth"
@@ -122,7 +121,7 @@ func (h *house) room(id account.ID, size int64) (bool, error) {
 	return err == nil && holds(octets, size, quota.Octets) && holds(messages, 1, quota.Messages), err
 }
 
-// openHouse opens the data directory, or makes it. The caller closes the store.
+// openHouse opens the data directory, or makes it. The caller opens the keys, and closes the store.
 func openHouse(dir string, limits trace.Limits, sub account.Subaddress, now func() time.Time, log *slog.Logger) (*house, error) {
 	st, err := store.Open(dir, store.Options{Now: now, Log: log})
 	if err != nil {
@@ -163,7 +162,6 @@ func furnish(st *store.Store, limits trace.Limits, sub account.Subaddress, now f
 		trace:     trace.New(st, limits),
 		bans:      bans,
 		srs:       back,
-		keys:      mailauth.OpenKeys(mailauth.KeysConfig{Store: st, Resolver: dns.System(), Now: now, Log: log}),
 		rules:     rules,
 		now:       now,
 	}, nil
@@ -208,7 +206,7 @@ func (s *Server) build(o Options) error {
 	if err := s.house.mailboxes.SetAdminContact(s.cfg.IMAP.AdminContact); err != nil {
 		return fmt.Errorf("imap.admin_contact: %w", err)
 	}
-	s.house.keys = s.openKeys(o)
+	s.house.keys = s.house.openKeys(s.cfg, o.Resolver, s.log)
 	if s.hooks, err = webhooks(s.cfg); err != nil {
 		return err
 	}

@@ -43,11 +43,20 @@ func (a *app) showNewKeys(keys []control.DKIMKey, err error) error {
 	if err != nil {
 		return err
 	}
-	return a.show(keys, func(w io.Writer) {
+	return a.showKeys(keys, func(w io.Writer) {
 		fmt.Fprint(w, "Publish these records, as they are or in your provider's form:\n\n")
 		showRecords(w, keys)
 		fmt.Fprint(w, "\nThe keys sign once they are seen there: postroad dkim check\n")
 	})
+}
+
+// showKeys prints keys: with --json each on its line, as in every list.
+func (a *app) showKeys(keys []control.DKIMKey, human func(w io.Writer)) error {
+	if a.json {
+		return list(a, each(keys, nil), nil, nil, "")
+	}
+	human(a.out)
+	return nil
 }
 
 // showRecords prints records as lines of a zone file. A provider's form wants the text alone, without quotes.
@@ -101,7 +110,7 @@ func (a *app) dkimRecords() *cobra.Command {
 			if len(keys) == 0 {
 				return control.Errorf(control.NotFound, "%s has no keys", args[0]).WithHint("`postroad dkim add` makes some")
 			}
-			return a.show(keys, func(w io.Writer) { showRecords(w, keys) })
+			return a.showKeys(keys, func(w io.Writer) { showRecords(w, keys) })
 		}),
 	}.cobra()
 }
@@ -131,7 +140,7 @@ func (a *app) showChecked(keys []control.DKIMKey, err error) error {
 		}
 	}
 	if missing > 0 {
-		return control.Errorf(control.Refused, "%s without a good record", count(missing, "key")).WithHint("`postroad dkim records` prints what must be there")
+		return control.Errorf(control.Refused, "%s without a good record", count(missing, "key")).WithHint("each remark says why; `postroad dkim records DOMAIN` prints what must be there")
 	}
 	return nil
 }
@@ -232,7 +241,10 @@ as its record stays in the DNS.`,
 func showSigning(s control.DKIMStatus) string {
 	words := "the mail of " + count(s.Signing, "domain") + " is signed"
 	if len(s.Unsigned) > 0 {
-		words += "; without keys that sign: " + strings.Join(s.Unsigned, ", ") + " (postroad dkim add)"
+		words += "; without keys: " + strings.Join(s.Unsigned, ", ") + " (postroad dkim add)"
+	}
+	if len(s.Waiting) > 0 {
+		words += "; keys wait for their DNS records: " + strings.Join(s.Waiting, ", ") + " (postroad dkim check)"
 	}
 	return words
 }

@@ -226,7 +226,8 @@ type Status struct {
 // DKIMStatus tells whose mail is signed.
 type DKIMStatus struct {
 	Signing  int      `json:"signing"`            // domains whose mail is signed
-	Unsigned []string `json:"unsigned,omitempty"` // the others, at most 20
+	Unsigned []string `json:"unsigned,omitempty"` // without any key, at most 20
+	Waiting  []string `json:"waiting,omitempty"`  // with keys of which none signs yet, at most 20
 	Trouble  []string `json:"trouble,omitempty"`  // what needs a person, at most 20
 }
 
