@@ -181,13 +181,13 @@ func (r *Runner) noteLate(outcomes []outcome, removed []spool.Due) {
 	}
 }
 
-// settle writes the reports and then commits all.
+// settle writes the reports and then commits all. No peer waits for that: it goes with what is committed anyway.
 func (r *Runner) settle(outcomes []outcome) (removed []spool.Due, err error) {
 	reports, err := r.reports(outcomes)
 	if err != nil {
 		return nil, err
 	}
-	err = r.cfg.Store.Update(func(tx store.Tx) error {
+	err = r.cfg.Store.UpdateSoon(func(tx store.Tx) error {
 		removed = removed[:0] // it may run again
 		for i := range outcomes {
 			if !r.apply(tx, &outcomes[i]) {

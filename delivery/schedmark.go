@@ -20,8 +20,9 @@ func (r *Runner) markAhead(l *lane, c spool.Class, batch []spool.Due) *mark {
 	if l.last.Code/100 != 2 || l.gap > 0 || len(l.queue[c]) == 0 {
 		return own
 	}
-	first, end := l.unmarked(c), min(2*l.limit.now, len(l.queue[c]))
-	if own != nil && first >= l.limit.now || first >= end {
+	most := r.ahead(l)
+	first, end := l.unmarked(c), min(most, len(l.queue[c]))
+	if own != nil && first >= most/2 || first >= end {
 		return own
 	}
 	for end < len(l.queue[c]) && l.queue[c][end].Message == l.queue[c][end-1].Message {
@@ -41,6 +42,15 @@ func (r *Runner) markAhead(l *lane, c spool.Class, batch []spool.Due) *mark {
 		own = m
 	}
 	return own
+}
+
+// ahead is how many messages of a lane are marked ahead: two for each conversation, and more when there is hardly another
+// lane to share commits with. mu must be held.
+func (r *Runner) ahead(l *lane) int {
+	if 2*l.active > r.active.sum {
+		return 8 * l.limit.now
+	}
+	return 2 * l.limit.now
 }
 
 // unmarked is the index of the first in a queue that is not marked.
