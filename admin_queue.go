@@ -213,7 +213,7 @@ func (a *Admin) QueueEntry(ctx context.Context, id string) (control.QueueEntry, 
 
 // RetryQueue makes recipients due now.
 func (a *Admin) RetryQueue(ctx context.Context, f control.QueueFilter) (control.Changed, error) {
-	return a.changeQueue(ctx, f, a.c.Spool.Retry)
+	return a.changeQueue(ctx, f, a.c.Runner.Retry)
 }
 
 // ReleaseQueue ends a hold.

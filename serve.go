@@ -135,7 +135,7 @@ func allowance(c config.Submission) account.Allowance {
 
 // flush makes mail that waits for a domain due now.
 func (s *Server) flush(ctx context.Context, domain, by string) (int, error) {
-	return s.house.spool.Retry(ctx, spool.Filter{Domain: domain, State: spool.Deferred.String()}, by)
+	return s.runner.Retry(ctx, spool.Filter{Domain: domain, State: spool.Deferred.String()}, by)
 }
 
 // isRouted reports whether a domain has a route of its own.

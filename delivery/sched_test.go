@@ -62,6 +62,27 @@ func TestDeadDestinationIsProbed(t *testing.T) {
 	})
 }
 
+// What an administrator wants tried is tried, also where nobody was there a moment ago.
+func TestRetryOfADeadDestination(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		f.site("y.test", public(1), &peer{blackhole: true})
+		for range 20 {
+			f.submit("<alice@a.test>", "one@y.test")
+		}
+		f.start()
+		f.pass(4 * time.Hour)
+		p := f.site("y.test", public(1), &peer{})
+		if n, err := f.run.Retry(t.Context(), spool.Filter{Domain: "y.test"}, "admin"); n != 20 || err != nil {
+			t.Errorf("%d recipients, %v", n, err)
+		}
+		f.pass(time.Minute)
+		f.drained()
+		if n := len(p.got()); n != 20 {
+			t.Errorf("the peer has %d", n)
+		}
+	})
+}
+
 // Recipients of a message that were put off together are tried together, however much of the wait is left to chance.
 func TestRecipientsStayTogether(t *testing.T) {
 	for name, trouble := range map[string]*peer{

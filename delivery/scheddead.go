@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 
@@ -90,6 +91,27 @@ func (r *Runner) afterProbe(l *lane, message store.ID) time.Time {
 	spread := min(afterward, l.dead.until.Sub(l.dead.last)/8)
 	chance := rand.New(rand.NewPCG(uint64(message), 0)).Float64()
 	return l.dead.until.Add(atOnce + time.Duration(chance*float64(spread)))
+}
+
+// Retry is Spool's, also for destinations that were found dead: the first recipient finds out whether they live again.
+func (r *Runner) Retry(ctx context.Context, f spool.Filter, by string) (int, error) {
+	chosen := f.Choose
+	f.Choose = func(m *spool.Message, rcpt *spool.Recipient) bool {
+		if chosen != nil && !chosen(m, rcpt) {
+			return false
+		}
+		r.probeNow(rcpt.Lane)
+		return true
+	}
+	return r.cfg.Spool.Retry(ctx, f, by)
+}
+
+func (r *Runner) probeNow(lane string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l, now := r.lanes[lane], r.cfg.Now(); l != nil && l.dead != nil && now.Before(l.dead.until) {
+		l.dead.until = now
+	}
 }
 
 // lives forgets that a lane was dead. mu must be held.
