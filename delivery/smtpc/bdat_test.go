@@ -124,7 +124,7 @@ func TestBDATBrokenBody(t *testing.T) {
 
 // TestBeforeTheDot: what must be durable before anybody can have the message is, and if it cannot be, nobody has it.
 func TestBeforeTheDot(t *testing.T) {
-	d := dialogue{"S: 220 mx.test", "C: EHLO us.test", "S: 250 mx.test", "C: MAIL FROM:<s@x.test>", "S: 250 ok", "C: RCPT TO:<a@y.test>", "S: 250 ok", "C: DATA", "S: 354 go"}
+	d := dialogue{"S: 220 mx.test", "C: EHLO us.test", "S: 250 mx.test", "C: MAIL FROM:<s@x.test>", "S: 250 ok", "C: RCPT TO:<a@y.test>", "S: 250 ok", "C: DATA", "S: 354 go", "C: until it closes"}
 	no := errors.New("the disk is full")
 	_, err := converse(t, d, Options{}, func(c *Conn) {
 		m := message("x\r\n", "a")

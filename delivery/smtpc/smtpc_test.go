@@ -18,7 +18,8 @@ import (
 )
 
 // dialogue is a conversation as it must go: lines "C: ..." are awaited from the
-// client, lines "S: ..." are said to it. "C: *" takes all up to the final dot, "C: #5" five octets.
+// client, lines "S: ..." are said to it. "C: *" takes all up to the final dot, "C: #5" five octets,
+// "C: until it closes" what there is.
 type dialogue []string
 
 // play runs the other side of a conversation. What it heard of the message is sent
@@ -41,6 +42,8 @@ func (d dialogue) play(t *testing.T, c net.Conn, heard chan<- string) {
 				t.Errorf("of %d octets came %q: %v", n, text.String(), err)
 				return
 			}
+		case want == "until it closes":
+			io.Copy(&text, r)
 		case want == "*":
 			for s := ""; s != ".\r\n"; text.WriteString(s) {
 				var err error
