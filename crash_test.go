@@ -2,12 +2,12 @@ package postroad_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -21,6 +21,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"postroad/internal/control"
+	"postroad/internal/dsn"
 )
 
 var (
@@ -41,6 +42,9 @@ const (
 //   - One that broke off is nowhere, and nothing else is anywhere.
 //   - One that is held until later is not there before.
 //   - Who submits has a copy of each message that was accepted and no other, and these alone count against the daily limits.
+//   - Mail that goes out is settled once, as the trace says: what a far host has twice is there with a mark, its sender has a
+//     report if and only if it failed, and applications have heard of each step. No order of an administrator is forgotten:
+//     see crashOrders.
 //   - What was told of bans and app passwords holds, and `check` finds nothing.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
@@ -51,7 +55,7 @@ func TestCrash(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("%d rounds, seed %d", *crashRounds, seed)
-	c := &campaign{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), far: newFarSite(t)}
+	c := &campaign{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), outcomes: map[string]int{}, far: newFarSite(t, seed)}
 	for round := range *crashRounds {
 		if round%roundsPerStore == 0 {
 			c.finish()
@@ -65,8 +69,10 @@ func TestCrash(t *testing.T) {
 	c.finish()
 	t.Logf("%d kills: %d messages acknowledged, %d of unknown fate of which %d were there; none lost, none doubled",
 		c.kills, c.acked, c.unknown, c.unknownThere)
-	t.Logf("%d of them were held back, %d others broke off and were nowhere; beside %d attacks; %d copies went to the far site again after a kill",
-		c.held, c.broke, c.attacks, c.farAgain)
+	t.Logf("%d of them were held back, %d others broke off and were nowhere; beside %d attacks",
+		c.held, c.broke, c.attacks)
+	t.Logf("%d recipients settled once, %d events told; of those far away: %v; %d copies came again, each possibly delivered before",
+		c.settled, c.told, c.outcomes, c.farAgain)
 	t.Logf("%d changes by IMAP acknowledged, %d under way at a kill of which %d were done; all whole", c.did.Load(), c.underway, c.underwayDone)
 }
 
@@ -85,9 +91,19 @@ type campaign struct {
 
 	kills, acked, unknown, unknownThere, held, broke, attacks int
 
+	// Of mail that goes out, see crashLife and crashOrders.
 	far      *farSite
-	farLives map[string]int // mailbox and sequence id: that it has come there
-	farAgain int
+	came     map[string][]farMail // by box and sequence id
+	ended    map[string]bool      // messages whose lives were audited
+	audited  time.Time            // the last time
+	reported map[string]int       // reports of failure by sequence id and recipient
+	refused  map[string]int       // addresses that were refused: since which life that is known
+	orders   *crashOrders
+	admin    *control.Client // during an audit
+	retried  time.Time
+
+	settled, told, farAgain int
+	outcomes                map[string]int
 
 	apps    map[string]string // an app password of each account: they are checked faster than others
 	appUsed bool
@@ -111,18 +127,26 @@ type campaign struct {
 // sent is one message that was offered to the server.
 type sent struct {
 	to     []string
-	copies map[string]int // by mailbox
+	copies map[string]int    // by mailbox
+	out    map[string]string // what may become of recipients far away, if that is not certain
 	text   []byte
 	acked  bool
 	broken bool          // its end was never sent
 	hold   time.Duration // how long it is to be held
 	from   time.Time     // it is not held to a time before this,
 	until  time.Time     // nor after this
+
+	change int  // of the hold rule that stood at the beginning; -1 for none
+	caught bool // that still stood at the end
+	traced bool // its life was audited
 }
 
 func (c *campaign) newStore(round int) {
 	c.dir = filepath.Join(c.t.TempDir(), "data"+strconv.Itoa(round))
-	c.ledger, c.seen, c.farLives = map[string]*sent{}, map[string]int{}, map[string]int{}
+	c.ledger, c.seen = map[string]*sent{}, map[string]int{}
+	c.came, c.ended, c.reported, c.refused = map[string][]farMail{}, map[string]bool{}, map[string]int{}, map[string]int{}
+	c.orders, c.audited = newCrashOrders(), time.Time{}
+	c.far.forget()
 	c.next, c.uidval = map[string]imap.UID{}, map[string]uint32{}
 	c.apps = nil
 	c.writers, c.letters, c.views = nil, map[string]*crashLetter{}, map[string][]*crashView{}
@@ -133,8 +157,7 @@ func receiver(i int) string { return fmt.Sprintf("r%d@example.test", i) }
 
 func (c *campaign) start() *process {
 	c.t.Helper()
-	_, port, _ := net.SplitHostPort(c.far.addr)
-	return launchWith(c.t, c.dir, fmt.Sprintf(crashConfig, c.dir, port))
+	return launchWith(c.t, c.dir, fmt.Sprintf(crashConfig, c.dir)+fmt.Sprintf(crashRoutes, c.far.mail, c.far.spare, c.far.apps, c.far.names.Addr))
 }
 
 // round is one life and death of the server, and the audit in its next life.
@@ -203,6 +226,7 @@ func (c *campaign) load(p *process) {
 		run(func(rnd *rand.Rand) { c.hostile(p, rnd) })
 	}
 	run(func(rnd *rand.Rand) { c.banner(p, rnd) })
+	run(func(rnd *rand.Rand) { c.operator(p, rnd) })
 	c.imapLoad(p, &senders, func() { c.did.Add(1); acknowledged("imap") })
 	select {
 	case <-reached:
@@ -230,6 +254,7 @@ func (c *campaign) enter(rnd *rand.Rand, s *sent) (id string) {
 	s.text = crashMessage(id, rnd)
 	s.from = time.Now().Add(s.hold)
 	c.ledger[id] = s
+	c.enterOut(s)
 	return id
 }
 
@@ -255,6 +280,7 @@ func (c *campaign) settle(s *sent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.acked = true
+	s.caught = s.change == c.orders.change
 	if s.hold > 0 {
 		s.until = time.Now().Add(s.hold)
 	}
@@ -294,12 +320,19 @@ func (c *campaign) audit(p *process, end bool) {
 	c.t.Helper()
 	admin := p.admin()
 	defer admin.Close()
+	defer c.showQueue(admin)
+	c.admin = admin
+	c.auditOrders(admin)
 	drained := c.drain(admin, end)
+	lives := c.lives(admin)
+	c.drain(admin, end) // reports about those that were released since
 	for i, user := range crashAccounts {
 		c.read(p, user, slices.Concat([]string{"INBOX"}, crashMailboxes[i])...)
 	}
 	c.readFar()
+	c.settleFates(lives, drained)
 	c.compare(drained)
+	c.audited = drained
 	c.crashAuditAdmin(admin)
 	c.imapAudit(p)
 	if text := p.logText(); strings.Contains(text, "panic") {
@@ -332,16 +365,39 @@ func (c *campaign) isDrained(admin *control.Client, now time.Time, end bool) boo
 			c.t.Fatal(err)
 		}
 		if end || !e.Asked.Release.After(now) {
+			c.retry()
 			return false
 		}
 	}
 	return true
 }
 
+// showQueue logs what is in the queue, if the test has failed.
+func (c *campaign) showQueue(admin *control.Client) {
+	if !c.t.Failed() {
+		return
+	}
+	for e, err := range admin.Queue(context.Background(), control.QueueFilter{Limit: 20}) {
+		c.t.Logf("in the queue: %+v %v", e, err)
+	}
+}
+
+// retry has what was put off tried now.
+func (c *campaign) retry() {
+	c.t.Helper()
+	if time.Since(c.retried) < 20*time.Millisecond {
+		return
+	}
+	if _, err := c.admin.RetryQueue(c.t.Context(), control.QueueFilter{State: "deferred"}); err != nil {
+		c.t.Fatal(err)
+	}
+	c.retried = time.Now()
+}
+
 // eventually polls until cond holds.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	give := time.After(time.Minute)
+	give := time.After(20*time.Second)
 	for !cond() {
 		select {
 		case <-time.After(2 * time.Millisecond):
@@ -410,6 +466,10 @@ func (c *campaign) found(mailbox string, text []byte, at time.Time) {
 	c.t.Helper()
 	if mailbox == crashVictim+" INBOX" {
 		c.foundByVictim(text)
+		return
+	}
+	if report, err := dsn.Parse(bytes.NewReader(text)); err == nil {
+		c.foundReport(mailbox, report)
 		return
 	}
 	id := seqOf(string(text[:min(len(text), 4000)]))

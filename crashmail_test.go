@@ -12,12 +12,9 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"testing"
 	"time"
 
 	"postroad/internal/control"
@@ -34,9 +31,11 @@ const (
 	crashHold    = 2 * time.Second      // how long messages are held at most
 	crashProxy   = "127.0.0.2"          // speaks for others
 	crashDetails = 3
+	crashOut     = "out@" + farTakes    // where crashForward sends it
+	crashReader  = "reader@" + farTakes // is on the list
 )
 
-// crashConfig is what the server is run with: %s are the data directory and the port of the sink. Strangers are not slowed
+// crashConfig is what the server is run with, beside crashRoutes: %q is the data directory. Strangers are not slowed
 // down, and may send as much as they like.
 const crashConfig = `hostname = "mx.example.test"
 data_dir = %q
@@ -65,11 +64,6 @@ account_messages_per_hour = 1000000000
 account_recipients_per_hour = 1000000000
 [trust]
 proxies = ["` + crashProxy + `/32"]
-[[route]]
-domain = "*"
-host = "127.0.0.1"
-port = %s
-tls = "none"
 `
 
 // crashSettle makes what the server of a new data directory needs.
@@ -88,11 +82,11 @@ func (c *campaign) crashSettle(p *process) {
 		must(admin.AddAccount(ctx, control.NewAccount{Address: a, Password: crashPassword}))
 	}
 	keep := true
-	must(admin.AddForward(ctx, control.Forward{Account: crashForward, Targets: []string{receiver(0), "out@far.test"}, Keep: &keep}))
+	must(admin.AddForward(ctx, control.Forward{Account: crashForward, Targets: []string{receiver(0), crashOut}, Keep: &keep}))
 	must(admin.AddAlias(ctx, control.Alias{Address: "both" + crashDomain, Targets: []string{receiver(0), receiver(2)}}))
 	must(admin.AddList(ctx, control.NewList{
 		Address: "all" + crashDomain, Owners: []string{receiver(0)}, Post: "anyone",
-		Members: []string{receiver(0), receiver(1), "both" + crashDomain, "reader@far.test"},
+		Members: []string{receiver(0), receiver(1), "both" + crashDomain, crashReader},
 	}))
 	c.apps, c.appUsed = map[string]string{}, false
 	for _, a := range crashAccounts {
@@ -120,8 +114,8 @@ func crashTo(rnd *rand.Rand, submission bool) (to []string, copies map[string]in
 		{name: receiver(1), direct: []string{receiver(1) + " INBOX"}},
 		{name: receiver(2), direct: []string{receiver(2) + " INBOX"}},
 		{name: "both" + crashDomain, direct: []string{receiver(0) + " INBOX", receiver(2) + " INBOX"}},
-		{name: crashForward, direct: []string{crashForward + " INBOX", receiver(0) + " INBOX", farBox("out@far.test")}},
-		{name: "all" + crashDomain, listed: []string{receiver(0) + " INBOX", receiver(1) + " INBOX", receiver(2) + " INBOX", farBox("reader@far.test")}},
+		{name: crashForward, direct: []string{crashForward + " INBOX", receiver(0) + " INBOX", farBox(crashOut)}},
+		{name: "all" + crashDomain, listed: []string{receiver(0) + " INBOX", receiver(1) + " INBOX", receiver(2) + " INBOX", farBox(crashReader)}},
 		{name: crashDetail(rnd.IntN(crashDetails))},
 		{name: "far@far.test", direct: []string{farBox("far@far.test")}},
 	}
@@ -143,6 +137,16 @@ func crashTo(rnd *rand.Rand, submission bool) (to []string, copies map[string]in
 		copies[box]++
 	}
 	return to, copies
+}
+
+// crashFar draws one or two more recipients far away, now and then.
+func crashFar(rnd *rand.Rand, to []string) []string {
+	for range rnd.IntN(3) {
+		if addr := farAddress(rnd); !slices.Contains(to, addr) {
+			to = append(to, addr)
+		}
+	}
+	return to
 }
 
 func crashDetail(n int) string { return "r2+d" + strconv.Itoa(n) + crashDomain }
@@ -317,6 +321,9 @@ func (m *crashMailer) send(acknowledged func(listener string)) error {
 	if m.entry.login {
 		copies[crashSent] = 1
 	}
+	if m.entry.login {
+		to = crashFar(m.rnd, to)
+	}
 	s := &sent{to: to, copies: copies, hold: m.hold()}
 	given := m.rnd.IntN(25)
 	if given < 2 {
@@ -328,6 +335,9 @@ func (m *crashMailer) send(acknowledged func(listener string)) error {
 		from = "s" + id + "@far.test"
 	}
 	opening := []string{"MAIL FROM:<" + from + ">" + s.parameter()}
+	if m.entry.login {
+		opening[0] += " ENVID=" + id
+	}
 	for _, r := range to {
 		opening = append(opening, "RCPT TO:<"+r+">")
 	}
@@ -606,171 +616,5 @@ func (c *campaign) crashAuditAdmin(admin *control.Client) {
 	}
 	if sender.SentToday != c.today && sender.Created.YearDay() == time.Now().UTC().YearDay() {
 		c.t.Errorf("%+v counts against the daily limits, want %+v", sender.SentToday, c.today)
-	}
-}
-
-// A farSite is an SMTP server that takes all mail. What the server here dies in handing on it gets again, once in each life.
-type farSite struct {
-	t    testing.TB
-	addr string
-
-	mu   sync.Mutex
-	life int
-	open map[int]int      // connections by life
-	got  map[string][]int // recipient and sequence id: in which lives
-	text map[string]string
-}
-
-func newFarSite(t *testing.T) *farSite {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	f := &farSite{t: t, addr: l.Addr().String(), open: map[int]int{}, got: map[string][]int{}, text: map[string]string{}}
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			life := f.begin()
-			go func() {
-				defer f.end(life)
-				defer conn.Close()
-				f.session(conn, life)
-			}()
-		}
-	}()
-	return f
-}
-
-func (f *farSite) begin() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.open[f.life]++
-	return f.life
-}
-
-func (f *farSite) end(life int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.open[life]--
-}
-
-// died says that the server here has ended, and waits until nothing more comes from it.
-func (f *farSite) died() {
-	f.mu.Lock()
-	f.life++
-	f.mu.Unlock()
-	eventually(f.t, "the far site idle", func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for life, n := range f.open {
-			if life < f.life && n > 0 {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-func (f *farSite) session(conn net.Conn, life int) {
-	c := textproto.NewConn(conn)
-	var to []string
-	c.PrintfLine("220 far.test")
-	for {
-		line, err := c.ReadLine()
-		if err != nil {
-			return
-		}
-		switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
-		case "EHLO":
-			err = c.PrintfLine("250-far.test\r\n250-8BITMIME\r\n250 SIZE")
-			to = nil
-		case "MAIL", "RSET":
-			to = nil
-			err = c.PrintfLine("250 ok")
-		case "RCPT":
-			_, rest, _ := strings.Cut(line, "<")
-			addr, _, _ := strings.Cut(rest, ">")
-			to = append(to, addr)
-			err = c.PrintfLine("250 ok")
-		case "DATA":
-			c.PrintfLine("354 go on")
-			var text []byte
-			if text, err = crashDot(c.R); err != nil {
-				return
-			}
-			f.keep(to, text, life)
-			to = nil
-			err = c.PrintfLine("250 ok")
-		case "QUIT":
-			c.PrintfLine("221 bye")
-			return
-		default:
-			err = c.PrintfLine("500 what")
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// crashDot reads to the end of DATA.
-func crashDot(r *bufio.Reader) (text []byte, err error) {
-	for {
-		line, err := r.ReadBytes('\n')
-		switch {
-		case err != nil:
-			return nil, err
-		case string(line) == ".\r\n":
-			return text, nil
-		case line[0] == '.':
-			line = line[1:]
-		}
-		text = append(text, line...)
-	}
-}
-
-func (f *farSite) keep(to []string, text []byte, life int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	id := seqOf(string(text[:min(len(text), 4000)]))
-	for _, addr := range to {
-		key := farBox(addr) + " " + id
-		f.got[key] = append(f.got[key], life)
-		f.text[key] = string(text)
-	}
-}
-
-// take returns what has come so far, and forgets it.
-func (f *farSite) take() (got map[string][]int, text map[string]string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	got, text = f.got, f.text
-	f.got, f.text = map[string][]int{}, map[string]string{}
-	return got, text
-}
-
-// readFar holds what has come to the far site against the ledger. Across a relay nothing can be done exactly once (RFC 1047):
-// what came again in another life of the server is counted.
-func (c *campaign) readFar() {
-	c.t.Helper()
-	got, text := c.far.take()
-	for key, lives := range got {
-		box, id := key[:strings.LastIndexByte(key, ' ')], key[strings.LastIndexByte(key, ' ')+1:]
-		once := slices.Compact(slices.Clone(lives))
-		if len(once) < len(lives) {
-			c.t.Errorf("%s: message %s came twice in one life: %d", box, id, lives)
-		}
-		for _, life := range once {
-			if c.farLives[key] != 0 {
-				c.farAgain++
-				continue
-			}
-			c.farLives[key] = life + 1
-			c.found(box, []byte(text[key]), time.Now())
-		}
 	}
 }
