@@ -156,9 +156,9 @@ func TestFairTurns(t *testing.T) {
 		f.start()
 		f.pass(time.Second)
 		for range 20 {
+			n, began := len(quick.got()), time.Now()
 			f.submit("<alice@a.test>", "one@quick.test")
-			began := time.Now()
-			for n := len(quick.got()); len(quick.got()) == n; {
+			for len(quick.got()) == n {
 				time.Sleep(time.Millisecond)
 			}
 			if took := time.Since(began); took > 100*time.Millisecond {
