@@ -58,10 +58,10 @@ func attacked(t *testing.T, s *secured, rnd *rand.Rand) {
 	s.post(need)
 	s.drained()
 	s.pass(time.Minute)
-	for range 1 + rnd.IntN(3) {
+	for range 1 + m.draw(3) {
 		m.attack(kind)
 		s.post(need)
-		s.pass(time.Duration(rnd.IntN(6*60)) * time.Minute)
+		s.pass(time.Duration(m.draw(6*60)) * time.Minute)
 	}
 	m.stop()
 	s.pass(5 * time.Hour)
@@ -251,10 +251,7 @@ func (m *middle) starttls(mode, line string, near, far net.Conn) {
 		io.WriteString(near, "220 go on\r\n")
 	default: // strip is seen through; delay waits
 		if mode == "delay" {
-			m.mu.Lock()
-			d := time.Duration(m.rnd.IntN(900)) * time.Second
-			m.mu.Unlock()
-			time.Sleep(d)
+			time.Sleep(time.Duration(m.draw(900)) * time.Second)
 		}
 		io.WriteString(far, line)
 		go func() {
@@ -263,6 +260,13 @@ func (m *middle) starttls(mode, line string, near, far net.Conn) {
 		}()
 		io.Copy(near, far)
 	}
+}
+
+// draw draws a number below n.
+func (m *middle) draw(n int) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rnd.IntN(n)
 }
 
 // listen answers what is said as a host would, and notes it.
