@@ -194,8 +194,11 @@ func (e *explanation) history() {
 	last := e.rcpt.Last
 	if last != (envelope.Reply{}) {
 		from := ""
-		if last.From != "" {
+		switch {
+		case last.From != "" && last.Code != 0:
 			from = last.From + " said: "
+		case last.From != "": // what was found there, and not said
+			from = last.From + ": "
 		}
 		e.say("the last attempt of %d, at %s: %s%s", max(e.rcpt.Attempts, 1), shown(last.At), from, last)
 	}

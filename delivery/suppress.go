@@ -101,6 +101,9 @@ func (r *Runner) suppressedReply(d *spool.Due, s *account.Suppression) envelope.
 	fmt.Fprintf(&b, ". If the address is good now, ask the administrator for: postroad suppression remove %s %s",
 		d.Message.Origin.Account, d.Recipient.To)
 	reply := r.ours("5.1.1", "")
+	if s.By != "" {
+		reply.Enhanced = "5.7.1" // which says nothing of the address
+	}
 	reply.Code, reply.Text = 550, envelope.Sanitize(b.String(), 1000)
 	return reply
 }

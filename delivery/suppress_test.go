@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"postroad/internal/account"
 	"postroad/internal/envelope"
 	"postroad/internal/store"
 	"postroad/spool"
@@ -71,6 +72,27 @@ func TestHardBouncesAreRemembered(t *testing.T) {
 		f.drained()
 		if len(p.commands()) == asked {
 			t.Error("there is no end to it")
+		}
+	})
+}
+
+// What an administrator has entered is no word about the address.
+func TestSuppressedByOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		alice, err := f.ac.Get(path("<alice@a.test>"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry := account.Suppression{Address: path("<bob@y.test>"), Reply: "unsubscribed", By: "root"}
+		if _, err := f.ac.AddSuppression(alice.ID, entry); err != nil {
+			t.Fatal(err)
+		}
+		f.start()
+		f.send("alice@a.test", "bob@y.test")
+		f.drained()
+		mail := f.mail("alice")
+		if len(mail) != 1 || !strings.Contains(mail[0], "Status: 5.7.1") || strings.Contains(mail[0], "no such address") {
+			t.Errorf("alice has %q", mail)
 		}
 	})
 }

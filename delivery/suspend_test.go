@@ -184,6 +184,30 @@ func TestExplain(t *testing.T) {
 	})
 }
 
+// Explain tells what a host has said from what was found there.
+func TestExplainTellsWhoSaid(t *testing.T) {
+	for want, say := range map[string]map[string]string{
+		": 4.4.2 greeting: ":       {"greeting": "FIN"},
+		" said: 450 4.3.2 not now": {"RCPT": "450 4.3.2 not now"},
+	} {
+		bubble(t, func(t *testing.T, f *fixture) {
+			f.site("y.test", public(1), &peer{say: say})
+			f.openRules()
+			f.start()
+			id := f.submit("<alice@a.test>", "one@y.test")
+			settle()
+			e, err := f.sp.Get(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			words := strings.Join(f.run.Explain(&e.Message, &e.Recipients[0], true), "\n")
+			if !strings.Contains(words, ")"+want) {
+				t.Errorf("%q is missing in\n%s", want, words)
+			}
+		})
+	}
+}
+
 // What waits in memory for its turn, behind a slow attempt, is not tried once an administrator wants it otherwise.
 func TestRecall(t *testing.T) {
 	for what, change := range map[string]func(*fixture) (int, error){

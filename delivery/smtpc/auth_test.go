@@ -164,6 +164,40 @@ func TestLogin(t *testing.T) {
 }
 
 // TestLoginWithoutEnd: a server that asks again and again, or for what the mechanism does not have, is left.
+// Within this machine, where nobody is on the way, a password needs no TLS.
+func TestLoginWithinTheMachine(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	g := &guard{mechanisms: "PLAIN"}
+	over := make(chan bool)
+	go func() {
+		defer close(over)
+		theirs, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer theirs.Close()
+		io.WriteString(theirs, "220 mx\r\n")
+		g.serve(theirs)
+	}()
+	ours, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(t.Context(), ours, "localhost", Options{TLS: Opportunistic, Username: "me", Password: "secret", Hostname: "us.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	<-over
+	if heard := strings.Join(g.heard, "\n"); !strings.Contains(heard, "AUTH PLAIN") {
+		t.Errorf("it heard %q", heard)
+	}
+}
+
 func TestLoginWithoutEnd(t *testing.T) {
 	for name, challenge := range map[string]string{"of nothing": "334 ", "of anything": "334 VXNlcm5hbWU6", "not base64": "334 !"} {
 		config, roots := listentest.Certificate(t, "mx.test")

@@ -119,6 +119,10 @@ func causes() Report {
 			Action: Failed, Status: cause.status, LastAttempt: now, Reply: reply,
 		})
 	}
+	r.Recipients = append(r.Recipients, Recipient{
+		Final: envelope.Address{Local: "rejected", Domain: "b.example"}, Action: Failed, Status: "5.7.1", LastAttempt: now,
+		Reply: envelope.Reply{Code: 550, Enhanced: "5.7.1", Text: "the project is over"},
+	})
 	return r
 }
 

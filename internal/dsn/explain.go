@@ -96,6 +96,14 @@ var explanations = map[string]explanation{
 	"7.30": {"Not all of the way to the recipient is encrypted, as the message demands.", "Please send it without this demand, if that is right for it."},
 }
 
+// ours are for what no other server has said: an administrator's order, a route that rejects.
+var ours = map[string]explanation{
+	"7.1": {
+		"This mail server does not deliver the message: its administrator has decided so.",
+		"If the reason does not say what to do, show this report to the administrator.",
+	},
+}
+
 // byCode are for replies whose status code says no more than its class.
 var byCode = map[int]explanation{
 	550: {"The recipient's server does not accept the address or the message.", "Please check the address for a spelling mistake, or ask the recipient in another way."},
@@ -109,6 +117,9 @@ var byCode = map[int]explanation{
 // explain returns what a recipient's status means; no words when nothing is known.
 func explain(status string, reply envelope.Reply) explanation {
 	_, detail, _ := strings.Cut(status, ".")
+	if e, ok := ours[detail]; ok && reply.From == "" {
+		return e
+	}
 	if e, ok := explanations[detail]; ok {
 		return e
 	}
