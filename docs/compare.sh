@@ -14,7 +14,8 @@
 #                                     accept mail, at each of CONNECTIONS (1 10 50 200), SIZES (4k 64k) and TLS (none
 #                                     starttls), for TIME (3s) each, one after the other; needs nothing started
 #   compare.sh relay POSTROAD         one table: the command POSTROAD and Postfix send a held backlog on to the same sink,
-#                                     for each of MESSAGES (3000 20000) of 4 KB and DESTINATIONS (1 1000)
+#                                     for each of MESSAGES (3000 20000) of 4 KB and DESTINATIONS (1 1000), each with
+#                                     a host of its own, 127.0.0.1 and so on; a drain may take DRAIN (20m)
 #
 # Ports: DISCARD_PORT (12525), MAIL_PORT (12526), IMAP_PORT (12143),
 # IMAPS_PORT (12993), the last with a certificate of its own; of relay RELAY_PORT (12527) and SINK_PORT (12626). Neither server
@@ -321,7 +322,15 @@ relay_end() {
 	rm -rf "$work"
 }
 
-# relay_postroad measures a new server of the command, whose only route is suspended while it is filled.
+# each_destination prints something for each domain, with the address and the port of its host.
+each_destination() { # format
+	awk -v format="$1" -v n="$destinations" -v port="$sink_port" 'BEGIN {
+		if (n == 1) { printf format, "sink.test", "127.0.0.1", port; exit }
+		for (i = 0; i < n; i++) printf format, "d" i ".sink.test", "127.0." int((i + 1) / 256) "." (i + 1) % 256, port
+	}'
+}
+
+# relay_postroad measures a new server of the command. What is there for one destination waits for that; for many, on hold.
 relay_postroad() {
 	rm -rf "$work/postroad"
 	mkdir "$work/postroad"
@@ -334,39 +343,36 @@ relay_postroad() {
 		submissions = "127.0.0.1:$relay_port"
 		imap = "off"
 		imaps = "off"
-		[[route]]
-		name = "sink"
-		domain = "*"
-		host = "127.0.0.1"
-		port = $sink_port
-		tls = "none"
 	END
+	each_destination '[[route]]\ndomain = "%s"\nhost = "%s"\nport = %s\ntls = "none"\n' >>"$work/postroad/postroad.toml"
 	command="$generator --config $work/postroad/postroad.toml"
 	$command serve >/dev/null 2>"$work/postroad/log" &
 	server=$!
 	wait_for_port "$relay_port"
+	wait="destination suspend sink.test" go="destination resume sink.test"
+	if [ "$destinations" != 1 ]; then wait="hold-rule add --sender bench@example.test" go="queue release --all"; fi
 	{
 		$command domain add example.test
 		echo "bench bench bench" | $command account add bench@example.test
 		$command account set bench@example.test --daily-messages 0 --daily-recipients 0 --daily-new-recipients 0
-		$command destination suspend sink
+		$command $wait
 	} >"$work/postroad/made" 2>&1 || die "the account was not made: $(cat "$work/postroad/made")"
-	relay_point postroad $server "$command destination resume sink" --tls implicit --insecure --user bench@example.test \
+	relay_point postroad $server "$command $go" --tls implicit --insecure --user bench@example.test \
 		--password "bench bench bench" --from bench@example.test
 	kill $server
 	wait $server || true
 	server=
 }
 
-# relay_postfix measures a new Postfix, which defers all that is to go by SMTP while it is filled. All destinations are
-# one to it, the relayhost, so that it may keep connections.
+# relay_postfix measures a new Postfix, which defers all that is to go by SMTP while it is filled.
 relay_postfix() {
 	rm -rf "$work/relay"
 	dir=$work
 	postfix_config relay "$relay_port" smtp:
 	sed -i '/^virtual_/d' "$work/relay/main.cf"
+	each_destination '%s smtp:[%s]:%s\n' >"$work/relay/transport"
 	cat >>"$work/relay/main.cf" <<-END
-		relayhost = [127.0.0.1]:$sink_port
+		transport_maps = texthash:$work/relay/transport
 		defer_transports = smtp
 		smtp_tls_security_level = none
 		smtpd_relay_restrictions = permit_mynetworks, reject
@@ -378,18 +384,19 @@ relay_postfix() {
 	end "$work/relay/queue/pid/master.pid" master
 }
 
-# relay_point loads a server, releases what it held, and prints its row.
+# relay_point loads a server, releases what it held, and prints its row; "-" is what was not measured.
 relay_point() { # name, process id, how to release, options
 	name=$1 process=$2 release=$3
 	shift 3
-	"$generator" bench relay --addr "127.0.0.1:$relay_port" --sink "127.0.0.1:$sink_port" --to bench@sink.test \
-		--destinations "$destinations" -n "$messages" -c 10 --pid "$process" --settle 5s --release "$release" "$@" \
-		>"$work/point" 2>"$work/error" || cat "$work/error" >&2
+	"$generator" bench relay --addr "127.0.0.1:$relay_port" --sink "127.0.0.1:$sink_port" --hosts "$((destinations + 1))" \
+		--to bench@sink.test --destinations "$destinations" -n "$messages" -c 10 --drain "${DRAIN:-20m}" \
+		--pid "$process" --settle 5s --release "$release" "$@" >"$work/point" 2>"$work/error" || cat "$work/error" >&2
 	awk -v name="$name" -v messages="$messages" -v destinations="$destinations" '
+		BEGIN { accepted = drained = cpu = "-" }
 		/ accepted$/ && !/recipients/ { accepted = $2 }
-		/ drained$/ { drained = $2 }
+		/ drained$/ { drained = $2; if ($1 != messages) short = "  only " $1 " came" }
 		/^cpu per message/ { cpu = $5 }
-		END { printf "%-9s  %8s  %12s  %10s  %9s  %18s\n", name, messages, destinations, accepted, drained, cpu }
+		END { printf "%-9s  %8s  %12s  %10s  %9s  %18s%s\n", name, messages, destinations, accepted, drained, cpu, short }
 	' "$work/point"
 }
 

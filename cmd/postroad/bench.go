@@ -154,7 +154,7 @@ func (a *app) benchRelay() *cobra.Command {
 	cmd := command{
 		use: "relay --addr HOST:PORT --sink HOST:PORT --to ADDRESS -n MESSAGES", short: "how fast mail is sent on", args: cobra.NoArgs,
 		example: `postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test -n 3000 -c 10
-postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test --destinations 1000 -n 20000 -c 10`,
+postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink.test --destinations 1000 --hosts 1000 -n 20000 -c 10`,
 		run: func(ctx context.Context, _ *cobra.Command, _ []string) (err error) {
 			if s.o.Messages == 0 {
 				return usagef("how many messages? say it with --messages")
@@ -175,6 +175,7 @@ postroad bench relay --addr 127.0.0.1:2525 --sink 127.0.0.1:2626 --to bench@sink
 	f.StringVar(&to, "to", "", "the recipient, whose domain the server sends to the sink")
 	f.IntVar(&destinations, "destinations", 1, "send to so many domains below that, in turn")
 	f.StringVar(&o.Listen, "sink", "", "where this command takes the mail that is sent on, as host:port")
+	f.IntVar(&o.Hosts, "hosts", 1, "take it at so many addresses, upward from that one: a host for each destination")
 	f.StringVar(&o.Release, "release", "", "command that lets the server send what it held; the clock of the drain starts with it")
 	f.DurationVar(&o.Delay, "delay", 0, "time the sink takes for each message")
 	f.DurationVar(&o.Drain, "drain", 0, "wait for the last message (default 5m)")

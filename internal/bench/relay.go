@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -14,6 +16,7 @@ import (
 type RelayOptions struct {
 	SMTP    SMTPOptions // how the server is loaded; Messages is needed
 	Listen  string      // where the sink listens, host:port
+	Hosts   int         // it listens at so many addresses, upward from that of Listen, at the same port; 0 is one
 	Release string      // a command for the shell that lets the server send what it held; empty when it holds nothing
 	Delay   time.Duration
 	Drain   time.Duration // how long to wait for the last message; 0 is five minutes
@@ -39,18 +42,41 @@ func Relay(ctx context.Context, o RelayOptions, progress func(Progress)) (Report
 	if err := o.check(); err != nil {
 		return Report{}, err
 	}
-	l, err := net.Listen("tcp", o.Listen)
+	all, err := listenMany(o.Listen, o.Hosts)
 	if err != nil {
 		return Report{}, fmt.Errorf("the sink: %w", err)
 	}
 	sink := NewSink(o.Delay)
 	serving, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- sink.Serve(serving, l) }()
-	defer func() { stop(); <-ended }()
+	var ended sync.WaitGroup
+	for _, l := range all {
+		ended.Go(func() { _ = sink.Serve(serving, l) })
+	}
+	defer func() { stop(); ended.Wait() }()
 	m := new(meter)
 	defer m.show(progress)()
 	return o.run(ctx, sink, m)
+}
+
+// listenMany listens at n addresses, one after the other, at the same port.
+func listenMany(first string, n int) ([]net.Listener, error) {
+	l, err := net.Listen("tcp", first)
+	if err != nil {
+		return nil, err
+	}
+	all := []net.Listener{l}
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	for len(all) < n {
+		at = netip.AddrPortFrom(at.Addr().Next(), at.Port())
+		if l, err = net.Listen("tcp", at.String()); err != nil {
+			for _, l := range all {
+				_ = l.Close()
+			}
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
 }
 
 func (o *RelayOptions) check() error {
