@@ -190,8 +190,13 @@ func (a *Admin) destinations(name string) (list []control.Destination) {
 			list = append(list, d)
 		}
 	}
+	stopped := len(list)
 	for _, d := range a.c.Runner.Destinations() {
-		if !d.Suspended && (name == "" || d.Domain == name || d.Route == name) {
+		i := slices.IndexFunc(list[:stopped], func(s control.Destination) bool { return s.Name == d.Domain || s.Name == d.Route })
+		switch {
+		case i >= 0: // once is enough; attempts that were under way go on
+			list[i].Active += d.Active
+		case !d.Suspended && (name == "" || d.Domain == name || d.Route == name):
 			list = append(list, a.showDestination(d))
 		}
 	}

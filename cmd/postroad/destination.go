@@ -21,11 +21,12 @@ func (a *app) destinationList() *cobra.Command {
 	return command{
 		use: "list", short: "list destinations that are in use, in trouble or suspended", args: cobra.NoArgs,
 		long: `List destinations that are in use, in trouble or suspended. A destination is a domain
-whose mail goes to the hosts that DNS names, or a route. Without a running server only
-those that are suspended are known.`,
+whose mail goes to the hosts that DNS names, or a route. DUE are the recipients whose turn
+comes as soon as the destination takes more; "postroad queue list --destination" has all.
+Without a running server only those that are suspended are known.`,
 		example: "postroad destination list\npostroad destination list --json",
 		run: a.on(func(ctx context.Context, svc control.Service, _ []string) error {
-			heads := []string{"DESTINATION", "STATE", "WAITING", "ACTIVE", "LIMIT", "LAST REPLY"}
+			heads := []string{"DESTINATION", "STATE", "DUE", "ACTIVE", "LIMIT", "LAST REPLY"}
 			return list(a, svc.Destinations(ctx, ""), heads, func(t *table, d control.Destination) {
 				t.row(d.Name, destinationState(d), d.Waiting, d.Active, d.Limit, cmp.Or(brief(cmp.Or(d.Reason, d.Reply), 60), "-"))
 			}, "nothing is known of any destination")

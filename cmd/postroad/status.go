@@ -59,7 +59,7 @@ func showStatus(w io.Writer, s control.Status) {
 		t.row("SUSPENDED", d.Name+ifAny(d.Reason != "", ": "+d.Reason))
 	}
 	for _, d := range s.Trouble {
-		t.row("TROUBLE", fmt.Sprintf("%s: %s; %s for it", d.Name, brief(cmp.Or(d.Reply, destinationState(d)), 100), waits(d.Waiting)))
+		t.row("TROUBLE", fmt.Sprintf("%s since %s: %s", d.Name, when(d.DeadSince), brief(cmp.Or(d.Reply, destinationState(d)), 100)))
 	}
 	if s.Failed != "" {
 		t.row("FAILED", s.Failed+"; nothing is written until the server is restarted")
