@@ -227,6 +227,32 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
+// A transaction in which nobody was accepted keeps no server from ending; one that may yet bring a message does.
+func TestShutdownInATransaction(t *testing.T) {
+	for _, tt := range []struct {
+		script string
+		waits  time.Duration
+	}{
+		{"< 220\n> EHLO client.test\n< 250\n> MAIL FROM:<>\n< 250\n> RCPT TO:<nobody@example.test>\n< 550", 0},
+		{toAlice, 10 * time.Second},
+		{toAlice + "> RCPT TO:<nobody@example.test>\n< 550", 10 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, p := bare(t)
+			c := p.dialQuietly(t)
+			c.talk(tt.script)
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			begin := time.Now()
+			go io.Copy(io.Discard, c.r)
+			if err := s.Shutdown(ctx); time.Since(begin) != tt.waits || (err != nil) != (tt.waits > 0) {
+				t.Errorf("after %q it took %v: %v", tt.script, time.Since(begin), err)
+			}
+		})
+	}
+}
+
 // One octet now and then does not keep a connection, neither of a command nor of a message.
 func TestDawdlers(t *testing.T) {
 	for name, script := range map[string]string{"command": "< 220", "message": toAlice + "> DATA\n< 354"} {

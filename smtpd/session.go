@@ -141,7 +141,7 @@ var errEnd = errors.New("the session is to end")
 // await tells others that the peer will be waited for. It returns errEnd when that shall not be.
 func (s *session) await() error {
 	s.mu.Lock()
-	s.idle = s.tx == nil
+	s.idle = !s.tx.underWay()
 	s.mu.Unlock()
 	if s.why() != nil {
 		return errEnd
@@ -160,7 +160,7 @@ func (s *session) heard() {
 func (s *session) why() *wire.Reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cut == nil && s.tx == nil && s.srv.group.Draining() {
+	if s.cut == nil && !s.tx.underWay() && s.srv.group.Draining() {
 		return replyLeaving
 	}
 	return s.cut
@@ -169,7 +169,7 @@ func (s *session) why() *wire.Reply {
 // past is a deadline that wakes who reads.
 var past = time.Unix(1, 0)
 
-// Leave ends a session that waits for its peer with no transaction open. Any other ends when it next does so.
+// Leave ends a session that waits for its peer with no transaction under way. Any other ends when it next does so.
 func (s *session) Leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,7 +25,11 @@ type transaction struct {
 	folded   map[place]bool
 	ours     bool     // the last of given is an address whose Delivered-To field is ours to put
 	message  *message // nil before its first octet
+	refused  bool     // recipients were named, and all were refused
 }
+
+// underWay reports whether a message may still come of it: not when nobody was accepted of those who were asked for.
+func (tx *transaction) underWay() bool { return tx != nil && !tx.refused }
 
 // discard gives up what has come of the message.
 func (tx *transaction) discard() {
@@ -113,7 +117,8 @@ func (s *session) rcpt(arg string) *wire.Reply {
 	if s.tx.message != nil {
 		return replyMidMessage
 	}
-	if err := s.addRecipient(arg); err != nil {
+	err := s.addRecipient(arg)
+	if s.tx.refused = len(s.tx.given) == 0; err != nil {
 		return s.refuseRecipient(arg, err)
 	}
 	return replyRecipient
