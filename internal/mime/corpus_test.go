@@ -24,7 +24,9 @@ func corpus(t *testing.T, folder string, f func(t *testing.T, msg []byte)) {
 		if err != nil {
 			return err
 		}
-		files++
+		if files++; testing.Short() && files%10 != 1 { // one goroutine's work
+			return nil
+		}
 		name, _ := filepath.Rel(root, path)
 		t.Run(name, func(t *testing.T) { f(t, msg) })
 		return nil

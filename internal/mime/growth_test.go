@@ -104,6 +104,9 @@ func memory(input string) uint64 {
 
 // TestBounded says that a scan keeps no more than its limits however much comes in.
 func TestBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine's work; the race detector makes it long")
+	}
 	for _, g := range growth {
 		t.Run(g.what, func(t *testing.T) {
 			var before, after runtime.MemStats
