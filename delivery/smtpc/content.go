@@ -10,6 +10,7 @@ import (
 // content sends the message, with the final dot behind it, and settles by the reply.
 func (t *transaction) content() {
 	c := t.c
+	c.talked()
 	if err := c.unasked(); err != nil {
 		t.interrupted(err)
 		return
@@ -47,6 +48,7 @@ const maxChunk = 64 << 10
 // nothing more is said after one was refused: a server that does not read what it refuses would take the message for
 // commands. The last chunk is not sent before all others were taken: an old reply must not be taken for the last one.
 func (t *transaction) chunks() {
+	t.c.talked()
 	body := &watched{r: t.m.Body}
 	piece := make([]byte, min(max(t.m.Size, 0)+1, maxChunk))
 	limit := t.limit()

@@ -46,6 +46,8 @@ func (c *Conn) Send(m Message) Result {
 	if t.refuse(); len(t.asked) == 0 {
 		return t.result()
 	}
+	c.mayTalk()
+	defer c.talked()
 	if c.Offers("PIPELINING") {
 		t.pipelined()
 	} else {

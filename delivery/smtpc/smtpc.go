@@ -96,8 +96,9 @@ type Conn struct {
 	verified error  // why the certificate is not good
 	record   *Transcript
 	broken   bool
-	dirty    bool  // a RSET is due before the next transaction
-	mails    int64 // MAIL commands so far
+	dirty    bool      // a RSET is due before the next transaction
+	mails    int64     // MAIL commands so far
+	talk     time.Time // when all that is said now must be over; zero: a step has its own time alone
 	loggedIn bool
 	secret   bool // what is said must not be recorded
 }
@@ -139,6 +140,8 @@ func (c *Conn) use(nc net.Conn) {
 }
 
 func (c *Conn) start(ctx context.Context) error {
+	c.mayTalk()
+	defer c.talked()
 	if c.opts.TLS == Implicit {
 		if err := c.handshake(ctx); err != nil {
 			return err
@@ -286,9 +289,24 @@ func (c *Conn) unasked() error {
 	return nil
 }
 
+// talkTime is how long all commands together may take: until a transaction may begin, and in each until its message leaves.
+// Who takes his time for each of a hundred replies would have us for a day otherwise.
+const talkTime = 30 * time.Minute
+
+// mayTalk bounds all that is said from now until talked.
+func (c *Conn) mayTalk() { c.talk = time.Now().Add(max(talkTime, c.opts.Timeouts.Command)) }
+
+func (c *Conn) talked() { c.talk = time.Time{} }
+
 // deadline bounds the time of what comes next. It runs on the machine's clock, as
 // sockets do, not on Now.
-func (c *Conn) deadline(d time.Duration) { c.nc.SetDeadline(time.Now().Add(d)) }
+func (c *Conn) deadline(d time.Duration) {
+	end := time.Now().Add(d)
+	if !c.talk.IsZero() && c.talk.Before(end) {
+		end = c.talk
+	}
+	c.nc.SetDeadline(end)
+}
 
 // silence is what stands where the other side said nothing.
 func (c *Conn) silence(err error) envelope.Reply {

@@ -379,6 +379,50 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
+// TestC06Tarpit: a server that takes nearly all the time that it has for each single reply does not have us for a day.
+func TestC06Tarpit(t *testing.T) {
+	for name, tt := range map[string]struct {
+		extensions string
+		each, most time.Duration
+		want       int
+	}{
+		"patient":            {"250 mx", time.Minute, 12 * time.Minute, 250},
+		"tarpit":             {"250 mx", 4 * time.Minute, 31 * time.Minute, 0},
+		"tarpit, pipelining": {"250-mx\r\n250 PIPELINING", 4 * time.Minute, 31 * time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				go io.Copy(io.Discard, theirs)
+				over := make(chan bool)
+				go func() {
+					defer close(over)
+					for n, reply := range []string{"220 mx", tt.extensions, "250 a", "250 b", "250 c", "250 d", "250 e", "250 f", "250 g", "250 h", "250 i", "354 go", "250 ok"} {
+						if n > 1 {
+							time.Sleep(tt.each)
+						}
+						if _, err := io.WriteString(theirs, reply+"\r\n"); err != nil {
+							return
+						}
+					}
+				}()
+				c, err := Open(t.Context(), ours, "mx.test", Options{Hostname: "us.test"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				r := c.Send(message("x\r\n", strings.Fields("a b c d e f g h")...))
+				if d := time.Since(start); d > tt.most || r.Doubtful || r.Replies[0].Code != tt.want || r.Replies[7].Code != tt.want {
+					t.Errorf("after %v: %+v", d, r)
+				}
+				c.drop()
+				theirs.Close()
+				<-over
+			})
+		})
+	}
+}
+
 // TestSlowReader: a server that takes a message drop by drop is left in the end.
 func TestSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
