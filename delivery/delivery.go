@@ -3,16 +3,24 @@
 //
 //   - A recipient leaves the spool in the transaction that makes its end true: the
 //     message in a mailbox, or the record that the next hop took it, or the report to
-//     the sender. A crash between two steps repeats a step, it never loses one.
-//   - Only a 5yz reply, a fact of the same weight (the domain does not exist), or the
-//     end of the schedule fails a recipient. Everything else defers it.
+//     the sender, or the record of the rule that dropped it. A crash between two steps
+//     repeats a step, it never loses one.
+//   - A recipient fails by a 5yz reply, by a fact of the same weight (the domain does not
+//     exist, no next hop can do what the message needs), by a deadline of the sender's, by
+//     the word of an administrator or of the suppression list, or at the end of the
+//     schedule. Everything else defers it.
 //   - A message reaches a local mailbox once. It may reach a remote one twice when the
-//     reply to its final dot was lost; the trace then says "possibly delivered".
+//     reply to all of it was lost, or a crash came before its record; the trace then says
+//     "possibly delivered".
 //   - A report is sent at most once for each recipient and reason, and never about a
-//     message with the null reverse-path.
+//     message with the null reverse-path. Who only says that he is the sender gets few.
 //   - One slow or dead destination holds up no other, and no local delivery.
+//   - Mail goes to public addresses only, unless the administrator has named others; it
+//     goes in the clear, or to a host with another's certificate, only where neither the
+//     domain nor the sender nor the administrator asks for more.
 //   - Memory is bounded: by the recipients claimed and the attempts under way, each
-//     of which streams its message.
+//     of which streams its message. No lock is held and no transaction open while
+//     somebody else is waited for.
 package delivery
 
 import (
