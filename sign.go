@@ -38,8 +38,9 @@ func (h *house) signer(cfg config.Config, resolver Resolver) *signer {
 func (s *signer) Fields(ctx context.Context, m delivery.Outgoing, open func() (io.ReadCloser, error)) ([]byte, error) {
 	peer, _ := netip.ParseAddr(m.Origin.Peer) // what has none came from nobody
 	return s.auth.Fields(ctx, mailauth.Outbound{
-		Own:  m.Origin.Account != "" || m.Origin.Protocol == "",
-		From: m.Envelope.From, Via: m.Via,
+		Own:    m.Origin.Account != "" || m.Origin.Protocol == "",
+		Posted: m.Origin.Protocol == "" && m.Origin.Peer != "",
+		From:   m.Envelope.From, Via: m.Via,
 		Client: mailauth.Client{IP: peer, Helo: m.Origin.Helo},
 	}, open)
 }

@@ -127,7 +127,7 @@ func (r *Runner) remail(x *expansion, d spool.Due) error {
 	x.draft = r.cfg.Store.NewDraft()
 	e := d.Message.Envelope
 	x.message = &spool.Message{
-		MessageID: d.Message.MessageID, About: d.Message.ID.String(),
+		MessageID: d.Message.MessageID, About: d.Message.ID.String(), Origin: postedBy(d.Message),
 		Envelope: envelope.Envelope{
 			From: x.list.Owner(), Body: e.Body, UTF8: e.UTF8, RequireTLS: e.RequireTLS, Priority: e.Priority, Return: envelope.ReturnHeaders,
 		},
@@ -138,6 +138,18 @@ func (r *Runner) remail(x *expansion, d spool.Due) error {
 		return err
 	}
 	return copyForList(x.draft, body, x.list.Address)
+}
+
+// postedBy is who has brought what a list sends on, when that was a stranger: the list vouches for what it adds, not for who
+// the author is.
+func postedBy(m *spool.Message) spool.Origin {
+	switch {
+	case m.Origin.Protocol == "": // of a list before this one, if it has any
+		return m.Origin
+	case known(m):
+		return spool.Origin{}
+	}
+	return spool.Origin{Peer: m.Origin.Peer, Helo: m.Origin.Helo}
 }
 
 // listFields are what a list puts before a message, and the length of the first: trace fields (RFC 5321, 4.4), and what

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -208,6 +209,43 @@ func TestC09ListOfLists(t *testing.T) {
 			}
 		}
 	})
+}
+
+// originSigner notes whose mail it is asked to sign.
+type originSigner struct{ seen []spool.Origin }
+
+func (s *originSigner) Fields(_ context.Context, m Outgoing, _ func() (io.ReadCloser, error)) ([]byte, error) {
+	s.seen = append(s.seen, m.Origin)
+	return nil, nil
+}
+
+func (s *originSigner) From(m Outgoing) (envelope.Address, error) { return m.Envelope.From, nil }
+
+// TestD04StrangersPosts: that a stranger wrote what a list sends on is known when it is to be signed, also behind two lists.
+func TestD04StrangersPosts(t *testing.T) {
+	stranger := spool.Origin{Protocol: "ESMTP", Peer: "203.0.114.9", Helo: "far.test"}
+	for name, tt := range map[string]struct{ origin, want spool.Origin }{
+		"a stranger":  {stranger, spool.Origin{Peer: stranger.Peer, Helo: stranger.Helo}},
+		"an account":  {spool.Origin{Protocol: "ESMTPSA", Peer: stranger.Peer, Account: "bob@a.test"}, spool.Origin{}},
+		"a program":   {spool.Origin{Protocol: "ESMTP", Peer: "127.0.0.1"}, spool.Origin{}},
+		"by the LMTP": {spool.Origin{Protocol: "LMTP", Peer: "local"}, spool.Origin{Peer: "local"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *fixture) {
+				f.site("y.test", public(1), &peer{})
+				f.list("one@a.test", account.PostAnyone, "two@a.test")
+				f.list("two@a.test", account.PostAnyone, "reader@y.test")
+				s := &originSigner{}
+				f.cfg.Signer = s
+				f.accept(&spool.Message{Envelope: envelope.Envelope{From: path("<bob@a.test>")}, Origin: tt.origin}, letter, f.rcpts("one@a.test")...)
+				f.start()
+				f.drained()
+				if len(s.seen) != 1 || s.seen[0] != tt.want {
+					t.Errorf("signed %+v, want %+v", s.seen, tt.want)
+				}
+			})
+		})
+	}
 }
 
 // A message that has been through the list is told so, to its sender alone.

@@ -35,7 +35,7 @@ var ErrNotFound = errors.New("not in the queue")
 // Origin is how a message reached us.
 type Origin struct {
 	Protocol string // ESMTP, ESMTPS, ESMTPSA, LMTP ... (RFC 3848); empty for our own
-	Peer     string // its address
+	Peer     string // its address; of our own, that of the stranger who wrote to the list that sends it on
 	Helo     string // the name it gave
 	TLS      string // version and cipher suite; empty for none
 	Account  string // who was logged in

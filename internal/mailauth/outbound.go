@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/mail"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +42,7 @@ func NewSigner(c SignerConfig) *Signer {
 // Outbound is what is known of a message that leaves.
 type Outbound struct {
 	Own    bool             // it is for us to sign: who sent it had logged in, or we have written it
+	Posted bool             // a list of ours sends it on for a stranger, who may have written any address into it
 	From   envelope.Address // the reverse-path
 	Via    envelope.Address // our address that forwards it; zero when none does
 	Client Client           // who brought it
@@ -109,8 +111,13 @@ func (s *Signer) seal(ctx context.Context, o Outbound, m *message) ([]byte, erro
 
 // dkim makes a signature with each key of who the message says it is from, or else of who sends it.
 func (s *Signer) dkim(_ context.Context, o Outbound, m *message) (fields []byte, err error) {
-	keys, err := s.keysOf(authorDomain(m.fields), o.From.Domain)
-	if err != nil || len(keys) == 0 {
+	authors := authorDomains(m.fields)
+	domains := []string{authors[0], o.From.Domain}
+	if o.Posted {
+		domains = domains[1:]
+	}
+	keys, err := s.keysOf(domains...)
+	if err != nil || len(keys) == 0 || o.Posted && slices.ContainsFunc(authors, keys[0].speaksFor) {
 		return nil, err
 	}
 	if err := m.readBody(ours); err != nil {
@@ -138,30 +145,42 @@ func (s *Signer) keysOf(domains ...string) (keys []*SigningKey, err error) {
 	return keys, err
 }
 
-// authorDomain is the domain of the first address in the From field, or empty.
-func authorDomain(fields []field) string {
-	for i := range fields {
-		if fields[i].name == "from" {
-			return firstDomain(trimField(&fields[i]))
-		}
-	}
-	return ""
+// speaksFor reports whether who reads a signature may take it for one of a domain's owner: it is the signer's, or above or
+// below it (RFC 7489, 3.1). So it is of a domain that could not be read.
+func (k *SigningKey) speaksFor(domain string) bool {
+	above := func(a, b string) bool { return strings.HasSuffix("."+b, "."+a) }
+	return domain == "" || above(k.Domain, domain) || above(domain, k.Domain)
 }
 
-func firstDomain(body string) string {
+// authorDomains are the domains of the addresses in From fields, at least one; empty for what cannot be read.
+func authorDomains(fields []field) (domains []string) {
+	for i := range fields {
+		if fields[i].name == "from" {
+			domains = append(domains, domainsOf(trimField(&fields[i]))...)
+		}
+	}
+	if len(domains) == 0 {
+		return []string{""}
+	}
+	return domains
+}
+
+func domainsOf(body string) (domains []string) {
 	// Names are not looked at: whatever they are encoded in, they stand in nobody's way.
 	asIs := func(_ string, r io.Reader) (io.Reader, error) { return r, nil }
 	p := mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: asIs}}
 	list, err := p.ParseList(body)
 	if err != nil || len(list) == 0 {
-		return ""
+		return []string{""}
 	}
-	address := list[0].Address
-	domain, err := envelope.ParseDomain(address[strings.LastIndexByte(address, '@')+1:])
-	if err != nil {
-		return ""
+	for _, a := range list {
+		domain, err := envelope.ParseDomain(a.Address[strings.LastIndexByte(a.Address, '@')+1:])
+		if err != nil {
+			domain = ""
+		}
+		domains = append(domains, domain)
 	}
-	return domain
+	return domains
 }
 
 // deliveredTo is the field by which a message is known when it comes back to who forwards it, unless it is there.
