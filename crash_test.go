@@ -397,7 +397,7 @@ func (c *campaign) retry() {
 // eventually polls until cond holds.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	give := time.After(20*time.Second)
+	give := time.After(time.Minute)
 	for !cond() {
 		select {
 		case <-time.After(2 * time.Millisecond):
