@@ -335,7 +335,8 @@ func anyRecipient(r store.Reader, id store.ID) bool {
 
 // Defer puts the recipient off until next, with what was learned: d.Recipient's
 // Attempts, Last and Delayed are stored. A recipient that was put on hold meanwhile
-// stays there. It reports false as Settle does.
+// stays there, and one that was ordered to be due (Retry, Resume) is due as that says:
+// what came before the order is no answer to it. It reports false as Settle does.
 func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
 	unmark(tx, d.Message.ID, &d.Recipient)
 	if !s.now().Before(d.Message.Envelope.DeliverBy.Deadline) {
@@ -343,7 +344,7 @@ func (s *Spool) Defer(tx store.Tx, d Due, next time.Time) bool {
 	}
 	return s.change(tx, d, func(r *Recipient) {
 		r.Attempts, r.Last, r.Delayed = d.Recipient.Attempts, d.Recipient.Last, d.Recipient.Delayed
-		if r.State != Hold {
+		if r.State != Hold && r.Next.Equal(d.Recipient.Next) {
 			r.State, r.Next = Deferred, next.Truncate(time.Microsecond)
 		}
 	})

@@ -338,7 +338,7 @@ func TestTheAdministratorOverrulesAnAttempt(t *testing.T) {
 	}{
 		{"removed: not delivered", func(s *Spool) (int, error) { return s.Remove(ctx, Filter{}, "x") }, false, 0},
 		{"held: stays on hold", func(s *Spool) (int, error) { return s.Hold(ctx, Filter{}, "x", "") }, true, Hold},
-		{"retried: deferred again", func(s *Spool) (int, error) { return s.Retry(ctx, Filter{}, "x") }, true, Deferred},
+		{"retried: due as ordered", func(s *Spool) (int, error) { return s.Retry(ctx, Filter{}, "x") }, true, Active},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := open(t, t.TempDir())
@@ -362,6 +362,31 @@ func TestTheAdministratorOverrulesAnAttempt(t *testing.T) {
 				t.Errorf("Settle reported %v", ok)
 			}
 		})
+	}
+}
+
+// An order to try again that comes while an attempt is under way is answered by the next one, and by that alone.
+func TestAnOrderToRetryIsNotLost(t *testing.T) {
+	f := open(t, t.TempDir())
+	defer f.close()
+	f.accept("b@y.test")
+	before := f.claim()[0]
+	f.now = f.now.Add(time.Second)
+	if n, err := f.s.Retry(context.Background(), Filter{}, "x"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if due := f.claim(); len(due) != 0 {
+		t.Fatalf("%d are claimed twice", len(due))
+	}
+	before.Recipient.Attempts = 1
+	f.update(func(tx store.Tx) { f.s.Defer(tx, before, f.now.Add(time.Hour)) })
+	due := f.claim()
+	if len(due) != 1 || due[0].Recipient.Attempts != 1 {
+		t.Fatalf("after the attempt under way, %+v are due", due)
+	}
+	f.update(func(tx store.Tx) { f.s.Defer(tx, due[0], f.now.Add(time.Hour)) })
+	if due := f.claim(); len(due) != 0 {
+		t.Errorf("%d are due after the attempt that was ordered", len(due))
 	}
 }
 
