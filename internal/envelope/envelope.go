@@ -105,10 +105,29 @@ func (r Reply) String() string {
 	return strings.Join(words, " ")
 }
 
+// isPlain reports whether Sanitize has nothing to do: words of printable ASCII with one space between them.
+func isPlain(s string) bool {
+	space := true // before
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == ' ' && !space:
+			space = true
+		case c <= ' ' || c > '~':
+			return false
+		default:
+			space = false
+		}
+	}
+	return !space || s == ""
+}
+
 // Sanitize makes a peer's text fit for logs, headers and reports: one line, no
 // control octets, valid UTF-8, at most max octets. White space of any length becomes
 // one space; a character that could hide or forge something becomes "?".
 func Sanitize(s string, max int) string {
+	if len(s) <= max && isPlain(s) {
+		return s
+	}
 	var b strings.Builder
 	space := false
 	for _, r := range s {
