@@ -86,6 +86,9 @@ func (s *Sink) Wait(ctx context.Context, n int64) error {
 // Messages is how many messages have come.
 func (s *Sink) Messages() int64 { return s.messages.Load() }
 
+// Conns is how many connections have come.
+func (s *Sink) Conns() int64 { return s.conns.Load() }
+
 // report adds what came, since began or, if that is zero, since the first message.
 func (s *Sink) report(r *Report, name string, began time.Time, before int64) {
 	if began.IsZero() {
@@ -117,7 +120,7 @@ const sinkHello = "250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUT
 // converse answers one connection. Replies leave together when there is nothing more to read.
 func (s *Sink) converse(c net.Conn) {
 	defer func() { _ = c.Close() }()
-	in, out := bufio.NewReaderSize(c, 64<<10), bufio.NewWriter(c)
+	in, out := bufio.NewReaderSize(c, 16<<10), bufio.NewWriter(c)
 	out.WriteString("220 sink.test ESMTP\r\n")
 	for out.Flush() == nil {
 		for more := true; more; more = in.Buffered() > 0 {
