@@ -156,6 +156,8 @@ type Runner struct {
 	parting   atomic.Int64           // connections that are being closed to make room
 	stopped   bool                   // Run is ending: nothing new begins
 	work      sync.WaitGroup         // attempts, and connections that are idle
+	workers   sync.WaitGroup         // the goroutines of attempts
+	jobs      chan func()            // to those that are idle
 }
 
 // New returns a Runner that does nothing yet.
@@ -180,7 +182,7 @@ func New(c Config) *Runner {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{cfg: c, routes: newRouting(append(webhookRoutes(c.Webhooks), c.Routes...)), lanes: make(map[string]*lane)}
+	r := &Runner{cfg: c, routes: newRouting(append(webhookRoutes(c.Webhooks), c.Routes...)), lanes: make(map[string]*lane), jobs: make(chan func())}
 	r.poster = newPoster(&r.cfg)
 	if c.Spool != nil {
 		c.Spool.Lanes(r.laneName)
@@ -225,6 +227,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	late := time.AfterFunc(r.cfg.Limits.Drain, breakOff)
 	defer late.Stop()
 	r.work.Wait()
+	close(r.jobs)
+	r.workers.Wait()
 	r.poster.close()
 	return nil
 }

@@ -55,6 +55,7 @@ func benchmarkDrain(b *testing.B, destinations int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 	b.ReportMetric(float64(cpuNow()-cpu)/1e3/float64(b.N), "cpu-us/op")
 	b.ReportMetric(float64(st.Stats().Commits-commits)/float64(b.N), "commits/op")
+	b.ReportMetric(float64(sink.Conns())/float64(b.N), "conns/op")
 	cancel()
 	if err := <-ended; err != nil {
 		b.Error(err)

@@ -286,12 +286,30 @@ func (r *Runner) begin(l *lane, c spool.Class, s stint) {
 	}
 	r.roomAgain(l)
 	mark := r.markAhead(l, c, batch)
-	r.work.Go(func() {
+	r.inWorker(func() {
 		contact, settle := r.attempt(l, batch, mark)
 		r.finish(l, c, contact, s)
 		settle()
 		r.settled()
 	})
+}
+
+// inWorker runs fn in a goroutine that is done with another one, if there is any: its stack has grown already.
+func (r *Runner) inWorker(fn func()) {
+	r.work.Add(1)
+	select {
+	case r.jobs <- fn:
+	default:
+		r.workers.Go(func() { r.worker(fn) })
+	}
+}
+
+func (r *Runner) worker(fn func()) {
+	for fn != nil {
+		fn()
+		r.work.Done()
+		fn = <-r.jobs
+	}
 }
 
 // contact is what an attempt showed of its destination.

@@ -22,7 +22,7 @@ func look(open func() (io.ReadCloser, error)) (survey, error) {
 	}
 	defer body.Close()
 	var s surveyor
-	_, err = io.CopyBuffer(&s, body, make([]byte, 4<<10))
+	_, err = io.Copy(&s, body) // without a buffer where all of it is in memory
 	return s.survey, err
 }
 
