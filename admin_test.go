@@ -407,7 +407,7 @@ func TestOpenAdminBesideAServer(t *testing.T) {
 	}
 }
 
-// Without a server, too, it is the DNS servers of the config that are asked for the records of keys.
+// Without a server, too, it is the DNS servers of the config that are asked for the records of keys, each time anew.
 func TestOpenAdminAsksTheConfiguredDNS(t *testing.T) {
 	names := dnstest.NewServer(t)
 	cfg := config.Default()
@@ -428,6 +428,9 @@ func TestOpenAdminAsksTheConfiguredDNS(t *testing.T) {
 	keys, err := a.AddDKIMKeys(t.Context(), control.NewDKIMKeys{Domain: "example.test", Algorithm: "ed25519"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if keys, err = a.CheckDKIMKeys(t.Context(), ""); err != nil || keys[0].State != "waiting" {
+		t.Errorf("%+v, %v", keys, err)
 	}
 	names.Add(keys[0].Name + `. 60 IN TXT "` + keys[0].Record + `"`)
 	if keys, err = a.CheckDKIMKeys(t.Context(), ""); err != nil || keys[0].State != "active" {

@@ -457,7 +457,7 @@ func (k *Keys) Activate(ctx context.Context, domain, selector string, force bool
 		}
 		seen := sight{found: true}
 		if !force {
-			seen = k.look(ctx, &r.Key)
+			seen = k.look(k.anew(ctx), &r.Key)
 		}
 		now, err := k.note(r.Key, seen)
 		if err != nil {

@@ -51,11 +51,15 @@ func (k *Keys) Run(ctx context.Context) {
 
 // Check looks for the records of a domain's keys now, of all domains when it is empty, and returns what they are then.
 func (k *Keys) Check(ctx context.Context, domain string) ([]Key, error) {
-	if _, err := k.check(ctx, domain, true); err != nil {
+	if _, err := k.check(k.anew(ctx), domain, true); err != nil {
 		return nil, err
 	}
 	return k.List(domain)
 }
+
+// anew returns a context in which the DNS is asked, whatever it said before: who publishes a record and has it looked for
+// is not to be told for minutes that it is not there.
+func (k *Keys) anew(ctx context.Context) context.Context { return dns.NotBefore(ctx, k.cfg.Now()) }
 
 // check looks for the records that are due, or for all, and returns when the next one is.
 func (k *Keys) check(ctx context.Context, domain string, all bool) (next time.Time, err error) {
