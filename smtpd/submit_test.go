@@ -115,7 +115,7 @@ func limited(t *testing.T, may account.Allowance) *house {
 
 func TestDailyLimits(t *testing.T) {
 	const mail = "> MAIL FROM:<alice@example.test>\n< 250\n"
-	const until = " today, and may send no more until 2026-11-21 00:00 UTC\n"
+	const until = " today; more of this is possible from 2026-11-21 00:00 UTC on\n"
 	const sent = "> DATA\n< 354\n> From: alice@example.test\n>\n> .\n< 250\n"
 	one := mail + "> RCPT TO:<x@far.test>\n< 250\n" + sent
 	for _, c := range []struct {

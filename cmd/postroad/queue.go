@@ -109,21 +109,25 @@ func noneWaits(f control.QueueFilter) string {
 
 // queueRows adds a row for each recipient; what is said once is not repeated.
 func queueRows(t *table, e control.QueueEntry) {
-	id, arrived, octets, from, asked := e.ID, when(e.Arrived), size(e.Size), e.From, askedBriefly(e.Asked)
+	id, arrived, octets, from := e.ID, when(e.Arrived), size(e.Size), e.From
+	before := ""
 	for _, r := range e.Recipients {
-		t.row(id, arrived, octets, from, asked, r.To, cmp.Or(r.Route, "-"), r.State, r.Attempts, when(r.Next), brief(lastWord(e, r), 60))
-		id, arrived, octets, from, asked = "", "", "", "", ""
+		asked := askedBriefly(e.Asked, r)
+		t.row(id, arrived, octets, from, ifAny(asked != before, asked), r.To, cmp.Or(r.Route, "-"), r.State, r.Attempts, when(r.Next), cmp.Or(brief(lastWord(e, r), 60), "-"))
+		id, arrived, octets, from, before = "", "", "", "", asked
 	}
 }
 
-// askedBriefly is what the sender of a message asked for that has to do with when it is delivered.
-func askedBriefly(a control.QueueAsked) string {
+// askedBriefly is what was asked for a recipient that has to do with when it is delivered, and whether.
+func askedBriefly(a control.QueueAsked, r control.QueueRecipient) string {
 	var words []string
 	for _, w := range []string{
 		ifAny(a.Priority != 0, fmt.Sprintf("priority %+d", a.Priority)),
 		ifAny(!a.Release.IsZero(), "not before "+when(a.Release)),
-		ifAny(!a.Deadline.IsZero(), "by "+when(a.Deadline)),
+		ifAny(!a.Deadline.IsZero(), "by "+when(a.Deadline)+ifAny(strings.HasPrefix(a.DeadlineMode, "R"), " or back")),
 		ifAny(a.RequireTLS, "TLS"),
+		ifAny(a.TLSOptional, "TLS or not"),
+		ifAny(!r.ValidSince.IsZero(), "same owner since "+when(r.ValidSince)),
 	} {
 		if w != "" {
 			words = append(words, w)

@@ -54,6 +54,22 @@ func TestQueueShowTellsAllThatWasAskedFor(t *testing.T) {
 	}
 }
 
+func TestQueueListTellsWhatWasAskedFor(t *testing.T) {
+	at := time.Now().Add(26 * time.Hour)
+	var b strings.Builder
+	rows := newTable(&b, "ID", "ARRIVED", "SIZE", "FROM", "ASKED", "TO", "ROUTE", "STATE", "TRIED", "NEXT", "LAST REPLY")
+	queueRows(rows, control.QueueEntry{
+		ID: "01k8q2c4rw7xf", Arrived: time.Now(),
+		Asked:      control.QueueAsked{Release: at, Deadline: at, DeadlineMode: "RT", Priority: -4, TLSOptional: true},
+		Recipients: []control.QueueRecipient{{To: "a@y.test", State: "active"}, {To: "b@y.test", State: "active"}, {To: "c@y.test", State: "active", ValidSince: at}},
+	})
+	flush(rows)
+	said := "priority -4, not before " + when(at) + ", by " + when(at) + " or back, TLS or not"
+	if got := b.String(); strings.Count(got, said) != 2 || !strings.Contains(got, said+", same owner since "+when(at)) {
+		t.Errorf("it says\n%s", got)
+	}
+}
+
 func TestQueueShowTellsNothingThatWasNotAskedFor(t *testing.T) {
 	var b strings.Builder
 	showQueueEntry(&b, control.QueueEntry{ID: "01k8q2c4rw7xf", Recipients: []control.QueueRecipient{{To: "b@y.test", State: "active"}}})

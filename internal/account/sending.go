@@ -53,7 +53,7 @@ type Spent struct {
 
 // Error says so to the account's owner.
 func (e *Spent) Error() string {
-	return fmt.Sprintf("your account has sent %s today, and may send no more until %s UTC", e.What, e.Ends.Format("2006-01-02 15:04"))
+	return fmt.Sprintf("your account has sent %s today; more of this is possible from %s UTC on", e.What, e.Ends.Format("2006-01-02 15:04"))
 }
 
 // Sent is what an account has sent in a day.

@@ -119,7 +119,7 @@ func TestSpentSaysWhen(t *testing.T) {
 	s := newSender(t)
 	s.send(Allowance{Messages: 1})
 	_, err := s.Sending(s.Account, Allowance{Messages: 1})
-	if want := "your account has sent 1 messages today, and may send no more until 2026-11-21 00:00 UTC"; err == nil || err.Error() != want {
+	if want := "your account has sent 1 messages today; more of this is possible from 2026-11-21 00:00 UTC on"; err == nil || err.Error() != want {
 		t.Errorf("said %v", err)
 	}
 }
