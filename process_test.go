@@ -136,6 +136,7 @@ func launchIn(t testing.TB, group memoryGroup, dir, config string) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { p.cmd.Process.Kill(); p.cmd.Wait() }) // of a test that fails
 	eventually(t, "a server that is ready", func() bool { return p.findListeners() == nil })
 	return p
 }
