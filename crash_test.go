@@ -19,6 +19,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
+	mdns "github.com/miekg/dns"
 
 	"postroad/internal/control"
 	"postroad/internal/dsn"
@@ -71,8 +72,8 @@ func TestCrash(t *testing.T) {
 		c.kills, c.acked, c.unknown, c.unknownThere)
 	t.Logf("%d of them were held back, %d others broke off and were nowhere; beside %d attacks",
 		c.held, c.broke, c.attacks)
-	t.Logf("%d recipients settled once, %d events told; of those far away: %v; %d copies came again, each possibly delivered before",
-		c.settled, c.told, c.outcomes, c.farAgain)
+	t.Logf("%d recipients settled once, %d events told; of those far away: %v; %d copies came again, of %d possibly delivered before",
+		c.settled, c.told, c.outcomes, c.farAgain, c.doubts)
 	t.Logf("%d changes by IMAP acknowledged, %d under way at a kill of which %d were done; all whole", c.did.Load(), c.underway, c.underwayDone)
 }
 
@@ -102,8 +103,8 @@ type campaign struct {
 	admin    *control.Client // during an audit
 	retried  time.Time
 
-	settled, told, farAgain int
-	outcomes                map[string]int
+	settled, told, farAgain, doubts int
+	outcomes                        map[string]int
 
 	apps    map[string]string // an app password of each account: they are checked faster than others
 	appUsed bool
@@ -126,6 +127,7 @@ type campaign struct {
 
 // sent is one message that was offered to the server.
 type sent struct {
+	from   string // of the envelope; empty for what IMAP appends
 	to     []string
 	copies map[string]int    // by mailbox
 	out    map[string]string // what may become of recipients far away, if that is not certain
@@ -133,7 +135,7 @@ type sent struct {
 	acked  bool
 	broken bool          // its end was never sent
 	hold   time.Duration // how long it is to be held
-	from   time.Time     // it is not held to a time before this,
+	since  time.Time     // it is not held to a time before this,
 	until  time.Time     // nor after this
 
 	change int  // of the hold rule that stood at the beginning; -1 for none
@@ -227,6 +229,10 @@ func (c *campaign) load(p *process) {
 	}
 	run(func(rnd *rand.Rand) { c.banner(p, rnd) })
 	run(func(rnd *rand.Rand) { c.operator(p, rnd) })
+	if c.rnd.IntN(4) == 0 {
+		c.far.names.Rcode(farHost, mdns.RcodeServerFailure)
+		defer c.far.names.Rcode(farHost, mdns.RcodeSuccess)
+	}
 	c.imapLoad(p, &senders, func() { c.did.Add(1); acknowledged("imap") })
 	select {
 	case <-reached:
@@ -252,7 +258,7 @@ func (c *campaign) enter(rnd *rand.Rand, s *sent) (id string) {
 	c.seq++
 	id = strconv.Itoa(c.seq)
 	s.text = crashMessage(id, rnd)
-	s.from = time.Now().Add(s.hold)
+	s.since = time.Now().Add(s.hold)
 	c.ledger[id] = s
 	c.enterOut(s)
 	return id
@@ -486,8 +492,8 @@ func (c *campaign) found(mailbox string, text []byte, at time.Time) {
 		c.t.Errorf("%s: message %s is there, and was for %v", mailbox, id, s.copies)
 	case mailbox == crashSent:
 		c.count(s)
-	case at.Before(s.from.Truncate(time.Second)) && s.hold > 0:
-		c.t.Errorf("%s: message %s came at %s, and was held until %s", mailbox, id, at, s.from)
+	case at.Before(s.since.Truncate(time.Second)) && s.hold > 0:
+		c.t.Errorf("%s: message %s came at %s, and was held until %s", mailbox, id, at, s.since)
 	}
 	c.seen[mailbox+" "+id]++
 }

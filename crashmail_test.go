@@ -320,21 +320,18 @@ func (m *crashMailer) send(acknowledged func(listener string)) error {
 	to, copies := crashTo(m.rnd, m.entry.login)
 	if m.entry.login {
 		copies[crashSent] = 1
-	}
-	if m.entry.login {
 		to = crashFar(m.rnd, to)
 	}
-	s := &sent{to: to, copies: copies, hold: m.hold()}
+	s := &sent{from: receiver(0), to: to, copies: copies, hold: m.hold()}
+	if !m.entry.login && m.rnd.IntN(2) == 0 {
+		s.from = fmt.Sprintf("s%d@%s", m.rnd.IntN(1000), farTakes)
+	}
 	given := m.rnd.IntN(25)
 	if given < 2 {
 		s.broken, s.copies, s.hold = true, nil, 0
 	}
 	id := m.c.enter(m.rnd, s)
-	from := receiver(0)
-	if !m.entry.login && m.rnd.IntN(2) == 0 {
-		from = "s" + id + "@far.test"
-	}
-	opening := []string{"MAIL FROM:<" + from + ">" + s.parameter()}
+	opening := []string{"MAIL FROM:<" + s.from + ">" + s.parameter()}
 	if m.entry.login {
 		opening[0] += " ENVID=" + id
 	}

@@ -133,6 +133,9 @@ func (c *campaign) readFar() {
 		if s != nil && s.copies[box] == 0 && s.out[m.to] == "" {
 			c.t.Errorf("%s: message %s is there, and was for %v", box, id, s.to)
 		}
+		if s != nil && m.to == crashOut && !forwardedBy(m.from, s.from) {
+			c.t.Errorf("%s: message %s of %s came from %s", box, id, s.from, m.from)
+		}
 		if s == nil || s.out[m.to] == "" {
 			if len(c.came[box+" "+id]) == 1 {
 				c.found(box, []byte(m.text), time.Now())
@@ -143,6 +146,15 @@ func (c *campaign) readFar() {
 			c.t.Errorf("%s: message %s came out changed, or had no end", box, id)
 		}
 	}
+}
+
+// forwardedBy reports whether from stands for a sender in what we forward: as it is when it is ours, else rewritten.
+func forwardedBy(from, sender string) bool {
+	if strings.HasSuffix(sender, crashDomain) {
+		return from == sender
+	}
+	local, _, _ := strings.Cut(sender, "@")
+	return strings.HasPrefix(from, "SRS0=") && strings.HasSuffix(from, "="+local+crashDomain)
 }
 
 // foundReport takes note of a report that a mailbox has.
@@ -199,6 +211,7 @@ func (c *campaign) fault(l *crashLife, to string, f *crashFate) string {
 	taken, reports := len(c.came[farBox(to)+" "+l.seq]), c.reported[l.seq+" "+to]
 	relayed := f.ends[0] == "relayed"
 	c.farAgain += max(taken-1, 0)
+	c.doubts += f.doubts
 	switch {
 	case relayed && taken == 0:
 		return "nobody has it"
