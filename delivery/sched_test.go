@@ -70,7 +70,7 @@ func TestRetryOfADeadDestination(t *testing.T) {
 			f.submit("<alice@a.test>", "one@y.test")
 		}
 		f.start()
-		f.pass(4 * time.Hour)
+		f.pass(200 * time.Minute)
 		p := f.site("y.test", public(1), &peer{})
 		if n, err := f.run.Retry(t.Context(), spool.Filter{Domain: "y.test"}, "admin"); n != 20 || err != nil {
 			t.Errorf("%d recipients, %v", n, err)
