@@ -43,17 +43,13 @@ func (r *Runner) deadlines(ctx context.Context, due []spool.Due) []spool.Due {
 	var rest []spool.Due
 	var outcomes []outcome
 	for _, d := range due {
-		if !late(d) {
+		if late(d) {
+			outcomes = append(outcomes, r.overdue(d, now))
+		} else {
 			rest = append(rest, d)
-			continue
 		}
-		if len(outcomes) > 0 && outcomes[0].due.Message.ID != d.Message.ID {
-			r.record(ctx, outcomes)
-			outcomes = nil
-		}
-		outcomes = append(outcomes, r.overdue(d, now))
 	}
-	r.record(ctx, outcomes)
+	r.recordAll(ctx, outcomes)
 	return rest
 }
 

@@ -92,6 +92,18 @@ func (r *Runner) scheduleOf(d *spool.Due) Schedule {
 	return r.cfg.Schedule
 }
 
+// recordAll records outcomes of any messages; those of one message together where they stand together.
+func (r *Runner) recordAll(ctx context.Context, outcomes []outcome) {
+	for len(outcomes) > 0 {
+		n := 1
+		for n < len(outcomes) && outcomes[n].due.Message.ID == outcomes[0].due.Message.ID {
+			n++
+		}
+		r.record(ctx, outcomes[:n])
+		outcomes = outcomes[n:]
+	}
+}
+
 // record makes outcomes of one message durable, together with the reports that follow
 // from them. An error of the store leaves all as it was, except that what the next
 // hop has taken is recorded as soon as the store lets us: it must not be sent twice.

@@ -198,15 +198,11 @@ func (r *Runner) beforeWord(d *spool.Due, now, next time.Time) time.Time {
 
 // byClock judges recipients without an attempt.
 func (r *Runner) byClock(list []putOff) {
-	for i := 0; i < len(list); {
-		var outcomes []outcome
-		for first := i; i < len(list) && list[i].due.Message.ID == list[first].due.Message.ID; i++ {
-			for _, d := range r.deadlines(r.hard, []spool.Due{list[i].due}) {
-				outcomes = append(outcomes, outcome{due: d, reply: list[i].reply, untried: true})
-			}
-		}
-		if len(outcomes) > 0 {
-			r.record(r.hard, outcomes)
+	var outcomes []outcome
+	for _, p := range list {
+		for _, d := range r.deadlines(r.hard, []spool.Due{p.due}) {
+			outcomes = append(outcomes, outcome{due: d, reply: p.reply, untried: true})
 		}
 	}
+	r.recordAll(r.hard, outcomes)
 }

@@ -66,10 +66,6 @@ func (r *Runner) returnSuppressed(ctx context.Context, due []spool.Due) (rest []
 	for i, d := range due {
 		switch {
 		case why != nil && why[i] != nil:
-			if len(outcomes) > 0 && outcomes[0].due.Message.ID != d.Message.ID {
-				r.record(ctx, outcomes)
-				outcomes = nil
-			}
 			outcomes = append(outcomes, outcome{due: d, verdict: suppressed, reply: r.suppressedReply(&d, why[i])})
 		case isLocal(&d):
 			rest = append(rest, d)
@@ -77,9 +73,7 @@ func (r *Runner) returnSuppressed(ctx context.Context, due []spool.Due) (rest []
 			r.cfg.Spool.GiveBack(d)
 		}
 	}
-	if len(outcomes) > 0 {
-		r.record(ctx, outcomes)
-	}
+	r.recordAll(ctx, outcomes)
 	return rest
 }
 

@@ -221,6 +221,7 @@ func TestErrorsNameLineKeyAndRemedy(t *testing.T) {
 		{"a host for mx", "[[route]]\ndomain=\"*\"\ntransport=\"mx\"\nhost=\"h\"", `line 3: route[1].transport: "mx" has no use for host, which is set`},
 		{"a URL for smtp", "[[route]]\ndomain=\"*\"\nhost=\"h\"\nurl=\"https://x\"", `route[1].transport: "smtp" has no use for url, which is set`},
 		{"a source to discard from", "[[route]]\ndomain=\"*\"\ntransport=\"discard\"\nsource=[\"192.0.2.1\"]", `"discard" has no use for source`},
+		{"LMTP at the port of SMTP", "[[route]]\ndomain=\"*\"\ntransport=\"lmtp\"\nhost=\"mx.test\"\nport=25", `line 5: route[1].port: 25 is the port of SMTP, where LMTP must not be spoken; 24 is usual`},
 		{"a socket for smtp", "[[route]]\ndomain=\"*\"\nhost=\"unix:/x\"", `line 3: route[1].host: "unix:/x" is a unix socket; only "lmtp" can use one`},
 		{"a socket without a path", "[[route]]\ndomain=\"*\"\ntransport=\"lmtp\"\nhost=\"unix:\"", `line 4: route[1].host: "unix:" lacks the path`},
 		{"TLS on a socket", "[[route]]\ndomain=\"*\"\ntransport=\"lmtp\"\nhost=\"unix:/x\"\ntls=\"starttls\"", `line 5: route[1].tls: "starttls" is of no use on a unix socket`},

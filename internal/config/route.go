@@ -100,7 +100,7 @@ route with a name, but neither domain nor sender, is for mail that a command sen
 the hosts that DNS names, with what is set here), "http" (as a POST to url), "discard" (nowhere: the
 mail is dropped, and only the trace tells) or "reject" (back to its sender, with text).`, r.checkTransport},
 		{"host", &r.Host, `The server's name or address. For "lmtp" also "unix:/path/of/socket".`, r.checkHost},
-		{"port", &r.Port, `Its port; 24 when left out of an "lmtp" route.`, between(&r.Port, 1, 65535)},
+		{"port", &r.Port, `Its port; 24 when left out of an "lmtp" route.`, r.checkPort},
 		{"tls", &r.TLS, `"none", "opportunistic" (STARTTLS when offered), "encrypted" (STARTTLS, whatever the certificate, or
 no delivery), "starttls" (with a good certificate, or no delivery) or "implicit" (TLS from the start,
 good certificate).`, r.checkTLS},
@@ -196,6 +196,14 @@ func (r *Route) checkHost() error {
 		return fmt.Errorf("%w; it wants the server's name or address", err)
 	}
 	return nil
+}
+
+// checkPort keeps LMTP off the port of SMTP, where it would be taken for that (RFC 2033, 5).
+func (r *Route) checkPort() error {
+	if r.Transport == TransportLMTP && r.Port == 25 {
+		return fmt.Errorf("25 is the port of SMTP, where LMTP must not be spoken; 24 is usual")
+	}
+	return between(&r.Port, 1, 65535)()
 }
 
 // isUnix reports whether the route's server is reached by a unix socket.
