@@ -62,6 +62,36 @@ func TestDeadDestinationIsProbed(t *testing.T) {
 	})
 }
 
+// What is ordered while a probe is on its way to nobody is done as soon as that has failed.
+func TestRetryDuringAProbe(t *testing.T) {
+	bubble(t, func(t *testing.T, f *fixture) {
+		f.site("y.test", public(1), &peer{blackhole: true})
+		for range 20 {
+			f.submit("<alice@a.test>", "one@y.test")
+		}
+		f.start()
+		f.pass(time.Minute)
+		probing := func() bool { d, _ := f.run.Destination("y.test"); return d.Probing && d.Active > 0 }
+		for range 3600 {
+			if f.pass(time.Second); probing() {
+				break
+			}
+		}
+		if !probing() {
+			t.Fatal("nobody probes")
+		}
+		p := f.site("y.test", public(1), &peer{})
+		if _, err := f.run.Retry(t.Context(), spool.Filter{Domain: "y.test"}, "admin"); err != nil {
+			t.Error(err)
+		}
+		f.pass(time.Minute)
+		f.drained()
+		if n := len(p.got()); n != 20 {
+			t.Errorf("the peer has %d", n)
+		}
+	})
+}
+
 // What an administrator wants tried is tried, also where nobody was there a moment ago.
 func TestRetryOfADeadDestination(t *testing.T) {
 	bubble(t, func(t *testing.T, f *fixture) {

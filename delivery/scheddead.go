@@ -19,6 +19,7 @@ type death struct {
 	last    time.Time // the last attempt
 	until   time.Time // nothing is tried before
 	probing bool      // an attempt is waiting or under way that decides
+	ordered bool      // that one may have begun before somebody ordered a try: when it fails, the next follows at once
 	reply   envelope.Reply
 }
 
@@ -53,7 +54,10 @@ func (r *Runner) died(l *lane, reply envelope.Reply) (off []putOff) {
 	}
 	d := l.dead
 	d.last, d.reply, d.probing = now, reply, false
-	d.until = now.Add(r.outFor(l, now.Sub(d.since)))
+	if d.until = now; !d.ordered {
+		d.until = now.Add(r.outFor(l, now.Sub(d.since)))
+	}
+	d.ordered = false
 	l.limit.now = 1
 	clear(l.marks)
 	r.bury(l)
@@ -109,7 +113,12 @@ func (r *Runner) Retry(ctx context.Context, f spool.Filter, by string) (int, err
 func (r *Runner) probeNow(lane string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if l, now := r.lanes[lane], r.cfg.Now(); l != nil && l.dead != nil && now.Before(l.dead.until) {
+	l, now := r.lanes[lane], r.cfg.Now()
+	switch {
+	case l == nil || l.dead == nil:
+	case l.dead.probing:
+		l.dead.ordered = true
+	case now.Before(l.dead.until):
 		l.dead.until = now
 	}
 }
