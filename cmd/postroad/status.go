@@ -53,7 +53,7 @@ func showStatus(w io.Writer, s control.Status) {
 		t.row("CERTIFICATE", fmt.Sprintf("%s: %s", cmp.Or(strings.Join(c.Names, ", "), c.File), c.Trouble))
 	}
 	if len(s.Spent) > 0 {
-		t.row("SPENT", strings.Join(s.Spent, ", ")+" may send no more today")
+		t.row("SPENT", strings.Join(s.Spent, ", ")+": a daily limit is reached (postroad account show)")
 	}
 	for _, d := range s.Suspended {
 		t.row("SUSPENDED", d.Name+ifAny(d.Reason != "", ": "+d.Reason))
