@@ -67,8 +67,8 @@ func (m *Message) Ready() time.Time {
 
 // turn is the state in which a recipient begins, and when it falls due.
 func (m *Message) turn(now time.Time) (State, time.Time) {
-	if ready := m.Ready(); ready.After(now) {
-		return Deferred, ready.Truncate(time.Microsecond)
+	if r := m.Envelope.Release; r.After(m.Arrived) && r.After(now) {
+		return Deferred, r.Truncate(time.Microsecond)
 	}
 	return Active, now.Truncate(time.Microsecond)
 }

@@ -390,6 +390,22 @@ func TestAnOrderToRetryIsNotLost(t *testing.T) {
 	}
 }
 
+// A message that came before the clock was set back can be ordered to be tried: nobody was promised that it waits.
+func TestRetryAfterTheClockWasSetBack(t *testing.T) {
+	f := open(t, t.TempDir())
+	defer f.close()
+	f.accept("b@y.test")
+	d := f.claim()[0]
+	f.update(func(tx store.Tx) { f.s.Defer(tx, d, f.now.Add(time.Hour)) })
+	f.now = f.now.Add(-time.Hour)
+	if n, err := f.s.Retry(context.Background(), Filter{}, "x"); n != 1 || err != nil {
+		t.Errorf("%d recipients, %v", n, err)
+	}
+	if due := f.claim(); len(due) != 1 {
+		t.Errorf("%d are due", len(due))
+	}
+}
+
 func TestADamagedRecordDoesNotStopTheOthers(t *testing.T) {
 	f := open(t, t.TempDir())
 	bad := f.accept("bad@y.test")
